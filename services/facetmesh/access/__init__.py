@@ -1,0 +1,1 @@
+"""Access rules that stand on the methods."""

@@ -1,0 +1,1 @@
+"""The append-only log of every use, and its proofs."""

@@ -1,0 +1,1 @@
+"""Face fusion as an operation that can be watched."""

@@ -1,0 +1,1 @@
+"""What every service needs: serving, identity, Dapr, errors, telemetry, settings."""

@@ -1,0 +1,1 @@
+"""Isolated processes for native code, and the engines that run in them."""

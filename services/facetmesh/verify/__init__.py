@@ -1,0 +1,1 @@
+"""Checks receipts offline; imports nothing of the server."""

@@ -1,0 +1,143 @@
+"""Turns protos/ into Python, lints it, and compares it with the last release.
+
+Run by `make protos`, `make lint` and CI, with the environment of
+requirements/protos.txt: the oldest grpcio-tools that facetmesh supports, because
+generated code refuses runtimes older than its generator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTOS = ROOT / "protos"
+SOURCES = ROOT / "services"
+VALIDATE = "buf/validate/validate.proto"
+
+
+def ours() -> list[str]:
+    """Our own proto files, relative to protos/."""
+    return sorted(str(p.relative_to(PROTOS)) for p in (PROTOS / "facetmesh").rglob("*.proto"))
+
+
+def include_folder(scratch: Path) -> Path:
+    """A folder with googleapis' protos under the paths that their imports name."""
+    spec = importlib.util.find_spec("google.longrunning")
+    if spec is None or not spec.submodule_search_locations:
+        sys.exit("googleapis-common-protos is not installed: run `make protos`")
+    google = Path(next(iter(spec.submodule_search_locations))).parent
+    include = scratch / "include"
+    for folder in ("api", "rpc", "longrunning"):
+        for proto in (google / folder).rglob("*.proto"):
+            # The package stores operations.proto under a name of its own.
+            name = proto.name.replace("operations_proto", "operations")
+            target = include / "google" / proto.parent.relative_to(google) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(proto, target)
+    return include
+
+
+def protoc(scratch: Path, *arguments: str) -> None:
+    """Runs the compiler over arguments."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"-I{include_folder(scratch)}"]
+    subprocess.run([*command, *arguments], check=True, cwd=ROOT)  # noqa: S603 - our own compiler
+
+
+def generate(target: Path, scratch: Path) -> None:
+    """Writes the generated code of every proto below target/facetmesh."""
+    target.mkdir(parents=True, exist_ok=True)
+    everything = [*ours(), VALIDATE]
+    protoc(scratch, f"--python_out={target}", f"--mypy_out=quiet:{target}", *everything)
+    with_services = [p for p in ours() if re.search(r"^service ", (PROTOS / p).read_text(), re.MULTILINE)]
+    protoc(scratch, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *with_services)
+    # `buf` would be a top-level package that another distribution may own.
+    shutil.move(target / "buf", target / "facetmesh" / "buf")
+    for path in (target / "facetmesh").rglob("*_pb2*.py*"):
+        text = path.read_text()
+        moved = re.sub(r"\bfrom buf\b", "from facetmesh.buf", re.sub(r"\bimport buf\b", "import facetmesh.buf", text))
+        moved = re.sub(r"(?<![\w./])buf\.validate\.validate_pb2", "facetmesh.buf.validate.validate_pb2", moved)
+        moved = moved.replace("import facetmesh.facetmesh.", "import facetmesh.")
+        if moved != text:
+            path.write_text(moved)
+    for folder in {p.parent for p in (target / "facetmesh").rglob("*_pb2.py")}:
+        (folder / "__init__.py").write_text('"""Generated from protos/; edit those and run `make protos`."""\n')
+    (target / "facetmesh" / "buf" / "__init__.py").write_text('"""Generated from protos/."""\n')
+
+
+def generated_files(target: Path) -> dict[str, bytes]:
+    """The generated files below target, by relative path."""
+    found = [*target.glob("facetmesh/*/v1/*_pb2*.py*"), *target.glob("facetmesh/buf/**/*_pb2*.py*")]
+    return {str(p.relative_to(target)): p.read_bytes() for p in found}
+
+
+def drift(scratch: Path) -> list[str]:
+    """The generated files that differ from what protos/ would make now."""
+    generate(scratch / "fresh", scratch)
+    fresh, committed = generated_files(scratch / "fresh"), generated_files(SOURCES)
+    return sorted(name for name in fresh.keys() | committed.keys() if fresh.get(name) != committed.get(name))
+
+
+def image(scratch: Path) -> Path:
+    """A descriptor set of all protos, which buf reads in place of its registry."""
+    path = scratch / "image.binpb"
+    protoc(scratch, "--include_imports", "--include_source_info", f"-o{path}", *ours())
+    return path
+
+
+def buf(*arguments: str) -> None:
+    """Runs buf, and ends with its code when it finds something."""
+    done = subprocess.run([shutil.which("buf") or "buf", *arguments], check=False, cwd=ROOT)  # noqa: S603
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def breaking(scratch: Path, against: str) -> None:
+    """Compares protos/ with those of the git revision against."""
+    old = scratch / "old"
+    old.mkdir()
+    archive = subprocess.run(  # noqa: S603 - a revision that the caller names
+        ["git", "archive", against, "protos"],  # noqa: S607
+        cwd=ROOT, check=True, capture_output=True,
+    ).stdout
+    subprocess.run(["tar", "-x", "-C", str(old)], input=archive, check=True)  # noqa: S603, S607
+    files = sorted(str(p.relative_to(old / "protos")) for p in (old / "protos/facetmesh").rglob("*.proto"))
+    path = scratch / "old.binpb"
+    subprocess.run(  # noqa: S603 - our own compiler
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{old / 'protos'}", f"-I{include_folder(scratch)}",
+         "--include_imports", f"-o{path}", *files],
+        check=True, cwd=ROOT,
+    )
+    buf("breaking", str(image(scratch)), "--against", str(path))
+
+
+def main() -> None:
+    """Does what the command line asks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=["generate", "check", "lint", "breaking"])
+    parser.add_argument("--against", default="", help="the git revision of the last release, for breaking")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        if arguments.what == "generate":
+            generate(scratch / "fresh", scratch)
+            shutil.copytree(scratch / "fresh", SOURCES, dirs_exist_ok=True)
+        elif arguments.what == "check":
+            if changed := drift(scratch):
+                sys.exit("generated code differs from protos/; run `make protos`:\n  " + "\n  ".join(changed))
+        elif arguments.what == "lint":
+            buf("lint", str(image(scratch)))
+        elif arguments.against:
+            breaking(scratch, arguments.against)
+        else:
+            sys.stdout.write("no release yet to compare with\n")
+
+
+if __name__ == "__main__":
+    main()
