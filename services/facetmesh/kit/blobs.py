@@ -1,0 +1,84 @@
+"""Encrypted blobs: inputs and results of slow work, a prefix for each tenant.
+
+A folder by default; S3 and its kin by URL (obstore reads their usual
+environment variables).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, from_url
+
+from facetmesh.kit.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+    from facetmesh.kit.keyring import Keyring
+
+
+def open_store(location: str) -> ObjectStore:
+    """The object store at a folder's path, which is made, or at a URL such as s3://bucket/prefix."""
+    if "://" in location:
+        return from_url(location)
+    folder = Path(location)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return LocalStore(prefix=folder)
+
+
+class Blobs:
+    """Blobs by tenant and key, encrypted under the tenant's data key.
+
+    Args:
+        store: Where the ciphertext lies.
+        keyring: The tenants' keys.
+    """
+
+    def __init__(self, store: ObjectStore, keyring: Keyring) -> None:
+        self._store = store
+        self._keyring = keyring
+
+    async def put(self, tenant: str, key: str, data: bytes) -> None:
+        """Stores data. Once this returns, it survives a crash of the process.
+
+        Raises:
+            Unavailable: The store refused it, for instance because the disk is full.
+        """
+        sealed = await self._keyring.encrypt(tenant, data, key.encode())
+        try:
+            await obstore.put_async(self._store, _path(tenant, key), sealed)
+        except (BaseError, OSError) as error:
+            raise Unavailable("The blob store refused the data.", reason="BLOB_STORE", retry_after_s=5) from error
+
+    async def get(self, tenant: str, key: str) -> bytes:
+        """The data.
+
+        Raises:
+            NotFound: There is none, or its key was destroyed.
+            Unavailable: The store did not answer.
+        """
+        try:
+            result = await obstore.get_async(self._store, _path(tenant, key))
+            sealed = bytes(await result.bytes_async())
+        except FileNotFoundError:
+            raise NotFound("There is no such data.") from None
+        except (BaseError, OSError) as error:
+            raise Unavailable("The blob store did not answer.", reason="BLOB_STORE", retry_after_s=5) from error
+        return await self._keyring.decrypt(tenant, sealed, key.encode())
+
+    async def delete(self, tenant: str, key: str) -> None:
+        """Deletes data; nothing happens when there is none."""
+        try:
+            await obstore.delete_async(self._store, _path(tenant, key))
+        except FileNotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise Unavailable("The blob store did not answer.", reason="BLOB_STORE", retry_after_s=5) from error
+
+
+def _path(tenant: str, key: str) -> str:
+    return f"{tenant}/{key}"

@@ -1,0 +1,78 @@
+"""What a service is told from outside: environment variables, checked at start.
+
+Names that Dapr's own tools set (DAPR_GRPC_PORT and its kin) are taken as they
+are; ours begin with FACETMESH_. Secrets are not settings: they come from the
+secret store.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
+from typing import Annotated, ClassVar, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+_Settings = TypeVar("_Settings", bound="ServiceSettings")
+
+MEBIBYTE = 1 << 20
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs to know. Each service adds its own fields."""
+
+    model_config = SettingsConfigDict(env_prefix="FACETMESH_", frozen=True, extra="ignore", populate_by_name=True)
+
+    service: ClassVar[str]
+    """auth, detection, fusion or audit."""
+    max_request_bytes: ClassVar[int] = MEBIBYTE
+    """The largest message that a call may bring, in bytes."""
+
+    home: Path
+    """The state folder."""
+    host: str = "127.0.0.1"
+    """The address that is listened on."""
+    port: Port = 0
+    """The public gRPC port; 0 asks the system."""
+    metrics_port: Port = 0
+    """The port of Prometheus metrics; 0 asks the system."""
+    region: str = "local"
+    """Where this process runs, as receipts say it."""
+    auth_address: str = "127.0.0.1:7401"
+    """host:port of the auth service."""
+    token_issuer: str = "https://facetmesh.local/auth"  # noqa: S105 - a name, no secret
+    """The `iss` of tokens."""
+    token_audience: str = "facetmesh"  # noqa: S105 - a name, no secret
+    """The `aud` of tokens."""
+    max_concurrent_calls: Annotated[int, Field(ge=1)] = 128
+    """Calls in progress beyond which a new one is refused."""
+    drain_s: Annotated[float, Field(ge=0)] = 10.0
+    """How long calls in progress may take to end after SIGTERM, in seconds."""
+    sidecar_wait_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long to wait for the Dapr sidecar at start, in seconds."""
+    lifeline_fd: int | None = None
+    """A pipe whose end means that the supervisor is gone."""
+    dapr_grpc_port: Port = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
+    """The sidecar's gRPC port."""
+    dapr_http_port: Port = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
+    """The sidecar's HTTP port."""
+    dapr_api_token: str = Field(default="", validation_alias="DAPR_API_TOKEN", repr=False)
+    """What the sidecar asks of the service."""
+    app_port: Port = Field(default=0, validation_alias="APP_PORT")
+    """The loopback port on which the sidecar delivers events; 0 asks the system."""
+    app_api_token: str = Field(default="", validation_alias="APP_API_TOKEN", repr=False)
+    """What the service asks of the sidecar."""
+
+
+def load(settings: type[_Settings]) -> _Settings:
+    """The settings from the environment; ends the process with a line for each that is wrong."""
+    try:
+        return settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            variable = name if name.isupper() else f"FACETMESH_{name.upper()}"
+            sys.stderr.write(f"{settings.service}: {variable}: {problem['msg']}\n")
+        raise SystemExit(2) from None
