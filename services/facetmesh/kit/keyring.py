@@ -11,6 +11,7 @@ passed off as another's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Protocol
 
@@ -87,10 +88,8 @@ class Keyring:
         entry = await self._state.get(name)
         if entry is None and create:
             wrapped = _seal(self._kek, AESGCM.generate_key(bit_length=8 * _KEY_BYTES), _bound(tenant, b"data-key"))
-            try:
+            with contextlib.suppress(Aborted):  # another replica was first: its key is the one
                 await self._state.put(name, wrapped, create=True)
-            except Aborted:
-                pass  # another replica was first: its key is the one
             entry = await self._state.get(name)
         if entry is None:
             raise NotFound("The data is gone: its key was destroyed.", reason="DATA_DESTROYED")

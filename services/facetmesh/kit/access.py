@@ -1,0 +1,107 @@
+"""The access rules that stand on the methods, and which tenant a request is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from google.api import resource_pb2
+from google.protobuf import descriptor_pool
+
+from facetmesh.access.v1 import access_pb2
+from facetmesh.kit.errors import PermissionDenied
+from facetmesh.kit.identity import ROLE_NAMES, Principal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from google.protobuf.message import Message
+
+EXEMPT_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection",
+                             "grpc.reflection.v1.ServerReflection"})  # fmt: skip
+"""Outside of tenants: probes and tools call these without a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who may call a method, and what is recorded of it."""
+
+    method: str
+    """The full name without a leading slash."""
+    roles: frozenset[str]
+    """Any of these lets the caller in; none at all lets nobody in."""
+    public: bool
+    """No token is asked for."""
+    required: bool
+    """Whether each answer waits for its audit event; otherwise only refusals are recorded."""
+
+
+@lru_cache(maxsize=512)
+def rule(method: str) -> Rule:
+    """The rule of a method, given as /package.Service/Method. Nobody may call a method without one."""
+    name = method.lstrip("/")
+    service, _, short = name.partition("/")
+    try:
+        descriptor = descriptor_pool.Default().FindMethodByName(f"{service}.{short}")
+    except KeyError:
+        return Rule(name, frozenset(), public=False, required=True)
+    access = descriptor.GetOptions().Extensions[access_pb2.access]
+    return Rule(
+        name,
+        frozenset(ROLE_NAMES[role] for role in access.roles),
+        access.public,
+        access.audit != access_pb2.AUDIT_REFUSALS,
+    )
+
+
+def authorize_tenant(principal: Principal, names: Iterable[str]) -> None:
+    """Returns when all resources that a request names lie in the principal's tenant.
+
+    Whether they exist makes no difference to the answer.
+
+    Raises:
+        PermissionDenied: One does not.
+    """
+    if principal.is_platform_admin:
+        return
+    for name in names:
+        if principal.tenant is None or not (name == principal.tenant or name.startswith(f"{principal.tenant}/")):
+            raise PermissionDenied("There is no such resource, or it is not yours.", reason="TENANT_MISMATCH")
+
+
+def referenced(message: Message) -> Iterator[str]:
+    """The resource names in all fields, nested ones too, that carry google.api.resource_reference."""
+    for field, nested in _reference_fields(message.DESCRIPTOR):
+        value = getattr(message, field.name)
+        if not nested:
+            yield from value if field.is_repeated else [value]
+        elif field.is_repeated:
+            for item in value:
+                yield from referenced(item)
+        elif message.HasField(field.name):
+            yield from referenced(value)
+
+
+@lru_cache(maxsize=512)
+def _reference_fields(descriptor: Descriptor) -> tuple[tuple[FieldDescriptor, bool], ...]:
+    """Each field that names a resource (False) or holds messages that do (True)."""
+    found: list[tuple[FieldDescriptor, bool]] = []
+    for field in descriptor.fields:
+        if field.GetOptions().HasExtension(resource_pb2.resource_reference):
+            found.append((field, False))
+        elif field.message_type is not None and _refers(field.message_type, frozenset()):
+            found.append((field, True))
+    return tuple(found)
+
+
+def _refers(descriptor: Descriptor, seen: frozenset[str]) -> bool:
+    if descriptor.full_name in seen:
+        return False
+    seen |= {descriptor.full_name}
+    return any(
+        field.GetOptions().HasExtension(resource_pb2.resource_reference)
+        or (field.message_type is not None and _refers(field.message_type, seen))
+        for field in descriptor.fields
+    )

@@ -1,0 +1,289 @@
+"""The record of each use: filled while the work is done, signed, and handed to pub/sub before the answer leaves.
+
+Events of all calls in progress share one bulk publish: while one is on its way,
+the next ones gather. A call waits for its own event only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import secrets
+import time
+from collections import deque
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from facetmesh.event.v1 import event_pb2
+from facetmesh.kit import telemetry
+from facetmesh.kit.errors import FacetmeshError, Internal, Unavailable
+from facetmesh.kit.logs import describe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from facetmesh.kit.telemetry import Metrics
+
+TOPIC = "audit.events"
+EVENT_TYPE = "facetmesh.event.v1.SignedEvent"
+SIGNATURE_CONTEXT = b"facetmesh-event-v1\n"
+_SALT_BYTES = 16
+_TENANT = re.compile(r"tenants/[a-z][a-z0-9-]*")
+_LARGEST_BATCH = 256
+_REFUSALS = frozenset({
+    "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION",
+    "RESOURCE_EXHAUSTED", "UNIMPLEMENTED",
+})  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+class Publisher(Protocol):
+    """Where events go."""
+
+    async def publish_many(self, topic: str, events: Sequence[tuple[str, bytes]], *, type: str) -> list[str]:  # noqa: A002 - CloudEvents' own name
+        """Publishes (id, data) pairs; returns the ids that were not accepted."""
+        ...
+
+
+class EventSigner:
+    """Signs events with a service's Ed25519 key.
+
+    Args:
+        service: Whose key it is.
+        seed: The 32 raw private bytes.
+    """
+
+    def __init__(self, service: str, seed: bytes) -> None:
+        self.service = service
+        """Whose key it is."""
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.key_id = f"{service}/{hashlib.sha256(public).hexdigest()[:16]}"
+        """{service}/{first 16 hex characters of the SHA-256 of the public key}."""
+
+    def sign(self, event: event_pb2.AuditEvent) -> bytes:
+        """The serialized SignedEvent."""
+        body = event.SerializeToString(deterministic=True)
+        signature = self._key.sign(SIGNATURE_CONTEXT + body)
+        return event_pb2.SignedEvent(event=body, key_id=self.key_id, signature=signature).SerializeToString()
+
+
+@dataclass(slots=True)
+class Record:
+    """One use, while it happens."""
+
+    method: str
+    """The full gRPC method, or a name such as facetmesh.fusion/fuse."""
+    tenant: str = ""
+    """tenants/{tenant}; empty for the platform."""
+    subject: str = ""
+    """Who is behind it."""
+    source_address: str = ""
+    """The caller's address."""
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    """32 hex characters; the receipt is named after it."""
+    resource: str = ""
+    model_version: str = ""
+    model_sha256: str = ""
+    inputs: tuple[bytes, ...] = ()
+    output: bytes = b""
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def receipt(self) -> str:
+        """The receipt's resource name."""
+        return f"{self.tenant}/receipts/{self.id}"
+
+    def identify(self, *, subject: str, tenant: str) -> None:
+        """Says who is behind a call that came without a token."""
+        self.subject, self.tenant = subject, tenant
+
+    def concerns(self, names: Sequence[str]) -> None:
+        """Takes the resources that the request names: what the platform does to a tenant is that tenant's event."""
+        self.resource = names[0] if names else ""
+        match = _TENANT.match(self.resource)
+        if match and not self.tenant:
+            self.tenant = match[0]
+
+    def describe(
+        self,
+        *,
+        resource: str | None = None,
+        model_version: str | None = None,
+        model_sha256: str | None = None,
+        inputs: Sequence[bytes] | None = None,
+        output: bytes | None = None,
+    ) -> None:
+        """Adds what is known. Inputs and output are SHA-256 digests; they are salted before they are recorded."""
+        self.resource = self.resource if resource is None else resource
+        self.model_version = self.model_version if model_version is None else model_version
+        self.model_sha256 = self.model_sha256 if model_sha256 is None else model_sha256
+        self.inputs = self.inputs if inputs is None else tuple(inputs)
+        self.output = self.output if output is None else output
+
+
+_current: ContextVar[Record | None] = ContextVar("audit_record", default=None)
+
+
+def current() -> Record:
+    """The record of the RPC that is being served."""
+    record = _current.get()
+    if record is None:
+        raise Internal("there is no audit record outside of an RPC")
+    return record
+
+
+def set_current(record: Record | None) -> None:
+    """Makes record the current one for the rest of this task."""
+    _current.set(record)
+
+
+class Recorder:
+    """Turns records into signed events and gets them accepted.
+
+    Args:
+        region: Where the work is done.
+        signer: The key of the service that does it.
+        publisher: Where events go.
+        metrics: What is counted.
+        limit: How many events may wait before new ones are refused.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        signer: EventSigner,
+        publisher: Publisher,
+        metrics: Metrics,
+        *,
+        limit: int = 8192,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._region = region
+        self._signer = signer
+        self._publisher = publisher
+        self._metrics = metrics
+        self._limit = limit
+        self._clock = clock
+        self._waiting: deque[tuple[str, bytes, asyncio.Future[None]]] = deque()
+        self._some = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def accept(self, record: Record, error: FacetmeshError | None = None) -> None:
+        """Returns once the record's event has been accepted: it is durable and will reach the log.
+
+        Raises:
+            Unavailable: It was not. What the record is about must not be answered.
+        """
+        await asyncio.shield(self._enqueue(record, error))
+
+    def offer(self, record: Record, error: FacetmeshError | None = None) -> None:
+        """Publishes the record's event in the background: for refusals, which go out either way."""
+        try:
+            future = self._enqueue(record, error)
+        except Unavailable:
+            self._metrics.audit_dropped.inc()
+            return
+        future.add_done_callback(self._count_lost)
+
+    @contextlib.asynccontextmanager
+    async def record(self, *, method: str, tenant: str, subject: str) -> AsyncIterator[Record]:
+        """Records work that no RPC covers. On leaving, the event has been accepted.
+
+        An error that leaves the block is recorded as the outcome and goes on.
+        """
+        record = Record(method, tenant, subject)
+        try:
+            yield record
+        except FacetmeshError as error:
+            await self.accept(record, error)
+            raise
+        except Exception as error:
+            await self.accept(record, Internal(type(error).__name__))
+            raise
+        await self.accept(record)
+
+    async def close(self) -> None:
+        """Sends what waits, then ends."""
+        deadline = time.monotonic() + 5
+        while self._waiting and self._task is not None and not self._task.done() and time.monotonic() < deadline:
+            await asyncio.wait([self._waiting[-1][2]], timeout=deadline - time.monotonic())
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _enqueue(self, record: Record, error: FacetmeshError | None) -> asyncio.Future[None]:
+        if len(self._waiting) >= self._limit:
+            raise Unavailable("Too many uses wait to be recorded.", reason="AUDIT_BACKLOG", retry_after_s=1)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._publish())
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((record.id, self._signer.sign(self._event(record, error)), future))
+        self._metrics.audit_pending.set(len(self._waiting))
+        self._some.set()
+        return future
+
+    def _event(self, record: Record, error: FacetmeshError | None) -> event_pb2.AuditEvent:
+        salt = os.urandom(_SALT_BYTES)
+        event = event_pb2.AuditEvent(
+            id=record.id, service=self._signer.service, method=record.method, tenant=record.tenant, subject=record.subject,
+            source_address=record.source_address, resource=record.resource, model_version=record.model_version,
+            model_sha256=record.model_sha256, region=self._region, code="OK", content_salt=salt,
+            outcome=event_pb2.AuditEvent.OUTCOME_OK, trace_id=telemetry.trace_id(),
+            input_hashes=[hashlib.sha256(salt + digest).digest() for digest in record.inputs],
+        )
+        event.time.FromNanoseconds(int(self._clock() * 1e9))
+        event.duration.FromNanoseconds(int((time.perf_counter() - record.started) * 1e9))
+        if record.output:
+            event.output_hash = hashlib.sha256(salt + record.output).digest()
+        if error is not None:
+            event.code, event.reason = error.code, error.reason
+            event.outcome = (
+                event_pb2.AuditEvent.OUTCOME_REFUSED
+                if error.code in _REFUSALS
+                else event_pb2.AuditEvent.OUTCOME_FAILED
+            )
+        return event
+
+    async def _publish(self) -> None:
+        while True:
+            await self._some.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
+            if not self._waiting:
+                self._some.clear()
+            if batch:
+                await self._publish_batch(batch)
+            self._metrics.audit_pending.set(len(self._waiting))
+
+    async def _publish_batch(self, batch: Sequence[tuple[str, bytes, asyncio.Future[None]]]) -> None:
+        refused: set[str] = set()
+        try:
+            events = [(event_id, data) for event_id, data, _ in batch]
+            refused.update(await self._publisher.publish_many(TOPIC, events, type=EVENT_TYPE))
+        except FacetmeshError as error:
+            _log.warning("audit events were not accepted", extra={"count": len(batch), **describe(error)})
+            refused.update(event_id for event_id, _, _ in batch)
+        for event_id, _, future in batch:
+            if future.done():
+                continue  # the call was cancelled meanwhile
+            if event_id in refused:
+                future.set_exception(
+                    Unavailable("This use could not be recorded.", reason="AUDIT_UNAVAILABLE", retry_after_s=1)
+                )
+            else:
+                future.set_result(None)
+
+    def _count_lost(self, future: asyncio.Future[None]) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            self._metrics.audit_dropped.inc()

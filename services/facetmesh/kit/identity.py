@@ -1,0 +1,216 @@
+"""Who calls: tokens verified where they arrive, without asking anybody.
+
+RFC 8725's list: one algorithm and no other (ES256), the key chosen by `kid` from
+auth's set alone, `typ`, `iss`, `aud`, `exp` and `iat` required and checked, a cap
+on size before anything is parsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections import OrderedDict
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import jwt
+
+from facetmesh.access.v1 import access_pb2
+from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ALGORITHM = "ES256"
+TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068's name of the type
+MAX_TOKEN_BYTES = 4096
+CLOCK_SKEW_S = 30
+_CACHED_TOKENS = 4096
+_KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MIN_REFRESH_S = 5.0
+"""How often an unknown `kid` may make us ask auth: a flood of forged tokens must not become one of calls."""
+
+ROLE_NAMES: Mapping[int, str] = {
+    access_pb2.ROLE_PLATFORM_ADMIN: "platform-admin",
+    access_pb2.ROLE_TENANT_ADMIN: "tenant-admin",
+    access_pb2.ROLE_CALLER: "caller",
+    access_pb2.ROLE_AUDITOR: "auditor",
+    access_pb2.ROLE_SERVICE: "service",
+}
+"""How the roles are written in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is behind a call."""
+
+    subject: str
+    """tenants/{tenant}/keys/{key}, services/{service} or platform/admin."""
+    tenant: str | None
+    """tenants/{tenant}; None for those who belong to no tenant."""
+    roles: frozenset[str]
+    """Names as in ROLE_NAMES."""
+    token: str = field(default="", repr=False)
+    """The token itself."""
+
+    @property
+    def is_platform_admin(self) -> bool:
+        """Whether it may act in every tenant."""
+        return self.tenant is None and "platform-admin" in self.roles
+
+
+_current: ContextVar[Principal | None] = ContextVar("principal", default=None)
+
+
+def current() -> Principal:
+    """The caller of the current RPC.
+
+    Raises:
+        Unauthenticated: The method is public and no token came.
+    """
+    principal = _current.get()
+    if principal is None:
+        raise Unauthenticated("A token is required.", reason="TOKEN_MISSING")
+    return principal
+
+
+def set_current(principal: Principal | None) -> None:
+    """Makes principal the caller for the rest of this task."""
+    _current.set(principal)
+
+
+class KeySource(Protocol):
+    """Where the public keys come from."""
+
+    async def jwks(self) -> str:
+        """The JSON text of auth's JWK Set."""
+        ...
+
+
+class TokenVerifier:
+    """Verifies tokens with auth's public keys, which it fetches once and when an unknown key appears.
+
+    Args:
+        source: Where the keys come from.
+        issuer: The `iss` that tokens must have.
+        audience: The `aud` that tokens must have.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, source: KeySource, *, issuer: str, audience: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._source = source
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
+        self._verified: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+
+    async def ready(self) -> None:
+        """Returns once keys are there. They are kept when auth goes away.
+
+        Raises:
+            Unavailable: None could be had yet.
+        """
+        if not self._keys:
+            await self._refresh()
+        if not self._keys:
+            raise Unavailable("The token keys are not here yet.", reason="AUTH_UNREACHABLE", retry_after_s=1)
+
+    async def verify(self, token: str) -> Principal:
+        """Who the token stands for.
+
+        Raises:
+            Unauthenticated: The token does not hold, with a reason that names the check.
+            Unavailable: There are no keys yet to check it with.
+        """
+        if len(token) > MAX_TOKEN_BYTES:
+            raise Unauthenticated("The token is too large.", reason="TOKEN_INVALID")
+        fingerprint = hashlib.sha256(token.encode()).digest()
+        cached = self._verified.get(fingerprint)
+        if cached is not None:
+            if self._clock() < cached[0]:
+                self._verified.move_to_end(fingerprint)
+                return cached[1]
+            del self._verified[fingerprint]
+        claims = self._claims(token, await self._key(token))
+        principal = Principal(
+            claims["sub"], claims.get("tenant"), frozenset(claims["roles"]), token,
+        )
+        self._verified[fingerprint] = (float(claims["exp"]) + CLOCK_SKEW_S, principal)
+        if len(self._verified) > _CACHED_TOKENS:
+            self._verified.popitem(last=False)
+        return principal
+
+    async def _key(self, token: str) -> jwt.PyJWK:
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.InvalidTokenError:
+            raise Unauthenticated("The token is not a JSON Web Token.", reason="TOKEN_INVALID") from None
+        kid = header.get("kid")
+        if header.get("alg") != ALGORITHM or header.get("typ") != TOKEN_TYPE:
+            raise Unauthenticated("The token's type or algorithm is not ours.", reason="TOKEN_INVALID")
+        if not isinstance(kid, str) or not _KID.fullmatch(kid):
+            raise Unauthenticated("The token names no key.", reason="TOKEN_INVALID")
+        if kid not in self._keys:
+            await self._refresh()
+        if not self._keys:
+            raise Unavailable("Tokens cannot be checked yet.", reason="AUTH_UNREACHABLE", retry_after_s=1)
+        key = self._keys.get(kid)
+        if key is None:
+            raise Unauthenticated("The token was signed with an unknown key.", reason="TOKEN_INVALID")
+        return key
+
+    def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token, key, algorithms=[ALGORITHM], issuer=self._issuer, audience=self._audience,
+                # Times are checked below, against a clock that tests can set.
+                options={"require": ["exp", "iat", "iss", "aud", "sub"], "verify_exp": False, "verify_iat": False,
+                         "verify_nbf": False},
+            )
+        except jwt.InvalidTokenError:
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID") from None
+        now = self._clock()
+        expires, issued, roles = claims["exp"], claims["iat"], claims.get("roles")
+        if not all(isinstance(t, int | float) for t in (expires, issued)) or issued > now + CLOCK_SKEW_S:
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
+        if now >= expires + CLOCK_SKEW_S:
+            raise Unauthenticated("The token has expired: exchange the key again.", reason="TOKEN_EXPIRED")
+        tenant = claims.get("tenant")
+        if not isinstance(roles, list) or not all(isinstance(r, str) for r in roles):
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
+        if not isinstance(tenant, str | None):
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
+        return claims
+
+    async def _refresh(self) -> None:
+        async with self._asking:
+            if time.monotonic() - self._asked_at < _MIN_REFRESH_S and self._keys:
+                return
+            try:
+                text = await self._source.jwks()
+            except Unavailable:
+                return  # what we have stays good
+            self._asked_at = time.monotonic()
+            keys = {k["kid"]: jwt.PyJWK(k, algorithm=ALGORITHM) for k in json.loads(text)["keys"]}
+            if keys.keys() != self._keys.keys():
+                self._verified.clear()  # a key that was withdrawn takes its tokens along
+            self._keys = keys
+
+
+def authorize(principal: Principal, roles: frozenset[str]) -> None:
+    """Returns when principal has one of roles.
+
+    Raises:
+        PermissionDenied: It has none.
+    """
+    if principal.roles.isdisjoint(roles):
+        raise PermissionDenied("Your token's roles do not allow this.", reason="ROLE_MISSING")

@@ -1,0 +1,260 @@
+"""What happens around every RPC, in one interceptor, so that no service can forget it.
+
+authenticate → authorize by role → (only now is the message read) → authorize by
+tenant → validate → the servicer → the audit event is accepted → the answer.
+
+Errors become google.rpc.Status here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import grpc
+import protovalidate
+
+from facetmesh.kit import access, audit, identity, status
+from facetmesh.kit.errors import (
+    Cancelled,
+    FacetmeshError,
+    FieldViolation,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+    Unauthenticated,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from google.protobuf.message import Message
+
+    from facetmesh.kit.telemetry import Metrics
+
+MODEL_HEADER = "x-facetmesh-model"
+_BEARER = "bearer "
+_log = logging.getLogger(__name__)
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """The interceptor.
+
+    Args:
+        verifier: Verifies tokens.
+        recorder: Takes the audit events.
+        metrics: What is counted.
+        max_concurrent_calls: Calls in progress beyond which a new one is refused.
+    """
+
+    def __init__(
+        self,
+        verifier: identity.TokenVerifier,
+        recorder: audit.Recorder,
+        metrics: Metrics,
+        *,
+        max_concurrent_calls: int,
+    ) -> None:
+        self._verifier = verifier
+        self._recorder = recorder
+        self._metrics = metrics
+        self._limit = max_concurrent_calls
+        self._validator = protovalidate.Validator()
+        self._in_progress = 0
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler of a call, wrapped; or one that refuses without reading the message."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.strip("/").partition("/")[0] in access.EXEMPT_SERVICES:
+            return handler
+        rule = access.rule(method)
+        record = audit.Record(rule.method)
+        try:
+            principal = await self._admit(rule, handler_call_details)
+        except FacetmeshError as error:
+            return self._refusal(rule, record, error)
+        if principal is not None:
+            record.identify(subject=principal.subject, tenant=principal.tenant or "")
+        call = _Call(self, rule, record, principal)
+        if handler.request_streaming:
+            raise Internal(f"{method} streams requests, which the guard cannot check yet")
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                call.stream(cast("Any", handler.unary_stream)), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            call.unary(cast("Any", handler.unary_unary)), handler.request_deserializer, handler.response_serializer
+        )
+
+    async def _admit(
+        self, rule: access.Rule, details: grpc.HandlerCallDetails
+    ) -> identity.Principal | None:
+        token = ""
+        for key, value in details.invocation_metadata or ():
+            if key == "authorization" and isinstance(value, str) and value[: len(_BEARER)].lower() == _BEARER:
+                token = value[len(_BEARER) :]
+        if rule.public:
+            return None
+        if not token:
+            raise Unauthenticated(
+                "A token is required: exchange an API key for one with IssueToken.", reason="TOKEN_MISSING"
+            )
+        principal = await self._verifier.verify(token)
+        identity.authorize(principal, rule.roles)
+        return principal
+
+    def _refusal(
+        self, rule: access.Rule, record: audit.Record, error: FacetmeshError
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        async def refuse(_: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            record.source_address = _address(context.peer())
+            self.finished(rule, record, error)
+            self._recorder.offer(record, error)
+            await status.abort(context, error)
+
+        # A streaming handler does not read what it does not ask for: a refused
+        # caller's megabytes never arrive.
+        return grpc.stream_unary_rpc_method_handler(refuse)
+
+    def check(self, principal: identity.Principal | None, request: Message, context: Any) -> None:
+        """Returns when the request may be worked on; raises what it is refused with."""
+        if self._in_progress > self._limit:
+            raise ResourceExhausted(
+                "The service is at its limit of calls in progress.", reason="TOO_MANY_CALLS", retry_after_s=1
+            )
+        names = list(access.referenced(request))
+        if principal is not None:
+            access.authorize_tenant(principal, names)
+        audit.current().concerns(names)
+        try:
+            self._validator.validate(request)
+        except protovalidate.ValidationError as error:
+            violations = [FieldViolation(_path(v), v.proto.message) for v in error.violations]
+            first = violations[0]
+            raise InvalidArgument(
+                f"{first.field}: {first.description}", reason="FIELD_INVALID", violations=violations
+            ) from None
+        routed = dict(context.invocation_metadata() or ()).get(MODEL_HEADER)
+        if routed is not None and "model" in request.DESCRIPTOR.fields_by_name and routed != request.model:  # type: ignore[attr-defined]
+            raise InvalidArgument(
+                f"The metadata {MODEL_HEADER} names another model than the request.", reason="MODEL_HEADER_MISMATCH"
+            )
+
+    async def accept(self, rule: access.Rule, record: audit.Record) -> None:
+        """Returns when the answer may leave."""
+        if rule.required:
+            await self._recorder.accept(record)
+
+    def refused(self, record: audit.Record, error: FacetmeshError) -> None:
+        """Records a call that ended with an error, in the background."""
+        self._recorder.offer(record, error)
+
+    def finished(self, rule: access.Rule, record: audit.Record, error: FacetmeshError | None) -> None:
+        """Counts a call that ended."""
+        self._metrics.calls.labels(rule.method, "OK" if error is None else error.code).inc()
+        self._metrics.latency_s.labels(rule.method).observe(time.perf_counter() - record.started)
+
+    def began(self, change: int) -> None:
+        """Counts calls in progress."""
+        self._in_progress += change
+        self._metrics.in_progress.set(self._in_progress)
+
+
+class _Call:
+    """One call: the servicer's method with everything around it."""
+
+    def __init__(
+        self, guard: Guard, rule: access.Rule, record: audit.Record, principal: identity.Principal | None
+    ) -> None:
+        self._guard = guard
+        self._rule = rule
+        self._record = record
+        self._principal = principal
+
+    def unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            self._enter(context)
+            try:
+                self._guard.check(self._principal, request, context)
+                response = await method(request, context)
+                await self._guard.accept(self._rule, self._record)
+            except BaseException as error:
+                await self._fail(context, error)
+                raise
+            else:
+                self._guard.finished(self._rule, self._record, None)
+                return response
+            finally:
+                self._guard.began(-1)
+
+        return call
+
+    def stream(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+        async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            self._enter(context)
+            accepted = False
+            try:
+                self._guard.check(self._principal, request, context)
+                async for response in method(request, context):
+                    if not accepted:  # nothing unaccounted leaves
+                        await self._guard.accept(self._rule, self._record)
+                        accepted = True
+                    yield response
+                if not accepted:
+                    await self._guard.accept(self._rule, self._record)
+            except BaseException as error:
+                await self._fail(context, error)
+                raise
+            else:
+                self._guard.finished(self._rule, self._record, None)
+            finally:
+                self._guard.began(-1)
+
+        return call
+
+    def _enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._guard.began(1)
+        self._record.source_address = _address(context.peer())
+        identity.set_current(self._principal)
+        audit.set_current(self._record)
+
+    async def _fail(self, context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> None:
+        known = _known(error)
+        if known is None:
+            return
+        self._guard.finished(self._rule, self._record, known)
+        self._guard.refused(self._record, known)
+        if not isinstance(error, asyncio.CancelledError):
+            await status.abort(context, known)
+
+
+def _known(error: BaseException) -> FacetmeshError | None:
+    if isinstance(error, FacetmeshError):
+        return error
+    if isinstance(error, grpc.aio.AioRpcError):
+        return status.from_rpc_error(error)
+    if isinstance(error, asyncio.CancelledError):
+        return Cancelled("The caller went away.", reason="CALLER_GONE")
+    if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+        _log.error("a call failed through our fault", exc_info=error)
+        return Internal("An internal error. It has been logged.")
+    return None
+
+
+def _path(violation: protovalidate.Violation) -> str:
+    field = violation.proto.field
+    return ".".join(element.field_name for element in field.elements) if field else "request"
+
+
+def _address(peer: str) -> str:
+    """The address in gRPC's peer string: ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000, or unix:path."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in {"ipv4", "ipv6"} else kind

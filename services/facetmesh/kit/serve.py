@@ -1,0 +1,236 @@
+"""A service's life: from settings to a served port, until SIGTERM, the same for all four.
+
+    async with open_mesh(settings) as mesh:
+        servicer = ...                                   # built from mesh.dapr and its kin
+        await mesh.serve(add_to_server, services=[...], ready={...}, handlers={...})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from facetmesh.kit import logs, telemetry
+from facetmesh.kit.audit import EventSigner, Recorder
+from facetmesh.kit.dapr import DaprSidecar, EventReceiver
+from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
+from facetmesh.kit.identity import KeySource, TokenVerifier
+from facetmesh.kit.rpc import Guard
+from facetmesh.kit.tokens import AuthClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from facetmesh.kit.dapr import Handler
+    from facetmesh.kit.settings import ServiceSettings
+
+LIVENESS = "liveness"
+"""The health service's name for «the process runs», whatever it depends on."""
+_PROBE_EVERY_S = 1.0
+_PROBE_TIMEOUT_S = 3.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Mesh:
+    """What a service has to do with the others."""
+
+    settings: ServiceSettings
+    dapr: DaprSidecar
+    """The sidecar."""
+    recorder: Recorder
+    """Takes audit events."""
+    telemetry: telemetry.Telemetry
+    auth: AuthClient
+    """Auth, for tokens with which this service calls another on behalf of a tenant."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process was asked to end."""
+
+    async def secret_bytes(self, name: str) -> bytes:
+        """A secret that is stored as base64.
+
+        Raises:
+            FailedPrecondition: There is none, or it is not base64.
+        """
+        try:
+            return base64.b64decode(await self.dapr.secrets().get(name), validate=True)
+        except binascii.Error:
+            raise FailedPrecondition(f"The secret {name} is not base64.", reason="SECRET_INVALID") from None
+
+    async def serve(
+        self,
+        add_to_server: Callable[[grpc.aio.Server], None],
+        *,
+        services: Sequence[str],
+        ready: Mapping[str, Callable[[], Awaitable[object]]],
+        keys: KeySource | None = None,
+        handlers: Mapping[str, Handler] | None = None,
+    ) -> None:
+        """Serves until SIGTERM, SIGINT or the end of the supervisor; then drains.
+
+        Args:
+            add_to_server: Adds the servicer.
+            services: Full names of its services, for reflection and health.
+            ready: What must answer for the service to be ready: probes that raise when it does not.
+            keys: Where the public keys for tokens come from; auth when None.
+            handlers: What is done with the events of each topic.
+        """
+        settings = self.settings
+        verifier = TokenVerifier(
+            keys or self.auth, issuer=settings.token_issuer, audience=settings.token_audience
+        )
+        guard = Guard(
+            verifier, self.recorder, self.telemetry.metrics, max_concurrent_calls=settings.max_concurrent_calls
+        )
+        server = grpc.aio.server(
+            interceptors=[telemetry.server_interceptor(), guard],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_request_bytes),
+                ("grpc.so_reuseport", 0),  # a taken port must be an error, not a lottery
+            ],
+        )
+        add_to_server(server)
+        health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        names = ["grpc.health.v1.Health", reflection.SERVICE_NAME, *services]
+        reflection.enable_server_reflection(names, server)
+        port = _listen(server, settings.host, settings.port)
+        metrics_port, close_metrics = self.telemetry.serve(settings.host, settings.metrics_port)
+        receiver = EventReceiver(handlers or {}, app_api_token=settings.app_api_token)
+        callback_port = await receiver.serve(settings.app_port) if handlers else 0
+        await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", *services):
+            await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await server.start()
+        _log.info(
+            "serving", extra={"port": port, "metrics_port": metrics_port, "callback_port": callback_port}
+        )
+        probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, **ready}
+        prober = asyncio.create_task(self._probe(health, ("", *services), probes))
+        try:
+            await self.stopping.wait()
+        finally:
+            _log.info("draining", extra={"drain_s": settings.drain_s})
+            prober.cancel()
+            await health.enter_graceful_shutdown()
+            await receiver.close()
+            await server.stop(settings.drain_s)
+            close_metrics()
+
+    async def _probe(
+        self,
+        health: health_aio.HealthServicer,
+        names: Sequence[str],
+        probes: Mapping[str, Callable[[], Awaitable[object]]],
+    ) -> None:
+        """Keeps the health status true to what the service depends on."""
+        was: dict[str, bool] = {}
+        while True:
+            results = await asyncio.gather(*(_answers(probe) for probe in probes.values()))
+            for name, problem in zip(probes, results, strict=True):
+                self.telemetry.metrics.ready.labels(name).set(problem is None)
+                if was.get(name) != (problem is None):
+                    was[name] = problem is None
+                    _log.info("dependency changed", extra={"dependency": name, "ready": problem is None,
+                                                           "problem": problem})  # fmt: skip
+            serving = all(was.values())
+            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in names:
+                await health.set(name, status)
+            await asyncio.sleep(_PROBE_EVERY_S if serving else _PROBE_EVERY_S / 5)
+
+
+@contextlib.asynccontextmanager
+async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
+    """Connects a service with its sidecar, and ends the process's work in order.
+
+    Raises:
+        Unavailable: The sidecar did not answer within settings.sidecar_wait_s.
+        FailedPrecondition: A secret is missing.
+    """
+    logs.configure(settings.service)
+    signals = telemetry.Telemetry(settings.service, settings.region)
+    signals.start()
+    dapr = DaprSidecar(settings.dapr_grpc_port, settings.dapr_http_port, settings.dapr_api_token)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    if settings.lifeline_fd is not None:
+        _watch(settings.lifeline_fd, stopping)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(signals.stop)
+        stack.push_async_callback(dapr.close)
+        await dapr.wait_ready(settings.sidecar_wait_s)
+        secrets = dapr.secrets()
+        seed = base64.b64decode(await secrets.get("event-signing-key"))
+        recorder = Recorder(
+            settings.region, EventSigner(settings.service, seed), dapr.publisher(), signals.metrics
+        )
+        stack.push_async_callback(recorder.close)
+        auth = AuthClient(settings.auth_address, await secrets.get("service-key"))
+        stack.push_async_callback(auth.close)
+        yield Mesh(settings, dapr, recorder, signals, auth, stopping)
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Runs a service's main; a failure to start is one line in the log and exit code 1, no traceback."""
+    try:
+        asyncio.run(_awaited(main))
+    except FacetmeshError as error:
+        _log.critical("cannot start", extra={"reason": error.reason, "detail": error.message})
+        raise SystemExit(1) from None
+    except OSError as error:
+        _log.critical("cannot start", extra={"detail": str(error)})
+        raise SystemExit(1) from None
+
+
+async def _awaited(main: Callable[[], Awaitable[None]]) -> None:
+    await main()
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    try:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise Unavailable(f"Port {port} on {host} is taken.", reason="PORT_TAKEN")
+    return bound
+
+
+async def _answers(probe: Callable[[], Awaitable[object]]) -> str | None:
+    """None when the probe answers in time, else what is wrong."""
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            await probe()
+    except TimeoutError:
+        return "no answer in time"
+    except FacetmeshError as error:
+        return error.reason
+    except Exception as error:  # noqa: BLE001 - whatever it is, the dependency does not answer
+        return type(error).__name__
+    return None
+
+
+def _watch(lifeline: int, stopping: asyncio.Event) -> None:
+    """Sets stopping when the other end of the pipe is closed."""
+
+    def ended() -> None:
+        if not os.read(lifeline, 1):
+            asyncio.get_running_loop().remove_reader(lifeline)
+            stopping.set()
+
+    os.set_blocking(lifeline, False)
+    asyncio.get_running_loop().add_reader(lifeline, ended)

@@ -1,0 +1,81 @@
+"""Our errors as google.rpc.Status, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from facetmesh.kit.errors import BY_CODE, FacetmeshError, FieldViolation, Internal, ResourceExhausted
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+DOMAIN = "facetmesh.dev"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+def to_status(error: FacetmeshError) -> status_pb2.Status:
+    """The error as google.rpc.Status: ErrorInfo always, BadRequest, QuotaFailure and RetryInfo where they apply."""
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    ]
+    if error.violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+                    for v in error.violations
+                ]
+            )
+        )
+    if isinstance(error, ResourceExhausted):
+        violation = error_details_pb2.QuotaFailure.Violation(subject=error.reason, description=error.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+    if error.retry_after_s is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        holder = any_pb2.Any()
+        holder.Pack(detail)
+        packed.append(holder)
+    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message, details=packed)
+
+
+def from_status(status: status_pb2.Status) -> FacetmeshError:
+    """The error that a google.rpc.Status stands for."""
+    kind = BY_CODE.get(code_pb2.Code.Name(status.code), Internal)
+    info, retry, bad = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), error_details_pb2.BadRequest()
+    has_retry = False
+    for detail in status.details:
+        detail.Unpack(info)
+        detail.Unpack(bad)
+        has_retry |= detail.Unpack(retry)
+    return kind(
+        status.message,
+        reason=info.reason or None,
+        metadata=dict(info.metadata),
+        retry_after_s=retry.retry_delay.ToNanoseconds() / 1e9 if has_retry else None,
+        violations=[FieldViolation(v.field, v.description) for v in bad.field_violations],
+    )
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> FacetmeshError:
+    """The error that a call of another service ended with."""
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return from_status(status_pb2.Status.FromString(value))
+    return BY_CODE.get(error.code().name, Internal)(error.details() or error.code().name)
+
+
+async def abort(context: grpc.aio.ServicerContext, error: FacetmeshError) -> None:  # type: ignore[type-arg]
+    """Ends a call with an error. Does not return."""
+    details = to_status(error).SerializeToString()
+    await context.abort(
+        getattr(grpc.StatusCode, error.code), error.message, trailing_metadata=((DETAILS_KEY, details),)
+    )

@@ -1,0 +1,151 @@
+"""Traces by OpenTelemetry and metrics by Prometheus, the same for every service.
+
+Spans go to OTEL_EXPORTER_OTLP_ENDPOINT where it is set; without it they are made
+(ids stand in logs and audit events) and dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from facetmesh import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    import grpc
+
+_LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What every service counts. Served by `serve`."""
+
+    registry: CollectorRegistry
+    calls: Counter
+    """Calls ended, by method and status code."""
+    latency_s: Histogram
+    """How long calls took, by method."""
+    in_progress: Gauge
+    """Calls being worked on."""
+    audit_pending: Gauge
+    """Audit events not yet accepted by the sidecar."""
+    audit_dropped: Counter
+    """Best-effort audit events that were given up."""
+    ready: Gauge
+    """1 while a dependency answers, by dependency."""
+
+    @classmethod
+    def create(cls) -> Metrics:
+        """Metrics in a registry of their own."""
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        return cls(
+            registry,
+            Counter("facetmesh_calls", "Calls ended.", ["method", "code"], registry=registry),
+            Histogram(
+                "facetmesh_call_latency_seconds", "How long calls took.", ["method"],
+                buckets=_LATENCY_BUCKETS_S, registry=registry,
+            ),
+            Gauge("facetmesh_calls_in_progress", "Calls being worked on.", registry=registry),
+            Gauge("facetmesh_audit_events_pending", "Audit events not yet accepted.", registry=registry),
+            Counter("facetmesh_audit_events_dropped", "Best-effort audit events given up.", registry=registry),
+            Gauge("facetmesh_dependency_ready", "1 while a dependency answers.", ["dependency"], registry=registry),
+        )
+
+
+@dataclass(slots=True)
+class Telemetry:
+    """A service's traces and metrics."""
+
+    service: str
+    region: str
+    metrics: Metrics = field(default_factory=Metrics.create)
+    _provider: TracerProvider | None = None
+
+    def start(self) -> None:
+        """Makes this process's tracer. Once a process."""
+        self._provider = TracerProvider(
+            resource=Resource.create(
+                {"service.name": f"facetmesh-{self.service}", "service.version": __version__,
+                 "cloud.region": self.region}
+            )
+        )
+        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+            # Imported only where it is used: it costs 100 ms at start.
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+                OTLPSpanExporter,
+            )
+
+            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        trace.set_tracer_provider(self._provider)
+
+    def serve(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
+        """Serves the metrics over HTTP; returns the port and what ends it.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        server, thread = start_http_server(port, addr=host, registry=self.metrics.registry)
+
+        def close() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join(timeout=1)
+
+        return server.server_port, close
+
+    def stop(self) -> None:
+        """Sends what is left."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+
+def server_interceptor() -> grpc.aio.ServerInterceptor:
+    """Continues the caller's trace in a span of the server's own."""
+    return aio_server_interceptor()  # type: ignore[no-untyped-call, no-any-return]
+
+
+def client_interceptors() -> Sequence[grpc.aio.ClientInterceptor]:
+    """Carries the current trace to the service that is called."""
+    return aio_client_interceptors()  # type: ignore[no-untyped-call, no-any-return]
+
+
+def carrier() -> dict[str, str]:
+    """The current trace as W3C headers (`traceparent`), for an event that leaves."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers
+
+
+def continued(name: str, headers: dict[str, str]) -> AbstractContextManager[Any]:
+    """A span for the handling of an event that came with the trace in headers."""
+    return trace.get_tracer("facetmesh").start_as_current_span(
+        name, context=propagate.extract(headers), kind=SpanKind.CONSUMER
+    )
+
+
+def span(name: str) -> AbstractContextManager[Any]:
+    """A span for a part of the work."""
+    return trace.get_tracer("facetmesh").start_as_current_span(name)
+
+
+def trace_id() -> str:
+    """The current trace's id as 32 hex characters; "" outside of one."""
+    context = trace.get_current_span().get_span_context()
+    return format(context.trace_id, "032x") if context.is_valid else ""
