@@ -117,7 +117,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("FACETMESH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(errors.FailedPrecondition) as caught:
         catalog.fetch("toy")
-    assert caught.value.reason == "CACHE_NOT_WRITABLE"
+    assert caught.value.reason == "FOLDER_NOT_WRITABLE"
 
 
 def test_processes_that_fetch_at_once_download_once(wheels: Path) -> None:

