@@ -1,8 +1,7 @@
 """A service's life: from settings to a served port, until SIGTERM, the same for all four.
 
-    async with open_mesh(settings) as mesh:
-        servicer = ...                                   # built from mesh.dapr and its kin
-        await mesh.serve(add_to_server, services=[...], ready={...}, handlers={...})
+A service opens the mesh with `open_mesh`, builds its servicer from what that gives
+(`mesh.dapr`, `mesh.recorder`, `mesh.auth`), and hands it to `mesh.serve`.
 """
 
 from __future__ import annotations

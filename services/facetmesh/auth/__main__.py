@@ -1,0 +1,73 @@
+"""Runs the auth service."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from facetmesh.auth.keys import Keys
+from facetmesh.auth.servicer import AuthServicer
+from facetmesh.auth.store import DaprStore
+from facetmesh.auth.tenants import Tenants
+from facetmesh.auth.tokens import TokenIssuer
+from facetmesh.auth.v1 import auth_pb2_grpc
+from facetmesh.kit import apikeys
+from facetmesh.kit.errors import FailedPrecondition
+from facetmesh.kit.serve import open_mesh, run
+from facetmesh.kit.settings import ServiceSettings, load
+
+
+class AuthSettings(ServiceSettings):
+    """What auth is told from outside."""
+
+    service: ClassVar[str] = "auth"
+
+    token_lifetime_s: Annotated[int, Field(ge=10, le=3600)] = 600
+    """How long a token works, in seconds."""
+
+
+def own_keys(admin_key: str, service_keys: str) -> dict[apikeys.ApiKey, str]:
+    """The platform's own keys by owner and id.
+
+    Args:
+        admin_key: The administrator's key.
+        service_keys: A JSON object of the services' keys by service.
+
+    Raises:
+        FailedPrecondition: One is no key of ours.
+    """
+    texts = [admin_key, *json.loads(service_keys).values()]
+    keys = {parsed: text for text in texts if (parsed := apikeys.parse(text)) is not None}
+    if len(keys) != len(texts):
+        raise FailedPrecondition("An own key in the secret store is not valid.", reason="SECRET_INVALID")
+    return keys
+
+
+async def main() -> None:
+    """Builds the service and serves it."""
+    settings = load(AuthSettings)
+    async with open_mesh(settings) as mesh:
+        secrets = mesh.dapr.secrets()
+        store = DaprStore(mesh.dapr.state())
+        tenants = Tenants(store, time.time)
+        own = own_keys(await secrets.get("admin-key"), await secrets.get("service-keys"))
+        keys = Keys(store, tenants, await mesh.secret_bytes("key-pepper"), own, time.time)
+        issuer = TokenIssuer(
+            (await secrets.get("token-signing-key")).encode(),
+            issuer=settings.token_issuer, audience=settings.token_audience,
+            lifetime_s=settings.token_lifetime_s, clock=time.time,
+        )
+        servicer = AuthServicer(tenants, keys, issuer)
+        await mesh.serve(
+            lambda server: auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server),
+            services=["facetmesh.auth.v1.AuthService"],
+            ready={},
+            keys=issuer,
+        )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,122 @@
+"""auth's gRPC face: protobuf in, domain call, protobuf out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.kit import audit
+from facetmesh.kit.errors import NotFound
+from facetmesh.kit.identity import ROLE_NAMES
+from facetmesh.kit.index import page
+
+if TYPE_CHECKING:
+    from facetmesh.auth.keys import Key, Keys
+    from facetmesh.auth.tenants import Tenant, Tenants
+    from facetmesh.auth.tokens import TokenIssuer
+
+_ROLES = {name: number for number, name in ROLE_NAMES.items()}
+
+
+class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
+    """Serves facetmesh.auth.v1.AuthService.
+
+    Args:
+        tenants: The tenants.
+        keys: Their keys.
+        issuer: Signs tokens.
+    """
+
+    def __init__(self, tenants: Tenants, keys: Keys, issuer: TokenIssuer) -> None:
+        self._tenants = tenants
+        self._keys = keys
+        self._issuer = issuer
+
+    async def CreateTenant(self, request: auth_pb2.CreateTenantRequest, _: Any) -> auth_pb2.Tenant:
+        """Creates a tenant."""
+        audit.current().concerns([f"tenants/{request.tenant_id}"])
+        tenant = await self._tenants.create(request.tenant_id, request.tenant.display_name, request.request_id)
+        return _tenant(tenant)
+
+    async def GetTenant(self, request: auth_pb2.GetTenantRequest, _: Any) -> auth_pb2.Tenant:
+        """Returns a tenant."""
+        return _tenant(await self._tenants.get(_last(request.name)))
+
+    async def ListTenants(self, request: auth_pb2.ListTenantsRequest, _: Any) -> auth_pb2.ListTenantsResponse:
+        """Lists all tenants."""
+        ids, token = page(await self._tenants.ids(), request.page_size, request.page_token)
+        response = auth_pb2.ListTenantsResponse(next_page_token=token)
+        for tenant_id in ids:
+            try:
+                response.tenants.append(_tenant(await self._tenants.get(tenant_id)))
+            except NotFound:
+                continue  # the index is a hint
+        return response
+
+    async def CreateKey(self, request: auth_pb2.CreateKeyRequest, _: Any) -> auth_pb2.Key:
+        """Creates a key."""
+        roles = [ROLE_NAMES[role] for role in request.key.roles]
+        key, text = await self._keys.create(_last(request.parent), request.key.display_name, roles)
+        answer = _key(key)
+        answer.secret = text
+        audit.current().describe(resource=answer.name)
+        return answer
+
+    async def ListKeys(self, request: auth_pb2.ListKeysRequest, _: Any) -> auth_pb2.ListKeysResponse:
+        """Lists a tenant's keys."""
+        tenant_id = _last(request.parent)
+        ids, token = page(await self._keys.ids(tenant_id), request.page_size, request.page_token)
+        response = auth_pb2.ListKeysResponse(next_page_token=token)
+        for key_id in ids:
+            try:
+                response.keys.append(_key(await self._keys.get(tenant_id, key_id)))
+            except NotFound:
+                continue  # the index is a hint
+        return response
+
+    async def RevokeKey(self, request: auth_pb2.RevokeKeyRequest, _: Any) -> auth_pb2.Key:
+        """Revokes a key."""
+        _, tenant_id, _, key_id = request.name.split("/")
+        return _key(await self._keys.revoke(tenant_id, key_id))
+
+    async def IssueToken(self, request: auth_pb2.IssueTokenRequest, _: Any) -> auth_pb2.IssueTokenResponse:
+        """Exchanges a key for a token."""
+        grant = await self._keys.grant(request.key, _last(request.tenant) if request.tenant else None)
+        tenant = f"tenants/{grant.tenant_id}" if grant.tenant_id else ""
+        audit.current().identify(subject=grant.subject, tenant=tenant)
+        token, expires_s = self._issuer.issue(grant)
+        return auth_pb2.IssueTokenResponse(
+            access_token=token, expire_time=Timestamp(seconds=expires_s), tenant=tenant,
+            roles=[_ROLES[role] for role in grant.roles],
+        )
+
+    async def GetJwks(self, _: auth_pb2.GetJwksRequest, __: Any) -> auth_pb2.Jwks:
+        """Returns the public keys."""
+        return auth_pb2.Jwks(json=await self._issuer.jwks())
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _time(seconds: float) -> Timestamp:
+    time = Timestamp()
+    time.FromMicroseconds(int(seconds * 1e6))
+    return time
+
+
+def _tenant(tenant: Tenant) -> auth_pb2.Tenant:
+    return auth_pb2.Tenant(
+        name=f"tenants/{tenant.id}", display_name=tenant.display_name, create_time=_time(tenant.created_s),
+        etag=tenant.etag,
+    )
+
+
+def _key(key: Key) -> auth_pb2.Key:
+    return auth_pb2.Key(
+        name=f"tenants/{key.tenant_id}/keys/{key.id}", display_name=key.display_name,
+        roles=[_ROLES[role] for role in key.roles], create_time=_time(key.created_s),
+        revoke_time=None if key.revoked_s is None else _time(key.revoked_s),
+    )

@@ -1,0 +1,85 @@
+"""Tenants and keys in Dapr state.
+
+    tenants/{tenant}                     a tenant
+    tenants/{tenant}/keys/{key}          a key's hash and what it may do
+    tenants/index/…, …/keys/index/…      hints for lists
+"""  # noqa: D208 - a table
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from facetmesh.auth.keys import Key
+from facetmesh.auth.tenants import Tenant
+from facetmesh.kit.errors import Aborted
+from facetmesh.kit.index import Index
+
+if TYPE_CHECKING:
+    from facetmesh.kit.dapr import Entry, State
+
+_TENANT_BUCKETS = 16
+
+
+class DaprStore:
+    """The store of auth.
+
+    Args:
+        state: Dapr state of the app auth.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._tenants = Index(state, "tenants", buckets=_TENANT_BUCKETS)
+
+    async def tenant(self, tenant_id: str) -> Tenant | None:
+        """The tenant; None when there is none."""
+        entry = await self._state.get(f"tenants/{tenant_id}")
+        return None if entry is None else Tenant(**_fields(entry))
+
+    async def create_tenant(self, tenant: Tenant) -> bool:
+        """Stores a new tenant; False when there is one with its id."""
+        await self._tenants.add(tenant.id)
+        try:
+            await self._state.put(f"tenants/{tenant.id}", _text(tenant), create=True)
+        except Aborted:
+            return False
+        return True
+
+    async def tenant_ids(self) -> list[str]:
+        """All ids, sorted."""
+        return await self._tenants.ids()
+
+    async def key(self, tenant_id: str, key_id: str) -> Key | None:
+        """The key; None when there is none."""
+        entry = await self._state.get(_key(tenant_id, key_id))
+        if entry is None:
+            return None
+        fields = _fields(entry)
+        return Key(**{**fields, "roles": tuple(fields["roles"])})
+
+    async def save_key(self, key: Key) -> None:
+        """Stores a key: a new one when its etag is empty, else in place of the one that was read."""
+        if not key.etag:
+            await self._index(key.tenant_id).add(key.id)
+        await self._state.put(_key(key.tenant_id, key.id), _text(key), etag=key.etag or None, create=not key.etag)
+
+    async def key_ids(self, tenant_id: str) -> list[str]:
+        """The tenant's key ids, sorted."""
+        return await self._index(tenant_id).ids()
+
+    def _index(self, tenant_id: str) -> Index:
+        return Index(self._state, f"tenants/{tenant_id}/keys")
+
+
+def _key(tenant_id: str, key_id: str) -> str:
+    return f"tenants/{tenant_id}/keys/{key_id}"
+
+
+def _text(record: Tenant | Key) -> bytes:
+    return json.dumps({name: value for name, value in asdict(record).items() if name != "etag"}).encode()
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    return {**json.loads(entry.value), "etag": entry.etag}
