@@ -1,0 +1,54 @@
+"""Whether what listens at an address serves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_TIMEOUT_S = 2.0
+_ASK_AGAIN_S = 0.1
+
+
+class Health:
+    """Asks a service for its health (grpc.health.v1).
+
+    Args:
+        address: host:port.
+    """
+
+    def __init__(self, address: str) -> None:
+        # A fast reconnect: the default backs off for seconds while a service starts.
+        self._channel = grpc.aio.insecure_channel(
+            address,
+            options=[
+                ("grpc.initial_reconnect_backoff_ms", 50),
+                ("grpc.min_reconnect_backoff_ms", 50),
+                ("grpc.max_reconnect_backoff_ms", 200),
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
+        )
+        self._stub = health_pb2_grpc.HealthStub(self._channel)
+
+    async def state(self) -> str:
+        """SERVING, NOT_SERVING or UNREACHABLE."""
+        try:
+            answer = await self._stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return "UNREACHABLE"
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+    async def until_serving(self) -> None:
+        """Returns once it says SERVING, however often it must be asked."""
+        while True:
+            try:
+                async for answer in self._stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()

@@ -1,0 +1,225 @@
+"""Starts the processes of a mesh, replaces those that die, and stops them all.
+
+    async with Supervisor(home, ports, report) as mesh:      # here all of them serve
+        await stop.wait()
+                                                             # here none is left
+
+Should the supervisor itself be killed, the end of its lifeline (a pipe whose
+write end only it holds) tells every process to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import psutil
+
+from facetmesh.cli.mesh.health import Health
+from facetmesh.cli.mesh.ports import SERVICES, Ports
+from facetmesh.cli.mesh.process import Process, Program, describe_exit, end, is_alive, rotate
+from facetmesh.cli.mesh.programs import SIDECAR, programs
+from facetmesh.cli.mesh.secrets import ensure
+from facetmesh.kit import errors, files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from facetmesh.cli.mesh.home import Home
+
+START_S = 90.0
+"""How long the mesh may take until all of it serves."""
+GRACE_S = 15.0
+"""How long a process may take to end by itself: more than the services' drain_s."""
+FIRST_BACKOFF_S = 0.2
+LONGEST_BACKOFF_S = 10.0
+STEADY_S = 30.0
+"""Who has run this long starts again without a wait."""
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that happened to a process."""
+
+    process: str
+    state: str
+    """starting, serving, died or stopped."""
+    detail: str = ""
+
+
+class Supervisor:
+    """The mesh on this machine, while the context lasts.
+
+    Args:
+        home: Its state folder.
+        ports: Where its processes listen.
+        report: Is told of each change.
+    """
+
+    def __init__(self, home: Home, ports: Ports, report: Callable[[Change], None]) -> None:
+        self._home = home
+        self._ports = ports
+        self._report = report
+        self._running: dict[str, Process] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._serving = False
+        self._resources = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Returns when all serve.
+
+        Raises:
+            FailedPrecondition: The folder cannot be written, ports are taken, another mesh runs, a secret is missing,
+                or a process did not start: the message says which and why.
+            ResourceExhausted: The disk is full.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            self._home.prepare()
+            with files.explained(self._home.path, variable="FACETMESH_HOME"):
+                stack.enter_context(self._home.owned())
+            await _end_remains(self._home)
+            self._ports.check_free()
+            with files.explained(self._home.path, variable="FACETMESH_HOME"):
+                ensure(self._home)
+            reader, writer = os.pipe()
+            stack.callback(os.close, writer)
+            stack.callback(os.close, reader)
+            stack.push_async_callback(self._stop)
+            try:
+                async with asyncio.timeout(START_S):
+                    await self._start(programs(self._home, self._ports, lifeline_fd=reader))
+            except TimeoutError:
+                raise errors.FailedPrecondition(
+                    f"The mesh did not serve within {START_S:.0f} s: see {self._home.logs}.", reason="START_TIMEOUT",
+                ) from None
+            self._resources = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+    ) -> None:
+        """Stops all processes; returns when none is left."""
+        await self._resources.aclose()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids, by name."""
+        return {name: process.pid for name, process in self._running.items()}
+
+    async def _start(self, wanted: list[Program]) -> None:
+        for program in wanted:
+            rotate(program.log)
+            self._report(Change(program.name, "starting"))
+            self._running[program.name] = await Process.start(program)
+        self._note_processes()
+        starts = [asyncio.create_task(self._first_serving(program.name)) for program in wanted]
+        try:
+            await asyncio.gather(*starts)
+        finally:
+            for task in starts:
+                task.cancel()
+        self._serving = True
+        self._keepers = [asyncio.create_task(self._keep(program)) for program in wanted]
+        self._home.write(self._home.endpoints, {service: self._ports.of(service).address for service in SERVICES})
+
+    async def _first_serving(self, name: str) -> None:
+        """Returns when the process serves; raises when it ends before."""
+        process = self._running[name]
+        serving = asyncio.create_task(self._until_serving(name))
+        ended = asyncio.create_task(process.ended())
+        try:
+            await asyncio.wait([serving, ended], return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                how = describe_exit(ended.result())
+                raise errors.FailedPrecondition(
+                    f"{name} did not start ({how}): {process.last_words() or 'it said nothing'}",
+                    reason="START_FAILED", metadata={"process": name, "log": str(process.program.log)},
+                )
+            await serving
+        finally:
+            serving.cancel()
+            ended.cancel()
+        self._report(Change(name, "serving", f"pid {process.pid}"))
+
+    async def _until_serving(self, name: str) -> None:
+        if name == SIDECAR:
+            for service in SERVICES:
+                await _until_open(self._ports.of(service).dapr_grpc)
+            return
+        health = Health(self._ports.of(name).address)
+        try:
+            await health.until_serving()
+        finally:
+            await health.close()
+
+    async def _keep(self, program: Program) -> None:
+        """Replaces a process each time that it ends, with a growing wait while it keeps ending."""
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            process = self._running[program.name]
+            started = time.monotonic()
+            code = await process.ended()
+            if time.monotonic() - started > STEADY_S:
+                backoff_s = FIRST_BACKOFF_S
+            detail = f"{describe_exit(code)}; starts again in {backoff_s:.1f} s. {process.last_words()}"
+            self._report(Change(program.name, "died", detail))
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+            self._running[program.name] = await Process.start(program)
+            self._note_processes()
+            self._report(Change(program.name, "starting", f"pid {self._running[program.name].pid}"))
+
+    async def _stop(self) -> None:
+        for task in self._keepers:
+            task.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        self._home.endpoints.unlink(missing_ok=True)
+        # Services first: while they drain, they still need the sidecar.
+        services = [process for name, process in self._running.items() if name != SIDECAR]
+        await asyncio.gather(*(process.stop(GRACE_S) for process in services))
+        if SIDECAR in self._running:
+            await self._running[SIDECAR].stop(GRACE_S)
+        for name in self._running:
+            self._report(Change(name, "stopped"))
+        self._home.processes.unlink(missing_ok=True)
+
+    def _note_processes(self) -> None:
+        """Writes down who runs, for the next start should this one be killed."""
+        self._home.write(
+            self._home.processes,
+            {
+                name: {"pid": process.pid, "created": process.identity.create_time()}
+                for name, process in self._running.items() if process.exit_code is None
+            },
+        )
+
+
+async def _end_remains(home: Home) -> None:
+    """Ends what a killed supervisor left: its processes drain by themselves, and are killed after a while."""
+    remains = []
+    for noted in home.read(home.processes).values():
+        with contextlib.suppress(psutil.NoSuchProcess, KeyError, TypeError):
+            process = psutil.Process(noted["pid"])
+            if is_alive(process) and abs(process.create_time() - noted["created"]) < 1:
+                remains.append(process)
+    await end(remains, grace_s=GRACE_S)
+
+
+async def _until_open(port: int) -> None:
+    """Returns once something accepts connections on port."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(_POLL_S)
+        else:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            return
