@@ -34,7 +34,7 @@ _KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MIN_REFRESH_S = 5.0
 """How often an unknown `kid` may make us ask auth: a flood of forged tokens must not become one of calls."""
 
-ROLE_NAMES: Mapping[int, str] = {
+ROLE_NAMES: Mapping[access_pb2.Role.ValueType, str] = {
     access_pb2.ROLE_PLATFORM_ADMIN: "platform-admin",
     access_pb2.ROLE_TENANT_ADMIN: "tenant-admin",
     access_pb2.ROLE_CALLER: "caller",

@@ -1,0 +1,77 @@
+"""Every method says who may call it, and every request says whose it is: read from the descriptors."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+
+from facetmesh.access.v1 import access_pb2
+from facetmesh.audit.v1 import audit_pb2
+from facetmesh.auth.v1 import auth_pb2
+from facetmesh.detection.v1 import detection_pb2
+from facetmesh.fusion.v1 import fusion_pb2
+from facetmesh.kit import access
+from facetmesh.kit.errors import PermissionDenied
+from facetmesh.kit.identity import Principal
+
+PUBLIC = {
+    "facetmesh.auth.v1.AuthService/IssueToken", "facetmesh.auth.v1.AuthService/GetJwks",
+    "facetmesh.audit.v1.AuditService/GetCheckpoint", "facetmesh.audit.v1.AuditService/GetConsistencyProof",
+}  # fmt: skip
+METHODS: list[MethodDescriptor] = [
+    method
+    for module in (auth_pb2, detection_pb2, fusion_pb2, audit_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]
+
+
+def path(method: MethodDescriptor) -> str:
+    """package.Service/Method."""
+    return f"{method.containing_service.full_name}/{method.name}"
+
+
+@pytest.mark.parametrize("method", METHODS, ids=path)
+def test_the_method_says_who_may_call_it(method: MethodDescriptor) -> None:
+    rule = access.rule("/" + path(method))
+    assert rule.public == (path(method) in PUBLIC)
+    assert rule.roles or rule.public
+
+
+@pytest.mark.parametrize("method", METHODS, ids=path)
+def test_what_tenants_may_call_names_their_resources(method: MethodDescriptor) -> None:
+    rule = access.rule("/" + path(method))
+    if rule.public or rule.roles == {"platform-admin"}:
+        return
+    assert access._reference_fields(method.input_type), "no field says whose the request is"
+
+
+def test_a_method_without_a_rule_lets_nobody_in() -> None:
+    rule = access.rule("/facetmesh.auth.v1.AuthService/Nothing")
+    assert (rule.roles, rule.public) == (frozenset(), False)
+
+
+def test_nested_references_count() -> None:
+    request = fusion_pb2.CreateFusionRequest(parent="tenants/acme")
+    request.fusion.face_model = "tenants/globex/models/faces"
+    names = list(access.referenced(request))
+    assert names == ["tenants/acme", "tenants/globex/models/faces"]
+    with pytest.raises(PermissionDenied):
+        access.authorize_tenant(Principal("s", "tenants/acme", frozenset({"caller"})), names)
+
+
+@pytest.mark.parametrize("name", ["tenants/acme-2", "tenants/acm", "tenants/", "", "tenants/-", "tenants/acme2/models/x"])
+def test_names_that_only_look_alike(name: str) -> None:
+    with pytest.raises(PermissionDenied):
+        access.authorize_tenant(Principal("s", "tenants/acme", frozenset({"caller"})), [name])
+
+
+def test_who_belongs_to_no_tenant_and_is_no_admin_reaches_none() -> None:
+    with pytest.raises(PermissionDenied):
+        access.authorize_tenant(Principal("services/fusion", None, frozenset({"service"})), ["tenants/acme"])
+
+
+def test_no_role_is_unspecified() -> None:
+    for method in METHODS:
+        roles = method.GetOptions().Extensions[access_pb2.access].roles
+        assert access_pb2.ROLE_UNSPECIFIED not in roles

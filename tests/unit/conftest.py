@@ -1,0 +1,92 @@
+"""What unit tests share: small stand-ins for our own Protocols, and tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from facetmesh.auth.keys import Grant
+from facetmesh.auth.tokens import TokenIssuer
+from facetmesh.kit.errors import Aborted
+
+ISSUER = "https://issuer.test"
+AUDIENCE = "facetmesh"
+
+
+@dataclass
+class Clock:
+    """A clock that tests set."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        """Seconds since the epoch."""
+        return self.now
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value and its etag."""
+
+    value: bytes
+    etag: str
+
+
+@dataclass
+class MemoryState:
+    """The Protocol of kit's stores over a dict. The contract suite holds the real ones to the same rules."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    writes: int = 0
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry."""
+        return self.entries.get(key)
+
+    async def put(
+        self, key: str, value: bytes, *, etag: str | None = None, create: bool = False, ttl_s: int | None = None
+    ) -> None:
+        """Stores value, first-write wins."""
+        del ttl_s
+        existing = self.entries.get(key)
+        if (create and existing) or (etag is not None and (existing is None or existing.etag != etag)):
+            raise Aborted("changed")
+        self.writes += 1
+        self.entries[key] = Entry(value, str(self.writes))
+
+    async def delete(self, key: str, etag: str | None = None) -> None:
+        """Deletes key."""
+        del etag
+        self.entries.pop(key, None)
+
+
+def pem() -> bytes:
+    """A new P-256 key."""
+    return generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def state() -> MemoryState:
+    """An empty state."""
+    return MemoryState()
+
+
+@pytest.fixture
+def issuer(clock: Clock) -> TokenIssuer:
+    """Signs tokens of ten minutes."""
+    return TokenIssuer(pem(), issuer=ISSUER, audience=AUDIENCE, lifetime_s=600, clock=clock)
+
+
+@pytest.fixture
+def acme_caller() -> Grant:
+    """What a caller's key of the tenant acme gives right to."""
+    return Grant("tenants/acme/keys/k1", "acme", ("caller",))

@@ -1,0 +1,193 @@
+"""RFC 8725's list, point by point."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from facetmesh.auth.keys import Grant
+from facetmesh.auth.tokens import TokenIssuer
+from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
+from facetmesh.kit.identity import CLOCK_SKEW_S, MAX_TOKEN_BYTES, TokenVerifier, authorize
+
+from .conftest import AUDIENCE, ISSUER, Clock, pem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Source:
+    """A source of keys that counts how often it is asked, and can be away."""
+
+    def __init__(self, issuer: TokenIssuer) -> None:
+        self.issuer = issuer
+        self.asked = 0
+        self.away = False
+
+    async def jwks(self) -> str:
+        """The keys."""
+        self.asked += 1
+        if self.away:
+            raise Unavailable("away")
+        return await self.issuer.jwks()
+
+
+@pytest.fixture
+def source(issuer: TokenIssuer) -> Source:
+    """The issuer's keys."""
+    return Source(issuer)
+
+
+@pytest.fixture
+def verifier(source: Source, clock: Clock) -> TokenVerifier:
+    """A verifier that trusts the issuer."""
+    return TokenVerifier(source, issuer=ISSUER, audience=AUDIENCE, clock=clock)
+
+
+async def test_a_good_token_is_recognised(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant
+) -> None:
+    token, _ = issuer.issue(acme_caller)
+    principal = await verifier.verify(token)
+    assert (principal.subject, principal.tenant, principal.roles) == (
+        "tenants/acme/keys/k1", "tenants/acme", frozenset({"caller"}),
+    )
+    assert token not in repr(principal)
+
+
+async def test_an_expired_token_is_refused_after_the_allowed_skew(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, clock: Clock
+) -> None:
+    token, expires = issuer.issue(acme_caller)
+    clock.now = expires + CLOCK_SKEW_S - 1
+    await verifier.verify(token)
+    clock.now = expires + CLOCK_SKEW_S
+    with pytest.raises(Unauthenticated) as refusal:  # from the cache too
+        await verifier.verify(token)
+    assert refusal.value.reason == "TOKEN_EXPIRED"
+
+
+def part(value: object) -> str:
+    """One part of a JWT."""
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def changed(header: dict[str, Any] | None = None, claims: dict[str, Any] | None = None) -> Callable[[str], str]:
+    """Changes a token's header or claims without signing it anew."""
+
+    def change(token: str) -> str:
+        head, body, signature = token.split(".")
+        old_header = jwt.get_unverified_header(token)
+        old_claims = jwt.decode(token, options={"verify_signature": False})
+        head = part({**old_header, **header}) if header else head
+        body = part({**old_claims, **claims}) if claims else body
+        return f"{head}.{body}.{signature}"
+
+    return change
+
+
+def unsigned(token: str) -> str:
+    """`alg: none`."""
+    return changed(header={"alg": "none"})(token).rpartition(".")[0] + "."
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        pytest.param(unsigned, id="alg-none"),
+        pytest.param(changed(header={"alg": "HS256"}), id="alg-confusion"),
+        pytest.param(changed(header={"alg": "ES384"}), id="other-alg"),
+        pytest.param(changed(header={"typ": "JWT"}), id="other-type"),
+        pytest.param(changed(header={"kid": "nobody"}), id="unknown-kid"),
+        pytest.param(changed(header={"kid": "../../etc/passwd"}), id="kid-path"),
+        pytest.param(changed(header={"kid": {"$ne": ""}}), id="kid-object"),
+        pytest.param(changed(header={"jwk": {"kty": "EC"}}), id="key-in-header"),
+        pytest.param(changed(claims={"tenant": "tenants/globex"}), id="other-tenant"),
+        pytest.param(changed(claims={"roles": ["platform-admin"]}), id="more-roles"),
+        pytest.param(lambda token: token[:-4] + "AAAA", id="other-signature"),
+        pytest.param(lambda token: token + "x" * MAX_TOKEN_BYTES, id="huge"),
+        pytest.param(lambda _: "", id="empty"),
+        pytest.param(lambda _: "a.b.c", id="no-jwt"),
+    ],
+)
+async def test_a_forged_token_is_refused(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, forge: Callable[[str], str]
+) -> None:
+    token, _ = issuer.issue(acme_caller)
+    with pytest.raises(Unauthenticated) as refusal:
+        await verifier.verify(forge(token))
+    assert refusal.value.reason == "TOKEN_INVALID"
+
+
+@pytest.mark.parametrize(("issuer_name", "audience"), [("https://other.test", AUDIENCE), (ISSUER, "other")])
+async def test_a_token_for_others_is_refused(
+    verifier: TokenVerifier, source: Source, clock: Clock, acme_caller: Grant, issuer_name: str, audience: str
+) -> None:
+    source.issuer = TokenIssuer(pem(), issuer=issuer_name, audience=audience, lifetime_s=600, clock=clock)
+    token, _ = source.issuer.issue(acme_caller)
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token)
+
+
+async def test_a_token_from_the_future_is_refused(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, clock: Clock
+) -> None:
+    token, _ = issuer.issue(acme_caller)
+    clock.now -= CLOCK_SKEW_S + 1
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token)
+
+
+async def test_keys_outlive_auth(
+    verifier: TokenVerifier, source: Source, issuer: TokenIssuer, acme_caller: Grant
+) -> None:
+    await verifier.ready()
+    source.away = True
+    token, _ = issuer.issue(acme_caller)
+    assert (await verifier.verify(token)).tenant == "tenants/acme"
+    await verifier.ready()
+
+
+async def test_without_keys_nobody_enters_and_the_answer_says_try_again(
+    verifier: TokenVerifier, source: Source, issuer: TokenIssuer, acme_caller: Grant
+) -> None:
+    source.away = True
+    token, _ = issuer.issue(acme_caller)
+    with pytest.raises(Unavailable):
+        await verifier.verify(token)
+    with pytest.raises(Unavailable):
+        await verifier.ready()
+
+
+async def test_a_flood_of_unknown_keys_asks_auth_once(
+    verifier: TokenVerifier, source: Source, issuer: TokenIssuer, acme_caller: Grant
+) -> None:
+    await verifier.ready()
+    token, _ = issuer.issue(acme_caller)
+    asked = source.asked
+    for n in range(50):
+        with pytest.raises(Unauthenticated):
+            await verifier.verify(changed(header={"kid": f"k{n}"})(token))
+    assert source.asked - asked <= 1
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(token=st.text(max_size=300) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))
+async def test_any_text_gets_a_refusal_and_nothing_else(verifier: TokenVerifier, token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token)
+
+
+async def test_roles_let_in_or_not(verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant) -> None:
+    principal = await verifier.verify(issuer.issue(acme_caller)[0])
+    authorize(principal, frozenset({"caller", "auditor"}))
+    with pytest.raises(PermissionDenied):
+        authorize(principal, frozenset({"auditor"}))
+    with pytest.raises(PermissionDenied):
+        authorize(principal, frozenset())

@@ -1,0 +1,322 @@
+"""What happens around every RPC, seen from the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from facetmesh.auth.keys import Grant, Keys
+from facetmesh.auth.servicer import AuthServicer
+from facetmesh.auth.store import DaprStore
+from facetmesh.auth.tenants import Tenants
+from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.event.v1 import event_pb2
+from facetmesh.kit import apikeys, audit, status
+from facetmesh.kit.errors import Unavailable
+from facetmesh.kit.identity import TokenVerifier
+from facetmesh.kit.rpc import MODEL_HEADER, Guard
+from facetmesh.kit.telemetry import Metrics
+
+from .conftest import AUDIENCE, ISSUER, Clock, MemoryState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from facetmesh.auth.tokens import TokenIssuer
+
+SEED = bytes(range(32))
+ADMIN = apikeys.new_key(apikeys.PLATFORM, "admin")
+FUSION = apikeys.new_key(apikeys.SERVICES, "fusion")
+
+
+@dataclass
+class Bus:
+    """Takes events, or refuses them."""
+
+    events: list[event_pb2.AuditEvent] = field(default_factory=list)
+    batches: int = 0
+    down: bool = False
+    some: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def publish_many(self, topic: str, events: Sequence[tuple[str, bytes]], *, type: str) -> list[str]:  # noqa: A002
+        """Verifies and keeps the events."""
+        assert (topic, type) == (audit.TOPIC, audit.EVENT_TYPE)
+        self.batches += 1
+        if self.down:
+            raise Unavailable("the bus is down")
+        public = Ed25519PrivateKey.from_private_bytes(SEED).public_key()
+        for event_id, data in events:
+            signed = event_pb2.SignedEvent.FromString(data)
+            public.verify(signed.signature, audit.SIGNATURE_CONTEXT + signed.event)
+            fingerprint = hashlib.sha256(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
+            assert signed.key_id == f"auth/{fingerprint}"
+            event = event_pb2.AuditEvent.FromString(signed.event)
+            assert event.id == event_id
+            self.events.append(event)
+        self.some.set()
+        return []
+
+    async def last(self, count: int) -> event_pb2.AuditEvent:
+        """The last event, once there are count."""
+        async with asyncio.timeout(5):
+            while len(self.events) < count:
+                self.some.clear()
+                await self.some.wait()
+        return self.events[-1]
+
+
+@dataclass
+class Rig:
+    """A served auth."""
+
+    stub: Any
+    bus: Bus
+    issuer: TokenIssuer
+    channel: grpc.aio.Channel
+
+    def metadata(self, grant: Grant, **more: str) -> tuple[tuple[str, str], ...]:
+        """The metadata of a caller with this grant."""
+        return ("authorization", f"Bearer {self.issuer.issue(grant)[0]}"), *more.items()
+
+
+@asynccontextmanager
+async def served(state: MemoryState, issuer: TokenIssuer, clock: Clock, limit: int = 64) -> AsyncIterator[Rig]:
+    """Auth on a port of its own."""
+    bus, metrics = Bus(), Metrics.create()
+    recorder = audit.Recorder("test", audit.EventSigner("auth", SEED), bus, metrics, clock=clock)
+    verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
+    guard = Guard(verifier, recorder, metrics, max_concurrent_calls=limit)
+    server = grpc.aio.server(interceptors=[guard])
+    store: Any = DaprStore(state)  # type: ignore[arg-type]
+    tenants = Tenants(store, clock)
+    own = {parsed: text for text in (ADMIN, FUSION) if (parsed := apikeys.parse(text))}
+    servicer = AuthServicer(tenants, Keys(store, tenants, b"pepper", own, clock), issuer)
+    auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Rig(auth_pb2_grpc.AuthServiceStub(channel), bus, issuer, channel)
+    await server.stop(0)
+    await recorder.close()
+
+
+@pytest.fixture
+async def rig(state: MemoryState, issuer: TokenIssuer, clock: Clock) -> AsyncIterator[Rig]:
+    """Auth on a port of its own."""
+    async with served(state, issuer, clock) as made:
+        yield made
+
+
+PLATFORM = Grant("platform/admin", None, ("platform-admin",))
+ACME_ADMIN = Grant("tenants/acme/keys/a", "acme", ("tenant-admin",))
+ACME_CALLER = Grant("tenants/acme/keys/c", "acme", ("caller",))
+GLOBEX_ADMIN = Grant("tenants/globex/keys/a", "globex", ("tenant-admin",))
+
+
+async def refusal(call: Any) -> tuple[str, str, str]:
+    """Code, reason and message of a call that fails, which must carry an ErrorInfo of ours."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    trailing = {key: value for key, value in raised.value.trailing_metadata() or ()}
+    assert status.DETAILS_KEY in trailing
+    error = status.from_rpc_error(raised.value)
+    return raised.value.code().name, error.reason, error.message
+
+
+async def test_from_the_admins_key_to_a_tenants_token(rig: Rig) -> None:
+    admin = await rig.stub.IssueToken(auth_pb2.IssueTokenRequest(key=ADMIN))
+    bearer = (("authorization", f"Bearer {admin.access_token}"),)
+    tenant = await rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=bearer)
+    key = await rig.stub.CreateKey(auth_pb2.CreateKeyRequest(parent=tenant.name), metadata=bearer)
+    token = await rig.stub.IssueToken(auth_pb2.IssueTokenRequest(key=key.secret))
+    assert token.tenant == "tenants/acme"
+    got = await rig.stub.GetTenant(
+        auth_pb2.GetTenantRequest(name="tenants/acme"),
+        metadata=(("authorization", f"Bearer {token.access_token}"),),
+    )
+    assert got == tenant
+    assert [(e.method.rpartition("/")[2], e.tenant, e.code) for e in rig.bus.events] == [
+        ("IssueToken", "", "OK"), ("CreateTenant", "tenants/acme", "OK"), ("CreateKey", "tenants/acme", "OK"),
+        ("IssueToken", "tenants/acme", "OK"),
+    ]  # fmt: skip
+
+
+async def test_no_token(rig: Rig) -> None:
+    call = rig.stub.GetTenant(auth_pb2.GetTenantRequest(name="tenants/acme"))
+    assert (await refusal(call))[:2] == ("UNAUTHENTICATED", "TOKEN_MISSING")
+    event = await rig.bus.last(1)
+    assert (event.code, event.reason, event.outcome) == (
+        "UNAUTHENTICATED", "TOKEN_MISSING", event_pb2.AuditEvent.OUTCOME_REFUSED,
+    )
+    assert event.source_address == "127.0.0.1"
+
+
+async def test_a_refused_caller_cannot_make_us_read_its_megabytes(rig: Rig) -> None:
+    request = auth_pb2.CreateTenantRequest(tenant=auth_pb2.Tenant(display_name="x" * 3_000_000))
+    assert (await refusal(rig.stub.CreateTenant(request)))[:2] == ("UNAUTHENTICATED", "TOKEN_MISSING")
+
+
+async def test_the_wrong_role(rig: Rig) -> None:
+    call = rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="x" * 99), metadata=rig.metadata(ACME_ADMIN))
+    assert (await refusal(call))[:2] == ("PERMISSION_DENIED", "ROLE_MISSING")
+
+
+async def test_another_tenants_resource_looks_the_same_whether_it_exists(rig: Rig) -> None:
+    await rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=rig.metadata(PLATFORM))
+    answers = {
+        await refusal(rig.stub.GetTenant(auth_pb2.GetTenantRequest(name=name), metadata=rig.metadata(GLOBEX_ADMIN)))
+        for name in ("tenants/acme", "tenants/nobody", "tenants/globexx", "not a name")
+    }
+    assert len(answers) == 1
+    assert next(iter(answers))[:2] == ("PERMISSION_DENIED", "TENANT_MISMATCH")
+
+
+async def test_invalid_fields_are_named(rig: Rig) -> None:
+    call = rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="No!"), metadata=rig.metadata(PLATFORM))
+    code, reason, message = await refusal(call)
+    assert (code, reason) == ("INVALID_ARGUMENT", "FIELD_INVALID")
+    assert message.startswith("tenant_id")
+
+
+@pytest.mark.parametrize("tenant_id", ["platform", "services"])
+async def test_reserved_ids(rig: Rig, tenant_id: str) -> None:
+    call = rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id=tenant_id), metadata=rig.metadata(PLATFORM))
+    assert (await refusal(call))[:2] == ("INVALID_ARGUMENT", "TENANT_ID_RESERVED")
+
+
+async def test_a_repeated_request_returns_the_first_result_and_another_one_does_not(rig: Rig) -> None:
+    request = auth_pb2.CreateTenantRequest(tenant_id="acme", request_id="0b5d3ad4-ee48-4f33-9d8b-5ed8d1a3a111")
+    first = await rig.stub.CreateTenant(request, metadata=rig.metadata(PLATFORM))
+    assert await rig.stub.CreateTenant(request, metadata=rig.metadata(PLATFORM)) == first
+    call = rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=rig.metadata(PLATFORM))
+    assert (await refusal(call))[:2] == ("ALREADY_EXISTS", "TENANT_EXISTS")
+
+
+async def test_nothing_unaccounted_leaves(rig: Rig) -> None:
+    rig.bus.down = True
+    call = rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=rig.metadata(PLATFORM))
+    assert (await refusal(call))[:2] == ("UNAVAILABLE", "AUDIT_UNAVAILABLE")
+    rig.bus.down = False
+    await rig.stub.GetTenant(auth_pb2.GetTenantRequest(name="tenants/acme"), metadata=rig.metadata(ACME_CALLER))
+
+
+async def test_reads_that_are_not_recorded_need_no_bus(rig: Rig) -> None:
+    await rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=rig.metadata(PLATFORM))
+    rig.bus.down = True
+    await rig.stub.GetTenant(auth_pb2.GetTenantRequest(name="tenants/acme"), metadata=rig.metadata(ACME_CALLER))
+
+
+async def test_calls_at_once_share_publishes(rig: Rig) -> None:
+    await asyncio.gather(*(
+        rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id=f"t-{n:03}"), metadata=rig.metadata(PLATFORM))
+        for n in range(60)
+    ))  # fmt: skip
+    assert len(rig.bus.events) == 60
+    assert rig.bus.batches < 60
+
+
+async def test_beyond_the_limit_of_calls_in_progress(state: MemoryState, issuer: TokenIssuer, clock: Clock) -> None:
+    async with served(state, issuer, clock, limit=1) as rig:
+        calls = [
+            rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id=f"t-{n:03}"), metadata=rig.metadata(PLATFORM))
+            for n in range(20)
+        ]
+        results = await asyncio.gather(*(asyncio.wait_for(_ended(c), 10) for c in calls))
+    assert "OK" in results
+    refused = [r for r in results if r != "OK"]
+    assert refused
+    assert set(refused) == {"RESOURCE_EXHAUSTED TOO_MANY_CALLS 1.0"}
+
+
+async def _ended(call: Any) -> str:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        problem = status.from_rpc_error(error)
+        return f"{problem.code} {problem.reason} {problem.retry_after_s}"
+    return "OK"
+
+
+async def test_our_own_fault_says_nothing_about_us(
+    rig: Rig, state: MemoryState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(key: str) -> None:
+        raise RuntimeError(f"secret detail {key}")
+
+    monkeypatch.setattr(state, "get", broken)
+    call = rig.stub.GetTenant(auth_pb2.GetTenantRequest(name="tenants/acme"), metadata=rig.metadata(ACME_CALLER))
+    assert await refusal(call) == ("INTERNAL", "INTERNAL", "An internal error. It has been logged.")
+
+
+async def test_keys_that_do_not_hold_get_one_answer(rig: Rig) -> None:
+    await rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=rig.metadata(PLATFORM))
+    key = await rig.stub.CreateKey(
+        auth_pb2.CreateKeyRequest(parent="tenants/acme"), metadata=rig.metadata(ACME_ADMIN)
+    )
+    await rig.stub.RevokeKey(auth_pb2.RevokeKeyRequest(name=key.name), metadata=rig.metadata(ACME_ADMIN))
+    texts = ["x", ADMIN[:-1] + "0", apikeys.new_key("acme", "none"), apikeys.new_key(apikeys.PLATFORM, "admin"),
+             apikeys.new_key("acme", key.name.rpartition("/")[2]), key.secret]  # fmt: skip
+    answers = {await refusal(rig.stub.IssueToken(auth_pb2.IssueTokenRequest(key=text))) for text in texts}
+    assert answers == {("UNAUTHENTICATED", "KEY_INVALID", "The API key is not valid.")}
+    listed = await rig.stub.ListKeys(
+        auth_pb2.ListKeysRequest(parent="tenants/acme"), metadata=rig.metadata(ACME_ADMIN)
+    )
+    assert [(k.name, bool(k.secret), k.HasField("revoke_time")) for k in listed.keys] == [(key.name, False, True)]
+
+
+async def test_services_act_for_any_tenant_and_tenants_for_their_own(rig: Rig) -> None:
+    for tenant_id in ("acme", "globex"):
+        await rig.stub.CreateTenant(
+            auth_pb2.CreateTenantRequest(tenant_id=tenant_id), metadata=rig.metadata(PLATFORM)
+        )
+    token = await rig.stub.IssueToken(auth_pb2.IssueTokenRequest(key=FUSION, tenant="tenants/globex"))
+    assert token.tenant == "tenants/globex"
+    call = rig.stub.IssueToken(auth_pb2.IssueTokenRequest(key=FUSION, tenant="tenants/nobody"))
+    assert (await refusal(call))[:2] == ("NOT_FOUND", "TENANT_NOT_FOUND")
+    key = await rig.stub.CreateKey(
+        auth_pb2.CreateKeyRequest(parent="tenants/acme"), metadata=rig.metadata(ACME_ADMIN)
+    )
+    call = rig.stub.IssueToken(auth_pb2.IssueTokenRequest(key=key.secret, tenant="tenants/globex"))
+    assert (await refusal(call))[:2] == ("PERMISSION_DENIED", "TENANT_MISMATCH")
+
+
+async def test_a_state_store_that_is_stolen_holds_no_key(rig: Rig, state: MemoryState) -> None:
+    await rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=rig.metadata(PLATFORM))
+    key = await rig.stub.CreateKey(
+        auth_pb2.CreateKeyRequest(parent="tenants/acme"), metadata=rig.metadata(ACME_ADMIN)
+    )
+    secret = key.secret.rpartition("_")[2].encode()
+    assert not any(secret in entry.value for entry in state.entries.values())
+
+
+async def test_pages(rig: Rig) -> None:
+    for n in range(5):
+        await rig.stub.CreateTenant(
+            auth_pb2.CreateTenantRequest(tenant_id=f"t-{n}"), metadata=rig.metadata(PLATFORM)
+        )
+    seen, token = [], ""
+    while True:
+        answer = await rig.stub.ListTenants(
+            auth_pb2.ListTenantsRequest(page_size=2, page_token=token), metadata=rig.metadata(PLATFORM)
+        )
+        seen += [tenant.name for tenant in answer.tenants]
+        token = answer.next_page_token
+        if not token:
+            break
+    assert seen == [f"tenants/t-{n}" for n in range(5)]
+    call = rig.stub.ListTenants(auth_pb2.ListTenantsRequest(page_token="x"), metadata=rig.metadata(PLATFORM))
+    assert (await refusal(call))[:2] == ("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
+
+
+async def test_the_model_header_must_agree(rig: Rig) -> None:
+    # auth's requests name no model: the header is none of its business.
+    metadata = rig.metadata(PLATFORM, **{MODEL_HEADER: "tenants/acme/models/other"})
+    await rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=metadata)
