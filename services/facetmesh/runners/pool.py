@@ -1,0 +1,283 @@
+"""A pool of runners: one child process for each isolation domain."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from facetmesh.kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from facetmesh.runners.quarantine import Quarantine
+from facetmesh.runners.runner import Runner
+from facetmesh.runners.settings import EngineSetting, PoolLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping, Sequence
+
+    from facetmesh.runners.tasks import Reply
+
+logger = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_S = 0.2
+
+
+class _Domain:
+    """One isolation domain: its calls, and its runner where it has one."""
+
+    def __init__(self, name: str, concurrency: int) -> None:
+        self.name = name
+        self.slots = asyncio.Semaphore(concurrency)
+        self.waiting = 0
+        self.running = 0
+        self.start: asyncio.Task[Runner] | None = None
+        self.served = 0
+        """Calls that the present runner has ended."""
+        self.deaths = 0
+        """Deaths since the last reply."""
+        self.last_used = time.monotonic()
+        self.idle_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def runner(self) -> Runner | None:
+        """The runner, if it is up and takes calls."""
+        if self.start is None or not self.start.done() or self.start.cancelled() or self.start.exception():
+            return None
+        runner = self.start.result()
+        return runner if runner.alive else None
+
+    @property
+    def idle(self) -> bool:
+        return self.waiting == 0 and self.running == 0
+
+
+class RunnerPool:
+    """Runs a program's tasks in child processes, one for each isolation domain.
+
+    A child is spawned when its domain first calls, kept warm, and replaced when
+    it dies. To be closed, with `close` or as an async context manager.
+
+    Args:
+        program: The module with the tasks, imported in the children only.
+        setting: How their engines are opened; see `probe`.
+        limits: What they may use.
+    """
+
+    def __init__(
+        self, program: str, *, setting: EngineSetting | None = None, limits: PoolLimits | None = None
+    ) -> None:
+        self._program = program
+        self._setting = setting or EngineSetting()
+        self._limits = limits or PoolLimits()
+        self._quarantine = Quarantine(
+            deaths=self._limits.deaths,
+            window_s=self._limits.deaths_window_s,
+            duration_s=self._limits.quarantine_s,
+        )
+        self._domains: dict[str, _Domain] = {}
+        self._places = asyncio.Semaphore(self._limits.runners)
+        self._starts_waiting = 0
+        self._leaving = 0
+        self._background: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Open nothing: children come with the calls."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
+
+    async def call(
+        self,
+        *,
+        domain: str,
+        task: str,
+        arguments: Mapping[str, Any] | None = None,
+        blobs: Sequence[bytes] = (),
+        subject: str = "",
+        timeout_s: float = 30.0,
+    ) -> Reply:
+        """Run a task in the domain's child.
+
+        Who stops waiting (is cancelled) gives up the reply; the child finishes
+        all the same, or is killed at its timeout.
+
+        Args:
+            domain: The isolation domain, such as a tenant's id.
+            task: The task's name.
+            arguments: JSON values for it.
+            blobs: Binary inputs for it.
+            subject: What is run, such as a model's name: deaths are held against it.
+            timeout_s: How long it may wait, and then how long it may run, in
+                seconds.
+
+        Raises:
+            ResourceExhausted: QUEUE_FULL: too many calls of the domain wait.
+            FailedPrecondition: MODEL_QUARANTINED: the subject died too often.
+            Unavailable: RUNNER_DIED: the child died under the call; a repeat is safe.
+            DeadlineExceeded: RUNNER_TIMEOUT: it waited or ran too long.
+            FacetmeshError: What the task raised.
+        """
+        if self._closed:
+            raise _closed()
+        self._quarantine.check((domain, subject))
+        state = self._domains.get(domain)
+        if state is None:
+            state = self._domains[domain] = _Domain(domain, self._limits.runner.concurrency)
+        if state.waiting >= self._limits.queue:
+            raise ResourceExhausted("Too many calls are waiting.", reason="QUEUE_FULL", retry_after_s=1.0)
+        try:
+            async with asyncio.timeout(timeout_s):
+                runner = await self._enter(state)
+        except TimeoutError as error:
+            raise DeadlineExceeded("It had to wait too long.", reason="RUNNER_TIMEOUT") from error
+        try:
+            reply = runner.call(task, arguments or {}, blobs, subject=subject, timeout_s=timeout_s)
+        except BaseException:
+            self._leave(state)
+            raise
+        reply.add_done_callback(functools.partial(self._leave, state))
+        return await asyncio.shield(reply)
+
+    def pids(self) -> dict[str, int]:
+        """The process id of each domain that has a runner up."""
+        return {name: state.runner.pid for name, state in self._domains.items() if state.runner is not None}
+
+    async def close(self) -> None:
+        """Stop every child, and return when none is left; what runs fails."""
+        self._closed = True
+        starts = [state.start for state in self._domains.values() if state.start is not None]
+        for start in starts:
+            start.cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
+        for state in self._domains.values():
+            if state.idle_timer is not None:
+                state.idle_timer.cancel()
+            self._retire(state, drain=False)
+        await asyncio.gather(*self._background)
+
+    async def _enter(self, state: _Domain) -> Runner:
+        """Wait for a slot and a live runner; `_leave` gives the slot back."""
+        state.waiting += 1
+        try:
+            await state.slots.acquire()
+        finally:
+            state.waiting -= 1
+        state.running += 1
+        try:
+            return await self._runner(state)
+        except BaseException:
+            self._leave(state)
+            raise
+
+    async def _runner(self, state: _Domain) -> Runner:
+        while True:
+            start = state.start
+            if start is None or (start.done() and state.runner is None):
+                start = state.start = asyncio.create_task(self._start(state))
+                start.add_done_callback(lambda done: done.cancelled() or done.exception())
+            # A caller that goes away does not stop the start: others, or its own repeat, want the runner.
+            await asyncio.wait([start])
+            if start.cancelled():
+                raise _closed()
+            runner = start.result()
+            # It may have been told to make room before this caller's turn came.
+            if runner.alive:
+                return runner
+
+    def _leave(self, state: _Domain, reply: asyncio.Future[Reply] | None = None) -> None:
+        state.slots.release()
+        state.running -= 1
+        state.last_used = time.monotonic()
+        if reply is not None:
+            state.served += 1
+            if not reply.cancelled() and reply.exception() is None:
+                state.deaths = 0
+        self._make_room()
+        if state.idle and not self._closed:
+            if state.idle_timer is not None:
+                state.idle_timer.cancel()
+            state.idle_timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._unload, state)
+
+    async def _start(self, state: _Domain) -> Runner:
+        if state.deaths > 1:
+            await asyncio.sleep(min(_FIRST_BACKOFF_S * 2 ** (state.deaths - 2), self._limits.max_backoff_s))
+        self._starts_waiting += 1
+        try:
+            self._make_room()
+            await self._places.acquire()
+        finally:
+            self._starts_waiting -= 1
+        state.served = 0
+        began = time.monotonic()
+        try:
+            runner = await Runner.start(
+                self._program,
+                domain=state.name,
+                setting=self._setting,
+                limits=self._limits.runner,
+                on_exit=functools.partial(self._exited, state),
+            )
+        except OSError as error:
+            self._places.release()
+            logger.exception("no runner could be spawned", extra={"domain": state.name})
+            raise Unavailable("No process could be started.", reason="RUNNER_DIED", retry_after_s=1.0) from error
+        logger.info(
+            "runner started",
+            extra={"domain": state.name, "runner_pid": runner.pid, "ms": round((time.monotonic() - began) * 1000)},
+        )
+        return runner
+
+    def _exited(self, state: _Domain, culprits: frozenset[str] | None) -> None:
+        self._places.release()
+        if culprits is None:
+            return
+        state.deaths += 1
+        for subject in culprits:
+            if self._quarantine.record((state.name, subject)):
+                logger.error("model quarantined", extra={"domain": state.name, "subject": subject})
+
+    def _make_room(self) -> None:
+        """Let as many runners go as starts wait: idle ones first, then the least recently used.
+
+        A busy one goes only after it has served a call, so that every domain
+        gets on, however many there are.
+        """
+        short = self._starts_waiting - self._leaving
+        if short <= 0 or not self._places.locked():
+            return
+        candidates = [s for s in self._domains.values() if s.runner is not None and (s.idle or s.served)]
+        candidates.sort(key=lambda state: (not state.idle, state.last_used))
+        for state in candidates[:short]:
+            self._retire(state, drain=True)
+
+    def _retire(self, state: _Domain, *, drain: bool) -> None:
+        runner, state.start = state.runner, None
+        if runner is None:
+            return
+        runner.alive = False
+        self._leaving += 1
+        self._spawn(self._close_runner(runner, drain=drain))
+
+    async def _close_runner(self, runner: Runner, *, drain: bool) -> None:
+        try:
+            await runner.close(drain=drain)
+        finally:
+            self._leaving -= 1
+
+    def _unload(self, state: _Domain) -> None:
+        if state.idle:
+            self._retire(state, drain=True)
+            del self._domains[state.name]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _closed() -> Unavailable:
+    return Unavailable("The service is shutting down.", reason="SHUTTING_DOWN", retry_after_s=1.0)

@@ -1,0 +1,306 @@
+"""One runner: a child process, as its parent sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from facetmesh.kit import errors
+from facetmesh.runners import frames
+from facetmesh.runners.stderr import relay
+from facetmesh.runners.tasks import Reply
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import Mapping, Sequence
+
+    from facetmesh.runners.settings import EngineSetting, RunnerLimits
+
+logger = logging.getLogger(__name__)
+
+OnExit = Callable[[frozenset[str] | None], None]
+"""Called once when the child is gone: with the subjects of the calls that may
+have killed it, or with None when it had been told to go."""
+
+_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR")
+_STOP_S = 2.0
+_MAX_MESSAGE = 1000
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
+# What a task may refuse with. Not UNAUTHENTICATED, for one: a child knows nothing of that.
+_TASK_ERRORS = {
+    kind.code: kind
+    for kind in (
+        errors.InvalidArgument, errors.NotFound, errors.FailedPrecondition, errors.ResourceExhausted,
+        errors.Unimplemented, errors.Internal,
+    )
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pending:
+    subject: str
+    reply: asyncio.Future[Reply]
+    timer: asyncio.TimerHandle
+
+
+class Runner:
+    """A child process that runs one program for one isolation domain; made by `start`.
+
+    Calls may overlap; the pool sees to it that no more do than the child has
+    threads.
+
+    Args:
+        process: The child.
+        reader: From the child.
+        writer: To the child.
+        domain: Whose runner it is: for the log.
+        limits: What it may use.
+        on_exit: Told when it is gone.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        domain: str,
+        limits: RunnerLimits,
+        on_exit: OnExit,
+    ) -> None:
+        self.pid = process.pid
+        self.alive = True
+        """Whether it takes calls."""
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._fields = {"domain": domain, "runner_pid": process.pid}
+        self._limits = limits
+        self._on_exit = on_exit
+        self._ids = itertools.count()
+        self._pending: dict[int, _Pending] = {}
+        self._asked_to_go = False
+        self._overdue: str | None = None
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._life = asyncio.create_task(self._live())
+
+    @classmethod
+    async def start(
+        cls, program: str, *, domain: str, setting: EngineSetting, limits: RunnerLimits, on_exit: OnExit
+    ) -> Self:
+        """Spawn a child and wait until it has imported its program.
+
+        Args:
+            program: The module with the tasks.
+            domain: Whose runner it is.
+            setting: How its engines are to be opened.
+            limits: What it may use.
+            on_exit: As for the class; called too for a child that never got ready.
+
+        Raises:
+            Unavailable: RUNNER_DIED: it died, or was not ready in time.
+            OSError: No process could be made.
+        """
+        process, ours = await _spawn(program, setting, limits)
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        runner = cls(process, reader, writer, domain=domain, limits=limits, on_exit=on_exit)
+        try:
+            async with asyncio.timeout(limits.start_timeout_s):
+                await runner._ready
+        except BaseException as error:
+            runner.kill()
+            await runner.gone()
+            if isinstance(error, TimeoutError):
+                raise _died() from error
+            raise
+        return runner
+
+    @property
+    def calls(self) -> int:
+        """How many calls are in the child."""
+        return len(self._pending)
+
+    def call(
+        self, task: str, arguments: Mapping[str, Any], blobs: Sequence[bytes], *, subject: str, timeout_s: float
+    ) -> asyncio.Future[Reply]:
+        """Send a call to the child, and return the future of its reply.
+
+        After `timeout_s` seconds the child is killed, because nothing else ends
+        native code, and every call in it fails. Who does not want to wait leaves
+        the future alone: the child is busy until it is done.
+        """
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Reply] = loop.create_future()
+        # Whoever asked may be gone when it fails; then nobody need hear of it.
+        reply.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if not self.alive:
+            reply.set_exception(_died())
+            return reply
+        call_id = next(self._ids)
+        parts = frames.encode({"id": call_id, "task": task, "arguments": arguments}, blobs)
+        self._pending[call_id] = _Pending(subject, reply, loop.call_later(timeout_s, self._time_out, call_id))
+        self._writer.writelines(parts)
+        return reply
+
+    def kill(self) -> None:
+        """Kill the child now; its calls fail as soon as it is gone."""
+        self.alive = False
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    async def close(self, *, drain: bool) -> None:
+        """Stop the child, by force where asking does not do, and wait until it is gone.
+
+        Args:
+            drain: Wait for the calls in it first.
+        """
+        self.alive = False
+        if drain and self._pending:
+            await asyncio.wait([pending.reply for pending in self._pending.values()])
+        self._asked_to_go = True
+        self._writer.close()
+        try:
+            await asyncio.wait([self._life], timeout=_STOP_S)
+        finally:
+            self.kill()
+        await self.gone()
+
+    async def gone(self) -> None:
+        """Wait until the child is gone."""
+        await asyncio.wait([self._life])
+
+    async def _live(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None  # noqa: S101 - PIPE makes one; its type cannot tell
+        relaying = asyncio.create_task(relay(stderr, self._fields))
+        try:
+            await self._greet()
+            while True:
+                self._receive(*await self._read())
+        except (EOFError, OSError):
+            pass
+        except frames.FrameError as error:
+            logger.error("a runner broke the protocol: %s", error, extra=self._fields)  # noqa: TRY400 - no stack to see
+        finally:
+            self.kill()
+            self._writer.close()
+            code = await self._process.wait()
+            await relaying
+            self._bury(code)
+
+    async def _greet(self) -> None:
+        header, _ = await self._read()
+        if header != {"ready": True}:
+            raise frames.FrameError("no ready frame")
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    async def _read(self) -> tuple[dict[str, Any], list[bytes]]:
+        return await frames.read(
+            self._reader, max_header_bytes=self._limits.max_header_bytes, max_blob_bytes=self._limits.max_blob_bytes
+        )
+
+    def _receive(self, header: Mapping[str, Any], blobs: list[bytes]) -> None:
+        call_id = header.get("id")
+        if type(call_id) is not int or call_id not in self._pending:
+            raise frames.FrameError("a reply to no call")
+        outcome = _outcome(header, blobs)
+        pending = self._pending.pop(call_id)
+        pending.timer.cancel()
+        if isinstance(outcome, Reply):
+            pending.reply.set_result(outcome)
+        else:
+            pending.reply.set_exception(outcome)
+
+    def _time_out(self, call_id: int) -> None:
+        pending = self._pending.pop(call_id)
+        self._overdue = pending.subject
+        error = errors.DeadlineExceeded("It ran for too long and was stopped.", reason="RUNNER_TIMEOUT")
+        pending.reply.set_exception(error)
+        self.kill()
+
+    def _bury(self, code: int) -> None:
+        self.alive = False
+        culprits = {pending.subject for pending in self._pending.values()}
+        if self._overdue is not None:
+            culprits = {self._overdue}
+        for pending in self._pending.values():
+            pending.timer.cancel()
+            pending.reply.set_exception(_died())
+        self._pending.clear()
+        if not self._ready.done():
+            self._ready.set_exception(_died())
+        if not self._asked_to_go:
+            cause = "overdue" if self._overdue is not None else _cause(code)
+            logger.error("a runner died: %s", cause, extra={**self._fields, "subjects": sorted(culprits)})
+        self._on_exit(None if self._asked_to_go else frozenset(culprits))
+
+
+async def _spawn(program: str, setting: EngineSetting, limits: RunnerLimits) -> tuple[Process, socket.socket]:
+    options = {
+        "parent_pid": os.getpid(),
+        "memory_bytes": limits.memory_bytes,
+        "open_files": limits.open_files,
+        "concurrency": limits.concurrency,
+        "setting": dataclasses.asdict(setting),
+    }
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-B", "-P", "-m", "facetmesh.runners.worker",
+                program, str(theirs.fileno()), json.dumps(options),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=_environment(setting),
+                cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            ours.close()
+            raise
+    return process, ours
+
+
+def _environment(setting: EngineSetting) -> dict[str, str]:
+    # No secrets, and no sidecar's address; but the child imports what its parent would.
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **setting.environment()}
+
+
+def _outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.FacetmeshError:
+    match header:
+        case {"values": dict(values)}:
+            return Reply(values, blobs)
+        case {"error": {"code": str(code), "reason": str(reason), "message": str(message), "metadata": dict(metadata)}}:
+            if code in _TASK_ERRORS and _REASON.fullmatch(reason) and len(message) <= _MAX_MESSAGE:
+                texts = {str(key): str(value)[:_MAX_MESSAGE] for key, value in metadata.items()}
+                return _TASK_ERRORS[code](message, reason=reason, metadata=texts)
+    raise frames.FrameError("neither values nor an error")
+
+
+def _died() -> errors.Unavailable:
+    return errors.Unavailable(
+        "The process that ran the model died. A repeat is safe.", reason="RUNNER_DIED", retry_after_s=0.2
+    )
+
+
+def _cause(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit {code}"
+    except ValueError:
+        return f"signal {-code}"
