@@ -8,13 +8,14 @@ import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.client.endpoints import state_folder
 from facetmesh.kit import errors, files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 VARIABLE = "FACETMESH_HOME"
 _NEEDED_BYTES = 64 << 20
@@ -30,9 +31,7 @@ class Home:
     @classmethod
     def default(cls) -> Home:
         """FACETMESH_HOME, else the user's folder for state."""
-        if chosen := os.environ.get(VARIABLE):
-            return cls(Path(chosen).absolute())
-        return cls(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "facetmesh")
+        return cls(state_folder())
 
     @property
     def admin_key(self) -> Path:

@@ -1,0 +1,320 @@
+"""The client for asyncio. `facetmesh.client.Client` is the same for programs without."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import grpc
+
+from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
+from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.client import calls
+from facetmesh.client.channels import open_channel
+from facetmesh.client.endpoints import Endpoints
+from facetmesh.client.tokens import TokenSource, with_token
+from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
+from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
+from facetmesh.kit import status
+from facetmesh.kit.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from google.longrunning import operations_pb2
+
+    from facetmesh.access.v1 import access_pb2
+
+_MODEL_HEADER = "x-facetmesh-model"
+_WAIT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class FusedImage:
+    """The result of a fusion."""
+
+    fusion: fusion_pb2.Fusion
+    """How it was made."""
+    content: bytes
+    """The image file."""
+
+
+class AsyncClient:
+    """Calls a mesh.
+
+    Every method raises the class of `facetmesh.client` that is named after the
+    gRPC status code, with `reason`, `metadata` and `retry_after_s` as the
+    service gave them. What may be repeated is, while a service is UNAVAILABLE,
+    until its deadline.
+
+    Names may be given whole (`tenants/acme/models/faces`) or, within the key's
+    own tenant, by their last part (`faces`).
+
+    Args:
+        key: An API key; None for what needs none, such as `checkpoint`.
+        endpoints: Where the services are; the mesh on this machine when None.
+    """
+
+    def __init__(self, key: str | None = None, endpoints: Endpoints | None = None) -> None:
+        self._endpoints = endpoints or Endpoints.default()
+        self._key = key
+        self._stack = AsyncExitStack()
+        self._source: TokenSource | None = None
+
+    async def __aenter__(self) -> Self:
+        """Opens the connections."""
+        where = self._endpoints
+        interceptors: list[grpc.aio.ClientInterceptor] = []
+        if self._key is not None:
+            plain = await self._stack.enter_async_context(open_channel(where.auth, where.tls))
+            self._source = TokenSource(plain, self._key)
+            interceptors += with_token(self._source)
+
+        async def channel(address: str) -> grpc.aio.Channel:
+            return await self._stack.enter_async_context(open_channel(address, where.tls, interceptors))
+
+        self._auth = auth_pb2_grpc.AuthServiceStub(await channel(where.auth))
+        self._detection = detection_pb2_grpc.DetectionServiceStub(await channel(where.detection))
+        self._fusion = fusion_pb2_grpc.FusionServiceStub(await channel(where.fusion))
+        self._audit = audit_pb2_grpc.AuditServiceStub(await channel(where.audit))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+    ) -> None:
+        """Closes the connections."""
+        await self._stack.aclose()
+
+    async def token(self) -> auth_pb2.IssueTokenResponse:
+        """The token that calls carry now: whose it is, what it may do, and until when."""
+        if self._source is None:
+            raise InvalidArgument("The client has no key to exchange for a token.", reason="KEY_MISSING")
+        return await self._source.get()
+
+    # Tenants and keys.
+
+    async def create_tenant(self, tenant_id: str, *, display_name: str = "") -> auth_pb2.Tenant:
+        """Creates a tenant. For platform admins."""
+        request = auth_pb2.CreateTenantRequest(
+            tenant_id=tenant_id, tenant=auth_pb2.Tenant(display_name=display_name), request_id=str(uuid.uuid4()),
+        )
+        return await calls.result(self._auth.CreateTenant(request))
+
+    async def get_tenant(self, tenant: str) -> auth_pb2.Tenant:
+        """Returns a tenant."""
+        return await calls.result(self._auth.GetTenant(auth_pb2.GetTenantRequest(name=calls.tenant_name(tenant))))
+
+    async def list_tenants(self, *, limit: int | None = None) -> list[auth_pb2.Tenant]:
+        """The tenants, in the order of their ids; all when limit is None. For platform admins."""
+        return await calls.pages(self._auth.ListTenants, auth_pb2.ListTenantsRequest(), "tenants", limit)
+
+    async def create_key(
+        self, *, tenant: str | None = None, display_name: str = "", roles: Sequence[access_pb2.Role.ValueType] = (),
+    ) -> auth_pb2.Key:
+        """Creates an API key, whose `secret` is shown this once. A caller's when no roles are given."""
+        key = auth_pb2.Key(display_name=display_name, roles=roles)
+        request = auth_pb2.CreateKeyRequest(parent=await self._parent(tenant), key=key)
+        return await calls.result(self._auth.CreateKey(request))
+
+    async def list_keys(self, *, tenant: str | None = None, limit: int | None = None) -> list[auth_pb2.Key]:
+        """A tenant's keys, without their secrets."""
+        request = auth_pb2.ListKeysRequest(parent=await self._parent(tenant))
+        return await calls.pages(self._auth.ListKeys, request, "keys", limit)
+
+    async def revoke_key(self, key: str) -> auth_pb2.Key:
+        """Revokes a key: it can no longer be exchanged for tokens."""
+        return await calls.result(self._auth.RevokeKey(auth_pb2.RevokeKeyRequest(name=await self._name("keys", key))))
+
+    # Models and detection.
+
+    async def create_model(self, model_id: str, *, catalog_id: str, accept_licence: str = "") -> detection_pb2.Model:
+        """Gives the key's tenant a model of the catalogue.
+
+        Args:
+            model_id: What the tenant will call it.
+            catalog_id: The catalogue's entry.
+            accept_licence: The licence that is accepted by this call, by its SPDX id, where one must be.
+        """
+        model = detection_pb2.Model(catalog_id=catalog_id, licence=accept_licence)
+        request = detection_pb2.CreateModelRequest(parent=await self._parent(None), model_id=model_id, model=model)
+        return await calls.result(self._detection.CreateModel(request))
+
+    async def get_model(self, model: str) -> detection_pb2.Model:
+        """Returns a model."""
+        request = detection_pb2.GetModelRequest(name=await self._name("models", model))
+        return await calls.result(self._detection.GetModel(request))
+
+    async def list_models(self, *, limit: int | None = None) -> list[detection_pb2.Model]:
+        """The models of the key's tenant, in the order of their ids."""
+        request = detection_pb2.ListModelsRequest(parent=await self._parent(None))
+        return await calls.pages(self._detection.ListModels, request, "models", limit)
+
+    async def detect(
+        self,
+        model: str,
+        image: bytes,
+        *,
+        labels: Sequence[str] = (),
+        min_confidence: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int = 0,
+    ) -> detection_pb2.DetectResponse:
+        """Finds objects in an image.
+
+        Args:
+            model: The model's name or id.
+            image: A JPEG, PNG or WebP file.
+            labels: Only these; all when empty.
+            min_confidence: Boxes below it are left out; the service's default when None.
+            iou_threshold: Of two boxes of a class that overlap more, one is kept; the service's default when None.
+            max_detections: At most this many; the service's default when 0.
+        """
+        name = await self._name("models", model)
+        request = detection_pb2.DetectRequest(
+            model=name, image=image, labels=labels, min_confidence=min_confidence, iou_threshold=iou_threshold,
+            max_detections=max_detections,
+        )
+        # Gateways route by headers: they cannot read bodies.
+        return await calls.result(self._detection.Detect(request, metadata=((_MODEL_HEADER, name),)))
+
+    # Fusion.
+
+    async def create_fusion(
+        self,
+        source: bytes,
+        target: bytes,
+        *,
+        face_model: str,
+        source_face_index: int = 0,
+        target_face_index: int = 0,
+        request_id: str | None = None,
+    ) -> operations_pb2.Operation:
+        """Starts to put the face of one photo into another; `wait_fusion` gets the result.
+
+        Args:
+            source: The photo that gives the face: a JPEG, PNG or WebP file.
+            target: The photo that receives it.
+            face_model: The tenant's model that finds the faces, by name or id.
+            source_face_index: Which face is taken; 0 is the largest.
+            target_face_index: Which face is replaced; 0 is the largest.
+            request_id: A UUID; a second call with the same one returns the first one's operation.
+        """
+        fusion = fusion_pb2.Fusion(
+            source_image=source, target_image=target, face_model=await self._name("models", face_model),
+            source_face_index=source_face_index, target_face_index=target_face_index,
+        )
+        request = fusion_pb2.CreateFusionRequest(
+            parent=await self._parent(None), fusion=fusion, request_id=request_id or str(uuid.uuid4()),
+        )
+        return await calls.result(self._fusion.CreateFusion(request))
+
+    async def wait_fusion(
+        self, operation: str, *, progress: Callable[[fusion_pb2.FusionMetadata], None] | None = None,
+    ) -> fusion_pb2.Fusion:
+        """Returns the fusion once its operation is done.
+
+        Args:
+            operation: The operation's name or id.
+            progress: Is told how far it is, each time that there is news.
+
+        Raises:
+            FacetmeshError: What the operation ended with.
+        """
+        request = fusion_pb2.WaitOperationRequest(name=await self._name("operations", operation))
+        request.timeout.seconds = 1 if progress else _WAIT_S
+        while True:
+            now = await calls.result(self._fusion.WaitOperation(request))
+            if progress:
+                metadata = fusion_pb2.FusionMetadata()
+                now.metadata.Unpack(metadata)
+                progress(metadata)
+            if now.done:
+                return calls.fusion_of(now)
+
+    async def get_operation(self, operation: str) -> operations_pb2.Operation:
+        """Returns an operation."""
+        request = fusion_pb2.GetOperationRequest(name=await self._name("operations", operation))
+        return await calls.result(self._fusion.GetOperation(request))
+
+    async def list_operations(self, *, limit: int | None = None) -> list[operations_pb2.Operation]:
+        """The tenant's operations, the newest first."""
+        request = fusion_pb2.ListOperationsRequest(parent=await self._parent(None))
+        return await calls.pages(self._fusion.ListOperations, request, "operations", limit)
+
+    async def cancel_operation(self, operation: str) -> operations_pb2.Operation:
+        """Asks a running operation to stop."""
+        request = fusion_pb2.CancelOperationRequest(name=await self._name("operations", operation))
+        return await calls.result(self._fusion.CancelOperation(request))
+
+    async def download_fusion(self, fusion: str) -> bytes:
+        """The image file of a fusion."""
+        request = fusion_pb2.DownloadFusionRequest(name=await self._name("fusions", fusion))
+        content = bytearray()
+        try:
+            async for part in self._fusion.DownloadFusion(request):
+                content += part.chunk
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from None
+        return bytes(content)
+
+    async def fuse(
+        self,
+        source: bytes,
+        target: bytes,
+        *,
+        face_model: str,
+        source_face_index: int = 0,
+        target_face_index: int = 0,
+        progress: Callable[[fusion_pb2.FusionMetadata], None] | None = None,
+    ) -> FusedImage:
+        """`create_fusion`, `wait_fusion` and `download_fusion` in one."""
+        operation = await self.create_fusion(
+            source, target, face_model=face_model, source_face_index=source_face_index,
+            target_face_index=target_face_index,
+        )
+        fusion = await self.wait_fusion(operation.name, progress=progress)
+        return FusedImage(fusion, await self.download_fusion(fusion.name))
+
+    # The audit log.
+
+    async def checkpoint(self) -> audit_pb2.Checkpoint:
+        """The newest checkpoint of the audit log. Needs no key."""
+        return await calls.result(self._audit.GetCheckpoint(audit_pb2.GetCheckpointRequest()))
+
+    async def consistency_proof(self, old_size: int, new_size: int) -> audit_pb2.ConsistencyProof:
+        """The proof that the log of new_size entries continues that of old_size. Needs no key."""
+        request = audit_pb2.GetConsistencyProofRequest(old_size=old_size, new_size=new_size)
+        return await calls.result(self._audit.GetConsistencyProof(request))
+
+    async def receipt(self, receipt: str, *, wait_s: float = 10) -> audit_pb2.Receipt:
+        """A receipt, once its event is in the log.
+
+        Args:
+            receipt: Its name, as an answer gave it.
+            wait_s: How long its event may take to arrive, at most 30 s.
+        """
+        request = audit_pb2.GetReceiptRequest(name=await self._name("receipts", receipt))
+        request.wait.FromNanoseconds(int(wait_s * 1e9))
+        return await calls.result(self._audit.GetReceipt(request))
+
+    async def list_events(
+        self, *, tenant: str | None = None, limit: int | None = 100,
+    ) -> list[audit_pb2.LoggedEvent]:
+        """Events, the newest first: the tenant's, or with "-" everybody's, which only platform admins may see."""
+        request = audit_pb2.ListEventsRequest(parent=await self._parent(tenant))
+        return await calls.pages(self._audit.ListEvents, request, "events", limit)
+
+    async def _parent(self, tenant: str | None) -> str:
+        """The tenant's resource name; the key's own tenant when None."""
+        if tenant is not None:
+            return calls.tenant_name(tenant)
+        if own := (await self.token()).tenant:
+            return own
+        raise InvalidArgument("The key belongs to no tenant: name one.", reason="TENANT_MISSING")
+
+    async def _name(self, collection: str, name: str) -> str:
+        """A whole resource name."""
+        return name if "/" in name else f"{await self._parent(None)}/{collection}/{name}"

@@ -1,0 +1,95 @@
+"""The client for programs without asyncio: the asynchronous one, on a thread with a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+
+from facetmesh.client.aio import AsyncClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+    from typing import Any
+
+    from facetmesh.client.endpoints import Endpoints
+
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncClient, _Arguments], Coroutine[Any, Any, _Answer]],
+) -> Callable[Concatenate[Client, _Arguments], _Answer]:
+    """The method of Client that waits for AsyncClient's."""
+
+    @functools.wraps(method)
+    def wait(self: Client, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Answer:
+        return self.wait(method(self.asynchronous, *arguments, **options))
+
+    return wait
+
+
+class Client:
+    """Calls a mesh; each method is AsyncClient's of the same name, and returns when that has.
+
+    It may be used by several threads at once.
+
+    Args:
+        key: An API key; None for what needs none, such as `checkpoint`.
+        endpoints: Where the services are; the mesh on this machine when None.
+    """
+
+    def __init__(self, key: str | None = None, endpoints: Endpoints | None = None) -> None:
+        self.asynchronous = AsyncClient(key, endpoints)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="facetmesh-client", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Opens the connections."""
+        self._thread.start()
+        self.wait(self.asynchronous.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+    ) -> None:
+        """Closes the connections."""
+        self.wait(self.asynchronous.__aexit__(kind, error, trace))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def wait(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
+        """The result of work, done on the client's loop; cancels it when interrupted."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    token = _blocking(AsyncClient.token)
+    create_tenant = _blocking(AsyncClient.create_tenant)
+    get_tenant = _blocking(AsyncClient.get_tenant)
+    list_tenants = _blocking(AsyncClient.list_tenants)
+    create_key = _blocking(AsyncClient.create_key)
+    list_keys = _blocking(AsyncClient.list_keys)
+    revoke_key = _blocking(AsyncClient.revoke_key)
+    create_model = _blocking(AsyncClient.create_model)
+    get_model = _blocking(AsyncClient.get_model)
+    list_models = _blocking(AsyncClient.list_models)
+    detect = _blocking(AsyncClient.detect)
+    create_fusion = _blocking(AsyncClient.create_fusion)
+    wait_fusion = _blocking(AsyncClient.wait_fusion)
+    get_operation = _blocking(AsyncClient.get_operation)
+    list_operations = _blocking(AsyncClient.list_operations)
+    cancel_operation = _blocking(AsyncClient.cancel_operation)
+    download_fusion = _blocking(AsyncClient.download_fusion)
+    fuse = _blocking(AsyncClient.fuse)
+    checkpoint = _blocking(AsyncClient.checkpoint)
+    consistency_proof = _blocking(AsyncClient.consistency_proof)
+    receipt = _blocking(AsyncClient.receipt)
+    list_events = _blocking(AsyncClient.list_events)
