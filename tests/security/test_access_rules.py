@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from google.protobuf.descriptor import MethodDescriptor
 
 from facetmesh.access.v1 import access_pb2
 from facetmesh.audit.v1 import audit_pb2
@@ -13,6 +14,9 @@ from facetmesh.fusion.v1 import fusion_pb2
 from facetmesh.kit import access
 from facetmesh.kit.errors import PermissionDenied
 from facetmesh.kit.identity import Principal
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
 
 PUBLIC = {
     "facetmesh.auth.v1.AuthService/IssueToken", "facetmesh.auth.v1.AuthService/GetJwks",
@@ -60,7 +64,7 @@ def test_nested_references_count() -> None:
         access.authorize_tenant(Principal("s", "tenants/acme", frozenset({"caller"})), names)
 
 
-@pytest.mark.parametrize("name", ["tenants/acme-2", "tenants/acm", "tenants/", "", "tenants/-", "tenants/acme2/models/x"])
+@pytest.mark.parametrize("name", ["tenants/acme-2", "tenants/acm", "tenants/", "", "tenants/-", "tenants/acme2/x"])
 def test_names_that_only_look_alike(name: str) -> None:
     with pytest.raises(PermissionDenied):
         access.authorize_tenant(Principal("s", "tenants/acme", frozenset({"caller"})), [name])

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from facetmesh.auth.keys import Grant
 from facetmesh.auth.tokens import TokenIssuer
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
 from facetmesh.kit.identity import CLOCK_SKEW_S, MAX_TOKEN_BYTES, TokenVerifier, authorize
@@ -20,6 +19,8 @@ from .conftest import AUDIENCE, ISSUER, Clock, pem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from facetmesh.auth.keys import Grant
 
 
 class Source:

@@ -19,10 +19,10 @@ from facetmesh.kit.index import Index, page
 from facetmesh.kit.keyring import Keyring
 from facetmesh.kit.settings import load
 
-from .conftest import MemoryState
-
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .conftest import MemoryState
 
 KEK = bytes(32)
 
@@ -121,7 +121,7 @@ def test_logs_are_json_and_hold_no_secret(capsys: pytest.CaptureFixture[str]) ->
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     key = apikeys.new_key("acme", "k1")
-    token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"  # noqa: S105 - an example
+    token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"
     try:
         logs.configure("auth")
         try:

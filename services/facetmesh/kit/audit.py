@@ -49,7 +49,9 @@ _log = logging.getLogger(__name__)
 class Publisher(Protocol):
     """Where events go."""
 
-    async def publish_many(self, topic: str, events: Sequence[tuple[str, bytes]], *, type: str) -> list[str]:  # noqa: A002 - CloudEvents' own name
+    async def publish_many(
+        self, topic: str, events: Sequence[tuple[str, bytes]], *, type: str  # noqa: A002 - CloudEvents' own name
+    ) -> list[str]:
         """Publishes (id, data) pairs; returns the ids that were not accepted."""
         ...
 
@@ -237,10 +239,10 @@ class Recorder:
     def _event(self, record: Record, error: FacetmeshError | None) -> event_pb2.AuditEvent:
         salt = os.urandom(_SALT_BYTES)
         event = event_pb2.AuditEvent(
-            id=record.id, service=self._signer.service, method=record.method, tenant=record.tenant, subject=record.subject,
-            source_address=record.source_address, resource=record.resource, model_version=record.model_version,
-            model_sha256=record.model_sha256, region=self._region, code="OK", content_salt=salt,
-            outcome=event_pb2.AuditEvent.OUTCOME_OK, trace_id=telemetry.trace_id(),
+            id=record.id, service=self._signer.service, method=record.method, tenant=record.tenant,
+            subject=record.subject, source_address=record.source_address, resource=record.resource,
+            model_version=record.model_version, model_sha256=record.model_sha256, region=self._region, code="OK",
+            content_salt=salt, outcome=event_pb2.AuditEvent.OUTCOME_OK, trace_id=telemetry.trace_id(),
             input_hashes=[hashlib.sha256(salt + digest).digest() for digest in record.inputs],
         )
         event.time.FromNanoseconds(int(self._clock() * 1e9))

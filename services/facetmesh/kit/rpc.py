@@ -78,38 +78,27 @@ class Guard(grpc.aio.ServerInterceptor):
         rule = access.rule(method)
         record = audit.Record(rule.method)
         try:
-            principal = await self._admit(rule, handler_call_details)
+            principal = None if rule.public else await self._authenticate(handler_call_details)
+            if principal is not None:
+                record.identify(subject=principal.subject, tenant=principal.tenant or "")
+                identity.authorize(principal, rule.roles)
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
-        if principal is not None:
-            record.identify(subject=principal.subject, tenant=principal.tenant or "")
         call = _Call(self, rule, record, principal)
         if handler.request_streaming:
             raise Internal(f"{method} streams requests, which the guard cannot check yet")
+        coders = (handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                call.stream(cast("Any", handler.unary_stream)), handler.request_deserializer, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            call.unary(cast("Any", handler.unary_unary)), handler.request_deserializer, handler.response_serializer
-        )
+            return grpc.unary_stream_rpc_method_handler(call.stream(cast("Any", handler.unary_stream)), *coders)
+        return grpc.unary_unary_rpc_method_handler(call.unary(cast("Any", handler.unary_unary)), *coders)
 
-    async def _admit(
-        self, rule: access.Rule, details: grpc.HandlerCallDetails
-    ) -> identity.Principal | None:
-        token = ""
+    async def _authenticate(self, details: grpc.HandlerCallDetails) -> identity.Principal:
         for key, value in details.invocation_metadata or ():
             if key == "authorization" and isinstance(value, str) and value[: len(_BEARER)].lower() == _BEARER:
-                token = value[len(_BEARER) :]
-        if rule.public:
-            return None
-        if not token:
-            raise Unauthenticated(
-                "A token is required: exchange an API key for one with IssueToken.", reason="TOKEN_MISSING"
-            )
-        principal = await self._verifier.verify(token)
-        identity.authorize(principal, rule.roles)
-        return principal
+                return await self._verifier.verify(value[len(_BEARER) :])
+        raise Unauthenticated(
+            "A token is required: exchange an API key for one with IssueToken.", reason="TOKEN_MISSING"
+        )
 
     def _refusal(
         self, rule: access.Rule, record: audit.Record, error: FacetmeshError
@@ -143,7 +132,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 f"{first.field}: {first.description}", reason="FIELD_INVALID", violations=violations
             ) from None
         routed = dict(context.invocation_metadata() or ()).get(MODEL_HEADER)
-        if routed is not None and "model" in request.DESCRIPTOR.fields_by_name and routed != request.model:  # type: ignore[attr-defined]
+        if routed is not None and routed != getattr(request, "model", routed):
             raise InvalidArgument(
                 f"The metadata {MODEL_HEADER} names another model than the request.", reason="MODEL_HEADER_MISMATCH"
             )

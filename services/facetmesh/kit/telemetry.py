@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import propagate, trace
-from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
+from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor, filters
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -117,8 +117,8 @@ class Telemetry:
 
 
 def server_interceptor() -> grpc.aio.ServerInterceptor:
-    """Continues the caller's trace in a span of the server's own."""
-    return aio_server_interceptor()  # type: ignore[no-untyped-call, no-any-return]
+    """Continues the caller's trace in a span of the server's own. Health checks have none."""
+    return aio_server_interceptor(filter_=filters.negate(filters.health_check()))  # type: ignore[no-untyped-call, no-any-return]
 
 
 def client_interceptors() -> Sequence[grpc.aio.ClientInterceptor]:
