@@ -21,7 +21,7 @@ import psutil
 
 from facetmesh.cli.mesh.health import Health
 from facetmesh.cli.mesh.ports import SERVICES, Ports
-from facetmesh.cli.mesh.process import Process, Program, describe_exit, end, is_alive, rotate
+from facetmesh.cli.mesh.process import Process, Program, descendants, describe_exit, end, is_alive, rotate
 from facetmesh.cli.mesh.programs import SIDECAR, programs
 from facetmesh.cli.mesh.secrets import ensure
 from facetmesh.kit import errors, files
@@ -83,7 +83,8 @@ class Supervisor:
             self._home.prepare()
             with files.explained(self._home.path, variable="FACETMESH_HOME"):
                 stack.enter_context(self._home.owned())
-            await _end_remains(self._home)
+            # What a killed supervisor left is ending by itself, for its lifeline is cut.
+            await end(remains(self._home), grace_s=GRACE_S)
             self._ports.check_free()
             with files.explained(self._home.path, variable="FACETMESH_HOME"):
                 ensure(self._home)
@@ -200,15 +201,21 @@ class Supervisor:
         )
 
 
-async def _end_remains(home: Home) -> None:
-    """Ends what a killed supervisor left: its processes drain by themselves, and are killed after a while."""
-    remains = []
-    for noted in home.read(home.processes).values():
+def noted(home: Home) -> dict[str, psutil.Process]:
+    """The processes of the mesh that were written down and still run, by name."""
+    found = {}
+    for name, one in home.read(home.processes).items():
         with contextlib.suppress(psutil.NoSuchProcess, KeyError, TypeError):
-            process = psutil.Process(noted["pid"])
-            if is_alive(process) and abs(process.create_time() - noted["created"]) < 1:
-                remains.append(process)
-    await end(remains, grace_s=GRACE_S)
+            process = psutil.Process(one["pid"])
+            # The number alone could by now be another's.
+            if is_alive(process) and abs(process.create_time() - one["created"]) < 1:
+                found[name] = process
+    return found
+
+
+def remains(home: Home) -> list[psutil.Process]:
+    """The processes of the mesh, and all that they started."""
+    return [one for process in noted(home).values() for one in (process, *descendants(process))]
 
 
 async def _until_open(port: int) -> None:

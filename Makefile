@@ -1,0 +1,87 @@
+# Everything a contributor runs, with nothing but Python 3.11 or newer installed.
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+PROTOS_VENV := .venv-protos
+BIN := $(VENV)/bin
+PIP := -m pip --disable-pip-version-check --quiet install
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# What runs the mesh.
+$(VENV)/.serve: requirements/serve.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "facetmesh needs Python 3.11 or newer: make PYTHON=…")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing what the mesh needs (a few minutes the first time)"
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/serve.txt
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What tests, lints and types it.
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
+	@echo "installing what the tests need"
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# What generates code: older than what runs it, so apart from it.
+$(PROTOS_VENV)/.done: requirements/protos.txt
+	@test -x $(PROTOS_VENV)/bin/python || $(PYTHON) -m venv $(PROTOS_VENV)
+	@$(PROTOS_VENV)/bin/python $(PIP) --require-hashes -r requirements/protos.txt
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.dev ## Make .venv with all that developing needs.
+
+.PHONY: demo
+demo: $(VENV)/.serve ## Run the whole job once, with pictures in out/demo.
+	@$(BIN)/facetmesh demo
+
+.PHONY: test
+test: $(VENV)/.dev ## Run the tests.
+	@$(PYTEST) -m "not full"
+
+.PHONY: test-full
+test-full: $(VENV)/.dev ## Run the tests that take minutes or gigabytes.
+	@$(PYTEST) -m full
+
+.PHONY: lint
+lint: $(VENV)/.dev $(PROTOS_VENV)/.done ## Check the style of code and protos.
+	@$(BIN)/ruff check
+	@PATH="$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python tools/protos.py lint
+
+.PHONY: types
+types: $(VENV)/.dev ## Check the types.
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: $(VENV)/.dev ## Check that arrows between packages point one way.
+	@$(BIN)/lint-imports
+
+.PHONY: protos
+protos: $(PROTOS_VENV)/.done ## Generate the code from protos/.
+	@PATH="$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python tools/protos.py generate
+
+.PHONY: protos-check
+protos-check: $(PROTOS_VENV)/.done ## Check that the generated code is that of protos/.
+	@PATH="$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python tools/protos.py check
+
+.PHONY: check
+check: lint types imports protos-check ## Do all checks but the tests.
+
+.PHONY: pins
+pins: ## Raise the pinned requirements to the newest that fit (needs uv).
+	@$(COMPILE) --upgrade pyproject.toml --extra serve --group build --group dev -o requirements/dev.txt
+	@$(COMPILE) --upgrade pyproject.toml --extra serve --group build -c requirements/dev.txt -o requirements/serve.txt
+	@$(COMPILE) --upgrade requirements/protos.in -o requirements/protos.txt
+
+.PHONY: clean
+clean: ## Remove what was made here.
+	@rm -rf $(VENV) $(PROTOS_VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,3 @@
+"""`facetmesh demo`."""
+def demo() -> None:
+    """Show."""

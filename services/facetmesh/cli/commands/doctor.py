@@ -1,0 +1,3 @@
+"""`facetmesh doctor`."""
+def doctor() -> None:
+    """Show."""

@@ -1,0 +1,44 @@
+"""`facetmesh fuse SOURCE TARGET`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facetmesh.cli import output
+from facetmesh.cli.options import options
+from facetmesh.fusion.v1.fusion_pb2 import FusionMetadata
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+
+def fuse(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(help="The photo that gives the face.", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Argument(help="The photo that receives it.", exists=True, dir_okay=False)],
+    *,
+    face_model: Annotated[str, typer.Option(help="The tenant's model that finds faces, by name or id.")],
+    source_face: Annotated[int, typer.Option(help="Which face is taken; 0 is the largest.", min=0)] = 0,
+    target_face: Annotated[int, typer.Option(help="Which face is replaced; 0 is the largest.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Where the result is written.", dir_okay=False)] = Path("fused.png"),
+) -> None:
+    """Put the face of one photo into another."""
+    chosen = options(context)
+    with chosen.tenant_client() as client, output.err.status("queued") as status:
+        result = client.fuse(
+            source.read_bytes(), target.read_bytes(), face_model=face_model, source_face_index=source_face,
+            target_face_index=target_face, progress=lambda now: _show(now, status),
+        )
+    out.write_bytes(result.content)
+    view = output.table(
+        ("fusion", "result", "receipt"), [(result.fusion.name, out, result.fusion.receipt)],
+    )
+    output.answer(chosen, {**output.as_data(result.fusion), "file": str(out)}, view)
+
+
+def _show(now: FusionMetadata, status: Status) -> None:
+    stage = FusionMetadata.Stage.Name(now.stage).removeprefix("STAGE_").lower()
+    status.update(f"{stage} {now.percent} %")

@@ -1,0 +1,85 @@
+"""`facetmesh keys …`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from typing import Annotated
+
+import typer
+
+from facetmesh.cli import output
+from facetmesh.cli.options import KEY_VARIABLE, options
+from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, Role
+from facetmesh.kit import files
+
+app = typer.Typer(no_args_is_help=True)
+
+
+class RoleName(StrEnum):
+    """The roles that a key can have."""
+
+    CALLER = "caller"
+    TENANT_ADMIN = "tenant-admin"
+    AUDITOR = "auditor"
+
+
+_ROLES = {
+    RoleName.CALLER: ROLE_CALLER, RoleName.TENANT_ADMIN: ROLE_TENANT_ADMIN, RoleName.AUDITOR: ROLE_AUDITOR,
+}
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    tenant: Annotated[str, typer.Argument(help="Whose key it will be.")],
+    *,
+    role: Annotated[list[RoleName] | None, typer.Option(help="What it may do; repeatable.")] = None,
+    display_name: Annotated[str, typer.Option(help="What people call it.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Write the key into this file (mode 0600).", dir_okay=False)] = None,
+) -> None:
+    """Create an API key. It is shown this once."""
+    chosen = options(context)
+    with chosen.admin_client() as client:
+        roles = [_ROLES[name] for name in role or [RoleName.CALLER]]
+        key = client.create_key(tenant=tenant, display_name=display_name, roles=roles)
+    data = output.as_data(key)
+    if out is None:
+        view = f"{key.name}\n[bold]{key.secret}[/]\nThis is shown once. Keep it, and give it in {KEY_VARIABLE}."
+    else:
+        files.write(out, key.secret + "\n", mode=files.PRIVATE)
+        del data["secret"]
+        view = f"{key.name}\nwritten to {out}; use it with --key-file {out}"
+    output.answer(chosen, data, view)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context, tenant: Annotated[str | None, typer.Argument(help="Whose; the key's own tenant.")] = None,
+) -> None:
+    """List a tenant's keys, without their secrets."""
+    chosen = options(context)
+    with chosen.admin_client() as client:
+        keys = client.list_keys(tenant=tenant)
+    rows = (
+        (key.name, key.display_name, ", ".join(_role(role) for role in key.roles), output.moment(key.create_time),
+         output.moment(key.revoke_time))
+        for key in keys
+    )  # fmt: skip
+    view = output.table(("key", "display name", "roles", "created (UTC)", "revoked (UTC)"), rows)
+    output.answer(chosen, {"keys": [output.as_data(key) for key in keys]}, view)
+
+
+@app.command()
+def revoke(
+    context: typer.Context, key: Annotated[str, typer.Argument(help="Its name: tenants/TENANT/keys/KEY.")],
+) -> None:
+    """Revoke a key: it can no longer be exchanged for tokens."""
+    chosen = options(context)
+    with chosen.admin_client() as client:
+        revoked = client.revoke_key(key)
+    output.answer(chosen, output.as_data(revoked), f"{revoked.name} was revoked.")
+
+
+def _role(role: Role.ValueType) -> str:
+    return Role.Name(role).removeprefix("ROLE_").lower().replace("_", "-")

@@ -1,0 +1,85 @@
+"""`facetmesh up`, `down` and `status`. What they do needs the services' packages: imported when called."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from facetmesh.cli import interrupt, output
+from facetmesh.cli.mesh.ports import DEFAULT_BASE
+from facetmesh.cli.options import options
+
+
+def up(
+    context: typer.Context,
+    *,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all serve; leave it running.")] = False,
+    port_base: Annotated[
+        int, typer.Option(help="The services listen from this port + 1 on; 0 finds free ones.", min=0, max=65_000),
+    ] = DEFAULT_BASE,
+    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Where `up --detach` waits for news.")] = None,
+) -> None:
+    """Start a mesh on this machine: the sidecar and the four services."""
+    from facetmesh.cli.mesh import detached, foreground  # noqa: PLC0415 - the base install lacks what it needs
+    from facetmesh.cli.mesh.ports import choose  # noqa: PLC0415
+
+    chosen = options(context)
+    if detach:
+        detached.start(chosen, port_base)
+        _print_endpoints(context)
+        return
+    ports = choose(port_base)
+    if ready_fd is not None:
+        interrupt.run(detached.supervise(chosen.home, ports, ready_fd))
+        return
+    try:
+        interrupt.run(foreground.supervise(chosen.home, ports, lambda: _print_endpoints(context)))
+    except KeyboardInterrupt:
+        output.err.print("stopped")
+
+
+def down(context: typer.Context) -> None:
+    """Stop the mesh on this machine; returns when nothing of it is left."""
+    from facetmesh.cli.mesh import detached  # noqa: PLC0415 - the base install lacks what it needs
+
+    chosen = options(context)
+    with output.err.status("stopping"):
+        stopped = asyncio.run(detached.stop(chosen.home))
+    view = f"The mesh on {chosen.home.path} was stopped." if stopped else f"No mesh runs on {chosen.home.path}."
+    output.answer(chosen, {"stopped": stopped}, view)
+
+
+def status(context: typer.Context) -> None:
+    """Show the processes of the mesh and whether they serve. Exit code 1 unless all do."""
+    from facetmesh.cli.mesh.state import states  # noqa: PLC0415 - the base install lacks what it needs
+
+    chosen = options(context)
+    found = asyncio.run(states(chosen.home))
+    serving = bool(found) and all(one.serving for one in found)
+    data = {
+        "home": str(chosen.home.path), "running": bool(found), "serving": serving,
+        "processes": [
+            {"name": one.name, "pid": one.pid, "state": one.state, "address": one.address,
+             "memory_mib": one.memory_mib, "uptime_s": one.uptime_s}
+            for one in found
+        ],
+    }  # fmt: skip
+    rows = ((one.name, one.state, one.address, one.pid, f"{one.memory_mib} MiB", f"{one.uptime_s} s") for one in found)
+    view = output.table(("process", "state", "address", "pid", "memory", "up for"), rows)
+    output.answer(chosen, data, view if found else f"No mesh runs on {chosen.home.path}: `facetmesh up` starts one.")
+    if not serving:
+        raise typer.Exit(1)
+
+
+def _print_endpoints(context: typer.Context) -> None:
+    chosen = options(context)
+    addresses = dict(chosen.home.read(chosen.home.endpoints))
+    data = {"endpoints": addresses, "home": str(chosen.home.path), "admin_key_file": str(chosen.home.admin_key)}
+    table = output.table(("service", "address"), addresses.items())
+    if not chosen.json:
+        output.out.print(table)
+        output.out.print(f"state {chosen.home.path}\nadmin key {chosen.home.admin_key}", highlight=False)
+    else:
+        output.answer(chosen, data, table)

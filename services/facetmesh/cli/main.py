@@ -1,0 +1,110 @@
+"""The `facetmesh` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from facetmesh import __version__
+from facetmesh.cli import output
+from facetmesh.cli.commands import audit, demo, detect, doctor, fuse, keys, mesh, models, tenants
+from facetmesh.cli.mesh.home import Home
+from facetmesh.cli.options import Options
+from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
+
+_FAILED = 1
+_JSON = "--json"
+
+
+class _Application(TyperGroup):
+    """Commands whose failures are one line that says what to do, and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FacetmeshError as error:
+            problem = error
+        except ModuleNotFoundError as error:
+            problem = FailedPrecondition(
+                f'This needs {error.name}, which the base install leaves out: run `pip install "facetmesh[serve]"`.',
+                reason="EXTRA_MISSING",
+            )
+        except OSError as error:
+            problem = FailedPrecondition(f"{error.strerror}: {error.filename or ''}", reason="FILE_PROBLEM")
+        options = ctx.find_object(Options)
+        output.complain(problem, as_json=options is not None and options.json)
+        raise typer.Exit(_FAILED)
+
+
+app = typer.Typer(
+    cls=_Application, name="facetmesh", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Multi-tenant vision inference that can be answered for.",
+)
+app.command("up")(mesh.up)
+app.command("down")(mesh.down)
+app.command("status")(mesh.status)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.add_typer(tenants.app, name="tenants", help="Create and list tenants.")
+app.add_typer(keys.app, name="keys", help="Create, list and revoke API keys.")
+app.add_typer(models.app, name="models", help="The catalogue, and the models that a tenant has.")
+app.command("detect")(detect.detect)
+app.command("fuse")(fuse.fuse)
+app.add_typer(audit.app, name="audit", help="Read the audit log, and verify what it says.")
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+    if wanted:
+        output.out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    context: typer.Context,
+    *,
+    json: Annotated[bool, typer.Option(_JSON, help="Answer in JSON; may stand anywhere.")] = False,
+    home: Annotated[
+        Path | None, typer.Option(help="The state folder.", envvar="FACETMESH_HOME", file_okay=False),
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="A file with the API key; else FACETMESH_KEY holds it.", dir_okay=False),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="host:port of a gateway; else the mesh on this machine.",
+                                 envvar="FACETMESH_ADDRESS"),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Speak to the gateway encrypted.", envvar="FACETMESH_TLS")] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="PEM of the authority to trust; implies --tls.", envvar="FACETMESH_CA_FILE"),
+    ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    context.obj = Options(
+        json=json, home=Home(home.absolute()) if home else Home.default(), key_file=key_file, address=address,
+        ca_file=ca_file, tls=tls,
+    )
+
+
+def main() -> None:
+    """Runs the command line. Ends with 0, with 1 for what failed, 2 for wrong usage, 130 when interrupted."""
+    arguments = sys.argv[1:]
+    if _JSON in arguments:
+        # Global options stand before the command; this one is wanted anywhere.
+        arguments = [_JSON, *(argument for argument in arguments if argument != _JSON)]
+    try:
+        app(arguments)
+    except BrokenPipeError:
+        # `facetmesh … | head`: nobody reads on, which is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

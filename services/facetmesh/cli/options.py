@@ -1,0 +1,93 @@
+"""What the command line says before the command, and what follows from it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from facetmesh.client import Client, Endpoints, Tls
+from facetmesh.kit.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import typer
+
+    from facetmesh.cli.mesh.home import Home
+
+KEY_VARIABLE = "FACETMESH_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The global options."""
+
+    json: bool
+    """Answers are JSON on stdout, for programs."""
+    home: Home
+    """The state folder."""
+    key_file: Path | None
+    """The file with the API key. Never the key itself: everybody can read a process's arguments."""
+    address: str | None
+    """host:port of a gateway; None for the mesh on this machine."""
+    ca_file: Path | None
+    """PEM of the authority that the gateway's certificate comes from."""
+    tls: bool
+    """Whether the gateway is spoken to encrypted."""
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where the services are."""
+        if self.address is None:
+            return Endpoints.read(self.home.endpoints)
+        encrypted = self.tls or self.ca_file is not None
+        return Endpoints.gateway(
+            self.address, Tls(self.ca_file.read_bytes() if self.ca_file else None) if encrypted else None,
+        )
+
+    def tenant_client(self) -> Client:
+        """A client with a tenant's key.
+
+        Raises:
+            FailedPrecondition: KEY_MISSING; the message says where to put it.
+        """
+        key = self._given_key()
+        if key is None:
+            raise FailedPrecondition(
+                "Which tenant's key? `facetmesh keys create TENANT --out FILE` makes one; "
+                f"give it with --key-file FILE or in {KEY_VARIABLE}.", reason="KEY_MISSING",
+            )
+        return Client(key, self.endpoints)
+
+    def admin_client(self) -> Client:
+        """A client with the key that was given, else the platform admin's of the mesh on this machine.
+
+        Raises:
+            FailedPrecondition: KEY_MISSING; there is none.
+        """
+        if self.key_file is None and self.home.admin_key.exists():
+            return Client(self.home.admin_key.read_text().strip(), self.endpoints)
+        return self.tenant_client()
+
+    def public_client(self) -> Client:
+        """A client for what needs no key."""
+        return Client(None, self.endpoints)
+
+    @property
+    def has_tenant_key(self) -> bool:
+        """Whether a key was given."""
+        return self._given_key() is not None
+
+    def _given_key(self) -> str | None:
+        if self.key_file is not None:
+            return self.key_file.read_text().strip()
+        return os.environ.get(KEY_VARIABLE) or None
+
+
+def options(context: typer.Context) -> Options:
+    """The global options of a command."""
+    found = context.find_object(Options)
+    if found is None:
+        raise RuntimeError("The command was not called through the application.")
+    return found

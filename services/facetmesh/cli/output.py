@@ -1,0 +1,71 @@
+"""Answers: tables for people on a terminal, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.json_format import MessageToDict
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+    from rich.console import RenderableType
+
+    from facetmesh.cli.options import Options
+    from facetmesh.kit.errors import FacetmeshError
+
+out = Console()
+"""For answers."""
+err = Console(stderr=True)
+"""For progress and errors, so that an answer can be piped."""
+
+
+def answer(options: Options, data: Any, view: RenderableType) -> None:
+    """Prints data as JSON where that was asked for, else view."""
+    if options.json:
+        out.print_json(json.dumps(data))
+    else:
+        out.print(view)
+
+
+def as_data(message: Message) -> dict[str, Any]:
+    """A message as JSON's types, its fields named as in the proto."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
+    """A plain table; a cell may carry rich's markup only if it is a renderable of its own."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if hasattr(cell, "__rich_console__") else escape(str(cell)) for cell in row))
+    return made
+
+
+def moment(time: Timestamp) -> str:
+    """A time to the second, in UTC; "" when it is not set."""
+    return time.ToJsonString().split(".")[0].rstrip("Z").replace("T", " ") if time.ByteSize() else ""
+
+
+def complain(error: FacetmeshError, *, as_json: bool) -> None:
+    """Tells of an error in one line on stderr."""
+    if as_json:
+        data: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": error.message}
+        if error.metadata:
+            data["metadata"] = error.metadata
+        if error.violations:
+            data["violations"] = [{"field": v.field, "description": v.description} for v in error.violations]
+        if error.retry_after_s is not None:
+            data["retry_after_s"] = error.retry_after_s
+        err.print_json(json.dumps({"error": data}), indent=None)
+        return
+    faults = "; ".join(f"{v.field}: {v.description}" for v in error.violations)
+    text = f"{error.message} {faults}".strip()
+    err.print(f"[bold red]{error.reason}[/] {escape(text)}", soft_wrap=True, highlight=False)
