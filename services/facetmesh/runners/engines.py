@@ -45,8 +45,6 @@ class ImageInput:
     """Subtracted from each value, 0 to 255."""
     scale: float = 255.0
     """Each value is divided by it then."""
-    bgr: bool = False
-    """Whether the model was made for blue, green, red."""
 
 
 class Model:
@@ -93,18 +91,16 @@ class Graph:
     """A model that has been read and not yet compiled.
 
     Args:
-        core: The engine.
-        model: Its model.
+        model: The engine's model.
     """
 
-    def __init__(self, core: Any, model: Any) -> None:
+    def __init__(self, model: Any) -> None:
         self.inputs: dict[str, Shape] = {port.any_name: _shape(port) for port in model.inputs}
         """The inputs' names and shapes."""
         self.outputs: dict[str, Shape] = {port.any_name: _shape(port) for port in model.outputs}
         """The outputs' names and shapes."""
         self.metadata: Mapping[str, str] = _metadata(model)
         """What the file says of itself: an ONNX file's metadata properties."""
-        self._core = core
         self._model = model
 
     def compile(self, setting: EngineSetting, image: ImageInput | None = None) -> Model:
@@ -120,7 +116,7 @@ class Graph:
         """
         try:
             model = self._model if image is None else _with_image_input(self._model, image)
-            return Model(self._core.compile_model(model, "CPU", _properties(setting)))
+            return compile_model(model, setting)
         except RuntimeError as error:
             raise _unreadable() from error
 
@@ -139,8 +135,7 @@ def read_model(path: Path, *, sha256: str | None = None) -> Graph:
     try:
         if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise FailedPrecondition("The model's file has changed since it was registered.", reason="MODEL_CHANGED")
-        core = ov.Core()
-        return Graph(core, core.read_model(path))
+        return Graph(ov.Core().read_model(path))
     except (OSError, RuntimeError) as error:
         raise _unreadable() from error
 
@@ -150,9 +145,9 @@ def open_model(path: Path, setting: EngineSetting, *, sha256: str | None = None)
     return read_model(path, sha256=sha256).compile(setting)
 
 
-def version() -> str:
-    """The engine's version."""
-    return str(ov.get_version())
+def compile_model(model: Any, setting: EngineSetting) -> Model:
+    """Compile the engine's own kind of model; raises RuntimeError where it cannot."""
+    return Model(ov.Core().compile_model(model, "CPU", _properties(setting)))
 
 
 def _with_image_input(model: Any, image: ImageInput) -> Any:
@@ -164,10 +159,7 @@ def _with_image_input(model: Any, image: ImageInput) -> Any:
     entry = processor.input()
     entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     entry.model().set_layout(ov.Layout("NCHW" if planar else "NHWC"))
-    steps = entry.preprocess().convert_element_type(ov.Type.f32)
-    if image.bgr:
-        steps = steps.reverse_channels()
-    steps.mean(image.mean).scale(image.scale)
+    entry.preprocess().convert_element_type(ov.Type.f32).mean(image.mean).scale(image.scale)
     return processor.build()
 
 

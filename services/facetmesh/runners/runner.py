@@ -122,7 +122,7 @@ class Runner:
             runner.kill()
             await runner.gone()
             if isinstance(error, TimeoutError):
-                raise _died() from error
+                raise _died("not ready in time") from error
             raise
         return runner
 
@@ -145,7 +145,7 @@ class Runner:
         # Whoever asked may be gone when it fails; then nobody need hear of it.
         reply.add_done_callback(lambda done: done.cancelled() or done.exception())
         if not self.alive:
-            reply.set_exception(_died())
+            reply.set_exception(_died("it was gone already"))
             return reply
         call_id = next(self._ids)
         parts = frames.encode({"id": call_id, "task": task, "arguments": arguments}, blobs)
@@ -236,14 +236,14 @@ class Runner:
         culprits = {pending.subject for pending in self._pending.values()}
         if self._overdue is not None:
             culprits = {self._overdue}
+        cause = "overdue" if self._overdue is not None else _cause(code)
         for pending in self._pending.values():
             pending.timer.cancel()
-            pending.reply.set_exception(_died())
+            pending.reply.set_exception(_died(cause))
         self._pending.clear()
         if not self._ready.done():
-            self._ready.set_exception(_died())
+            self._ready.set_exception(_died(cause))
         if not self._asked_to_go:
-            cause = "overdue" if self._overdue is not None else _cause(code)
             logger.error("a runner died: %s", cause, extra={**self._fields, "subjects": sorted(culprits)})
         self._on_exit(None if self._asked_to_go else frozenset(culprits))
 
@@ -293,9 +293,12 @@ def _outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.Fa
     raise frames.FrameError("neither values nor an error")
 
 
-def _died() -> errors.Unavailable:
+def _died(cause: str) -> errors.Unavailable:
     return errors.Unavailable(
-        "The process that ran the model died. A repeat is safe.", reason="RUNNER_DIED", retry_after_s=0.2
+        "The process that ran the model died. A repeat is safe.",
+        reason="RUNNER_DIED",
+        metadata={"cause": cause},
+        retry_after_s=0.2,
     )
 
 

@@ -1,0 +1,206 @@
+"""Detection: from a tenant's model and an image to the objects in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from facetmesh.kit.errors import Internal, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from facetmesh.detection.models import Model, Models
+    from facetmesh.runners.tasks import Reply
+
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is looked for."""
+
+    min_confidence: float = 0.25
+    """Less sure objects are left out."""
+    iou_threshold: float = 0.45
+    """Boxes of a class that overlap more than this are one object."""
+    labels: tuple[str, ...] = ()
+    """Only these; all when empty."""
+    max_detections: int = 100
+    """At most so many, the best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoint:
+    """A named point, in pixels of the image."""
+
+    label: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """An object."""
+
+    box: tuple[float, float, float, float]
+    """x_min, y_min, x_max, y_max in pixels of the image."""
+    label: str
+    class_id: int
+    confidence: float
+    """0 to 1."""
+    keypoints: tuple[Keypoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was found."""
+
+    detections: tuple[Detection, ...]
+    """The most confident first."""
+    width: int
+    """Of the image in pixels, after its EXIF orientation was applied."""
+    height: int
+    """Of the image in pixels, after its EXIF orientation was applied."""
+
+
+class Runners(Protocol):
+    """Where models run: `runners.pool.RunnerPool`."""
+
+    async def call(
+        self,
+        *,
+        domain: str,
+        task: str,
+        arguments: Mapping[str, Any],
+        blobs: Sequence[bytes] = (),
+        subject: str,
+        timeout_s: float,
+    ) -> Reply:
+        """Runs a task in the domain's process."""
+        ...
+
+
+class Detector:
+    """Finds objects in images.
+
+    Args:
+        models: The tenants' models.
+        runners: Where they run.
+    """
+
+    def __init__(self, models: Models, runners: Runners) -> None:
+        self._models = models
+        self._runners = runners
+
+    async def detect(self, model: Model, image: bytes, options: Options) -> Result:
+        """Finds objects in an image, in a process of the model's tenant.
+
+        Args:
+            model: The model to ask.
+            image: A JPEG, PNG or WebP file.
+            options: What is looked for.
+
+        Raises:
+            InvalidArgument: UNKNOWN_LABEL, or the image is refused (`runners.images`).
+            FailedPrecondition: The model's file is not there, or the model is in
+                quarantine.
+            ResourceExhausted: Too many calls of the tenant wait.
+            Unavailable: The process died; a repeat is safe.
+            DeadlineExceeded: It took too long.
+        """
+        reply = await self._runners.call(
+            domain=model.tenant_id,
+            task="detect",
+            arguments={
+                "path": str(self._models.path(model)),
+                "sha256": model.sha256,
+                "min_confidence": options.min_confidence,
+                "iou_threshold": options.iou_threshold,
+                "max_detections": options.max_detections,
+                "classes": _class_ids(model, options.labels),
+            },
+            blobs=[image],
+            subject=f"models/{model.id}",
+            timeout_s=_TIMEOUT_S,
+        )
+        return read_result(reply.values, model.labels)
+
+
+async def describe(runners: Runners, tenant_id: str, subject: str, path: Path, sha256: str) -> tuple[str, ...]:
+    """Opens a model in a process of the tenant, and returns the names of its classes.
+
+    Raises:
+        FailedPrecondition: MODEL_UNSUPPORTED, MODEL_UNREADABLE or MODEL_CHANGED.
+    """
+    reply = await runners.call(
+        domain=tenant_id,
+        task="describe",
+        arguments={"path": str(path), "sha256": sha256},
+        subject=subject,
+        timeout_s=_TIMEOUT_S,
+    )
+    match reply.values:
+        case {"labels": [*labels]} if all(isinstance(label, str) for label in labels):
+            return tuple(labels)
+    raise _nonsense()
+
+
+def read_result(values: Mapping[str, Any], labels: Sequence[str]) -> Result:
+    """Reads what a runner's child says it found. A child is not trusted.
+
+    Raises:
+        Internal: RUNNER_REPLY_INVALID: it is not what a child of ours says.
+    """
+    try:
+        return Result(
+            tuple(_detection(found, labels) for found in values["detections"]),
+            _size(values["width"]),
+            _size(values["height"]),
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _nonsense() from error
+
+
+def _class_ids(model: Model, labels: Sequence[str]) -> list[int] | None:
+    if not labels:
+        return None
+    unknown = sorted(set(labels) - set(model.labels))
+    if unknown:
+        raise InvalidArgument(
+            f'The model has no label "{unknown[0]}"; it has {", ".join(model.labels)}.', reason="UNKNOWN_LABEL"
+        )
+    wanted = set(labels)
+    return [class_id for class_id, label in enumerate(model.labels) if label in wanted]
+
+
+def _detection(found: Mapping[str, Any], labels: Sequence[str]) -> Detection:
+    x_min, y_min, x_max, y_max = (_finite(number) for number in found["box"])
+    class_id = found["class_id"]
+    if type(class_id) is not int or class_id < 0:
+        raise ValueError(class_id)
+    return Detection(
+        (x_min, y_min, x_max, y_max),
+        labels[class_id],
+        class_id,
+        _finite(found["confidence"]),
+        tuple(Keypoint(str(label), _finite(x), _finite(y)) for label, x, y in found["keypoints"]),
+    )
+
+
+def _finite(number: object) -> float:
+    if not isinstance(number, int | float) or not math.isfinite(number):
+        raise ValueError(number)
+    return float(number)
+
+
+def _size(number: object) -> int:
+    if type(number) is not int or not 0 < number < 1 << 31:
+        raise ValueError(number)
+    return number
+
+
+def _nonsense() -> Internal:
+    return Internal("The model's process gave no sensible answer.", reason="RUNNER_REPLY_INVALID")

@@ -1,0 +1,80 @@
+"""How a model's tensors become boxes, for each kind of detector; runs in a runner's child.
+
+`of` finds the head from the model's shapes, so that nobody has to say what kind
+of model they bring.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from facetmesh.detection.heads.blazeface import BlazeFace
+from facetmesh.detection.heads.yolo import Yolo
+from facetmesh.kit.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from facetmesh.detection.heads.geometry import Candidates
+    from facetmesh.runners.engines import Graph
+
+
+class Head(Protocol):
+    """What is known of a kind of detector."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes' names, by class id."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the model's input, in pixels."""
+
+    @property
+    def mean(self) -> float:
+        """The model sees (value - mean) / scale."""
+
+    @property
+    def scale(self) -> float:
+        """The model sees (value - mean) / scale."""
+
+    @property
+    def fill(self) -> int:
+        """Value of the pixels around an image that does not fill the input."""
+
+    @property
+    def keypoints(self) -> tuple[str, ...]:
+        """The names of the points that come with each box."""
+
+    def candidates(self, outputs: Mapping[str, NDArray[np.float32]], min_confidence: float) -> Candidates:
+        """Reads the model's outputs: what reaches the confidence, before overlaps are removed."""
+
+    def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
+        """Returns the best, most confident first, without those that overlap a better one of their class."""
+
+
+def of(graph: Graph) -> Head:
+    """Finds a model's head.
+
+    Raises:
+        FailedPrecondition: MODEL_UNSUPPORTED: its shapes are those of no head that is known here.
+    """
+    for kind in (Yolo, BlazeFace):
+        head = kind.recognise(graph)
+        if head is not None:
+            return head
+    raise FailedPrecondition(
+        f"The model is no detector that is known here: its inputs are {_text(graph.inputs)} and its outputs "
+        f"{_text(graph.outputs)}; expected is one image input and either (1, 4 + classes, boxes) or BlazeFace's "
+        "(1, boxes, 16) and (1, boxes, 1).",
+        reason="MODEL_UNSUPPORTED",
+    )
+
+
+def _text(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
+    return ", ".join(
+        "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")" for shape in shapes.values()
+    )

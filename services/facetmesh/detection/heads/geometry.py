@@ -1,0 +1,145 @@
+"""Boxes and points, from an image to a model's input and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int64]
+
+# Below this scale linear interpolation skips pixels.
+_SHRINK_BY_AREA = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Objects that a model may have seen, in pixels of its input."""
+
+    boxes: Floats
+    """(n, 4): x_min, y_min, x_max, y_max."""
+    confidences: Floats
+    """(n,): 0 to 1."""
+    classes: Ints
+    """(n,): class ids."""
+    keypoints: Floats
+    """(n, k, 2): x and y of each point; k may be 0."""
+
+    def __getitem__(self, index: Ints | NDArray[np.bool_]) -> Self:
+        """Returns those at these indices, or where a mask says so."""
+        return type(self)(self.boxes[index], self.confidences[index], self.classes[index], self.keypoints[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an image lies in a model's input, as `letterbox` put it there."""
+
+    scale_x: float
+    """Columns of the input for a column of the image."""
+    scale_y: float
+    """Rows of the input for a row of the image."""
+    left: int
+    """The image's first column in the input."""
+    top: int
+    """The image's first row in the input."""
+
+    def to_image(self, points: Floats, width: int, height: int) -> Floats:
+        """Maps (..., 2) points of the input to the image, and moves those outside onto its edge.
+
+        Args:
+            points: x and y, in pixels of the input.
+            width: The image's columns.
+            height: The image's rows.
+        """
+        origin = np.array([self.left, self.top], np.float32)
+        scale = np.array([self.scale_x, self.scale_y], np.float32)
+        corner = np.array([width, height], np.float32)
+        mapped: Floats = np.clip((points - origin) / scale, 0, corner)
+        return mapped
+
+
+def letterbox(
+    pixels: NDArray[np.uint8], size: tuple[int, int], original: tuple[int, int], *, fill: int
+) -> tuple[NDArray[np.uint8], Placement]:
+    """Fits an image into the middle of a model's input without distorting it.
+
+    Args:
+        pixels: (h, w, 3), at any scale.
+        size: Height and width of the input.
+        original: Height and width of the image at its full scale, to which the
+            placement refers.
+        fill: Value of the pixels around it.
+
+    Returns:
+        The input, (1, height, width, 3), and where the image lies in it.
+    """
+    rows, columns = original
+    scale = min(size[0] / rows, size[1] / columns)
+    height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
+    shrinking = width < _SHRINK_BY_AREA * pixels.shape[1]
+    interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    top = (size[0] - height) // 2
+    left = (size[1] - width) // 2
+    canvas = np.full((1, *size, 3), fill, np.uint8)
+    canvas[0, top : top + height, left : left + width] = cv2.resize(
+        pixels, (width, height), interpolation=interpolation
+    )
+    return canvas, Placement(width / columns, height / rows, left, top)
+
+
+def overlaps(box: Floats, boxes: Floats) -> Floats:
+    """Returns the intersection over union of one box, (4,), with each of the boxes, (n, 4)."""
+    corners = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = np.prod(np.maximum(corners, 0), axis=1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - shared
+    result: Floats = np.where(union > 0, shared / np.maximum(union, np.finfo(np.float32).tiny), 0)
+    return result
+
+
+def suppress(candidates: Candidates, iou_threshold: float, at_most: int, *, merge: bool = False) -> Candidates:
+    """Keeps, of those of a class that overlap, the most confident: greedy non-maximum suppression.
+
+    Args:
+        candidates: What the model may have seen.
+        iou_threshold: Two that overlap more than this are one object.
+        at_most: So many are kept.
+        merge: Whether what is kept takes the mean place of what it replaces,
+            weighted by confidence, as BlazeFace's authors do (Bazarevsky et al.,
+            2019, section 3.3); otherwise it stays as it is.
+
+    Returns:
+        The kept ones, most confident first.
+    """
+    left = candidates[np.argsort(-candidates.confidences, kind="stable")]
+    kept: list[Candidates] = []
+    while len(left.confidences) and len(kept) < at_most:
+        same = (overlaps(left.boxes[0], left.boxes) > iou_threshold) & (left.classes == left.classes[0])
+        # A box without area does not even overlap itself.
+        same[0] = True
+        first = left[np.array([0])]
+        if merge:
+            weights = left.confidences[same] / left.confidences[same].sum()
+            boxes = np.tensordot(weights, left.boxes[same], 1)[np.newaxis]
+            keypoints = np.tensordot(weights, left.keypoints[same], 1)[np.newaxis]
+            first = Candidates(boxes, first.confidences, first.classes, keypoints)
+        kept.append(first)
+        left = left[~same]
+    return concatenate(kept) if kept else left
+
+
+def concatenate(parts: list[Candidates]) -> Candidates:
+    """Puts one or more lists of candidates into one."""
+    return Candidates(
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.confidences for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate([part.keypoints for part in parts]),
+    )

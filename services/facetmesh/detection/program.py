@@ -1,0 +1,86 @@
+"""Detection's program: what runs in a runner's child.
+
+    describe    opens a model and says what it detects
+    detect      finds objects in an image
+
+Arguments of both: `path` and `sha256` of the model's file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facetmesh.detection import heads
+from facetmesh.detection.heads.geometry import letterbox
+from facetmesh.runners.engines import ImageInput, read_model
+from facetmesh.runners.images import decode_scaled
+from facetmesh.runners.tasks import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from facetmesh.detection.heads import Head
+    from facetmesh.runners.engines import Model
+    from facetmesh.runners.tasks import Context, Task
+
+
+def describe(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) -> Reply:
+    """Replies `labels`, the names of the model's classes."""
+    head, _model = _open(context, arguments)
+    return Reply({"labels": head.labels})
+
+
+def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
+    """Finds objects in the image that is the one blob.
+
+    Further arguments: `min_confidence`, `iou_threshold`, `max_detections`, and
+    `classes`, the ids of the classes that count, or null for all.
+
+    Replies `width` and `height` of the image after its EXIF orientation was
+    applied, and `detections`, the most confident first: `box` [x_min, y_min,
+    x_max, y_max] and `keypoints` [[name, x, y], …] in its pixels, `class_id` and
+    `confidence`.
+    """
+    head, model = _open(context, arguments)
+    image = decode_scaled(blobs[0], longer_side=max(head.size))
+    pixels, placement = letterbox(image.pixels, head.size, (image.height, image.width), fill=head.fill)
+    found = head.candidates(model.infer(pixels), arguments["min_confidence"])
+    if arguments["classes"] is not None:
+        found = found[np.isin(found.classes, arguments["classes"])]
+    found = head.select(found, arguments["iou_threshold"], arguments["max_detections"])
+    boxes = placement.to_image(found.boxes.reshape(-1, 2, 2), image.width, image.height).reshape(-1, 4)
+    keypoints = placement.to_image(found.keypoints, image.width, image.height)
+    visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return Reply({
+        "width": image.width,
+        "height": image.height,
+        "detections": [
+            {
+                "box": boxes[index].tolist(),
+                "class_id": int(found.classes[index]),
+                "confidence": float(found.confidences[index]),
+                "keypoints": [
+                    [name, *point] for name, point in zip(head.keypoints, keypoints[index].tolist(), strict=True)
+                ],
+            }
+            for index in np.flatnonzero(visible)
+        ],
+    })
+
+
+def _open(context: Context, arguments: Mapping[str, Any]) -> tuple[Head, Model]:
+    path, sha256 = arguments["path"], arguments["sha256"]
+
+    def make() -> tuple[Head, Model]:
+        graph = read_model(Path(path), sha256=sha256)
+        head = heads.of(graph)
+        height, width = head.size
+        return head, graph.compile(context.setting, ImageInput(height, width, head.mean, head.scale))
+
+    return context.once(sha256, make)
+
+
+TASKS: Mapping[str, Task] = {"describe": describe, "detect": detect}

@@ -1,0 +1,148 @@
+"""Which engine setting is the fastest that lives on this machine.
+
+An engine can end its process on the first inference: on a virtual machine that
+shows AMX in its CPU's flags and does not have it, OpenVINO's default dies of
+SIGILL, which no `except` catches. So each setting is tried in a child process,
+once a machine, and the result is kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facetmesh.kit import files
+from facetmesh.kit.errors import FacetmeshError
+from facetmesh.runners.pool import RunnerPool
+from facetmesh.runners.settings import EngineSetting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+F32 = EngineSetting("f32", precision="f32")
+"""The most accurate one, and the one that always works."""
+AUTOMATIC = EngineSetting("automatic", precision=None)
+"""What the engine itself would choose, such as bf16 through AMX."""
+BF16_WITHOUT_AMX = EngineSetting("bf16-avx512", precision="bf16", max_isa="AVX512_CORE_BF16")
+"""bf16 on a CPU whose AMX is not to be used."""
+
+_TRIAL_S = 30.0
+_CPU_FACTS = {
+    "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
+    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features",
+}  # fmt: skip
+# bf16 costs accuracy: it has to be worth it.
+_WORTH = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How one setting did."""
+
+    setting: EngineSetting
+    """What was tried."""
+    ms: float | None
+    """Time of one inference of a small net, in milliseconds; None if it failed."""
+    failure: str = ""
+    """How it failed: a signal's name, or a reason; empty if it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What `probe` found out."""
+
+    cpu: str
+    """The CPU's name."""
+    engine: str
+    """The engine and its version."""
+    trials: tuple[Trial, ...]
+    """Each setting that was tried."""
+    setting: EngineSetting
+    """The one to use."""
+
+
+def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
+    """Return the best engine setting for this machine, from the cache if it is there.
+
+    Takes a few seconds the first time. Processes that ask at the same time wait
+    for the first one's answer.
+
+    Args:
+        cache_dir: Where the result is kept; made if need be.
+        force: Try again, whatever the cache has.
+
+    Raises:
+        OSError: The cache folder cannot be written.
+    """
+    facts = _cpu_facts()
+    engine = f"OpenVINO {importlib.metadata.version('openvino')}"
+    key = hashlib.sha256(json.dumps([facts, engine], sort_keys=True).encode()).hexdigest()[:16]
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    path = cache_dir / f"probe-{key}.json"
+    with files.locked(cache_dir / f"probe-{key}.lock"):
+        known = None if force else _load(path)
+        if known is None:
+            trials = tuple(asyncio.run(_try(setting)) for setting in candidates(facts))
+            cpu = facts.get("model name", platform.machine())
+            known = ProbeResult(cpu, engine, trials, choose(trials))
+            files.write(path, json.dumps(dataclasses.asdict(known), indent=2))
+    return known
+
+
+def candidates(facts: Mapping[str, str]) -> tuple[EngineSetting, ...]:
+    """Return the settings to try on a CPU with these facts."""
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    if "amx_bf16" in flags:
+        return (F32, AUTOMATIC, BF16_WITHOUT_AMX)
+    if flags & {"avx512_bf16", "bf16"}:
+        return (F32, AUTOMATIC)
+    return (F32,)
+
+
+def choose(trials: tuple[Trial, ...]) -> EngineSetting:
+    """Return the fastest setting that lived; f32 unless another is clearly faster."""
+    alive = [trial for trial in trials if trial.ms is not None]
+    if not alive:
+        return F32
+    best = min(alive, key=lambda trial: trial.ms or 0.0)
+    for trial in alive:
+        if trial.setting == F32 and (best.ms or 0.0) > _WORTH * (trial.ms or 0.0):
+            return F32
+    return best.setting
+
+
+async def _try(setting: EngineSetting) -> Trial:
+    async with RunnerPool("facetmesh.runners.trial", setting=setting) as pool:
+        try:
+            reply = await pool.call(domain="probe", task="measure", timeout_s=_TRIAL_S)
+        except FacetmeshError as error:
+            return Trial(setting, None, error.metadata.get("cause", error.reason))
+    return Trial(setting, float(reply.values["ms"]))
+
+
+def _cpu_facts() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first CPU that does not change from boot to boot."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {"model name": platform.processor()}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs if name.strip() in _CPU_FACTS}
+
+
+def _load(path: Path) -> ProbeResult | None:
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())
+        trials = tuple(
+            Trial(EngineSetting(**trial["setting"]), trial["ms"], trial["failure"]) for trial in stored["trials"]
+        )
+        return ProbeResult(stored["cpu"], stored["engine"], trials, EngineSetting(**stored["setting"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
