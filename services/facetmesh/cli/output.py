@@ -41,7 +41,10 @@ def as_data(message: Message) -> dict[str, Any]:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
     """A plain table; a cell may carry rich's markup only if it is a renderable of its own."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(
+        title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:

@@ -1,3 +1,46 @@
 """`facetmesh demo`."""
-def demo() -> None:
-    """Show."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from facetmesh.cli import interrupt, output
+from facetmesh.cli.commands.models import catalogue_table
+from facetmesh.cli.options import options
+from facetmesh.kit import catalog
+
+
+def demo(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="The folder for pictures and receipts.")] = Path("out/demo"),
+) -> None:
+    """Do the whole job once on real photos, with a mesh of its own that is gone afterwards.
+
+    Fetches third-party models and photos at the first run, among them NudeNet, whose AGPL-3.0 this command accepts.
+    """
+    from facetmesh.cli.demo import DETECTOR, NEEDED, Demo  # noqa: PLC0415 - the base install lacks what it needs
+
+    chosen = options(context)
+    licence = catalog.asset(DETECTOR).licence
+    if not all(catalog.is_fetched(asset_id) for asset_id in NEEDED):
+        output.err.print(catalogue_table())
+        output.err.print()
+    output.err.print(
+        f"The demo accepts {licence} for {DETECTOR} on your behalf: it only runs the model, here, and passes it on to "
+        "nobody. Who serves it to others must make the source of what they serve available.\n",
+        highlight=False,
+    )
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=output.err, transient=True) as progress:
+        task = progress.add_task("begin", total=None)
+        job = Demo(out, lambda said: progress.update(task, description=said))
+        interrupt.run(job.run())
+    total_s = sum(step.seconds for step in job.steps)
+    rows = [(step.name, step.result, f"{step.seconds:.1f} s") for step in job.steps]
+    view = output.table(("done", "result", "took"), [*rows, ("", f"pictures and receipts: {out}", f"{total_s:.1f} s")])
+    output.answer(chosen, {"steps": [asdict(step) for step in job.steps], "folder": str(out)}, view)

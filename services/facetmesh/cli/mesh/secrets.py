@@ -8,7 +8,6 @@ keys that audit trusts, the log's verifier key) is written again at each start.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import secrets
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from facetmesh.cli.mesh.ports import SERVICES
 from facetmesh.kit import apikeys, errors, files
+from facetmesh.verify import VerifierKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,8 @@ def ensure(home: Home) -> None:
     files.write(home.admin_key, stored["auth"]["admin-key"] + "\n", mode=files.PRIVATE)
     public = {service: _encoded(_public(stored[service]["event-signing-key"])) for service in SERVICES}
     home.write(home.service_keys, public)
-    files.write(home.log_key, _verifier_key(LOG_ORIGIN, _public(stored["audit"]["log-signing-key"])) + "\n")
+    log_key = VerifierKey(LOG_ORIGIN, _public(stored["audit"]["log-signing-key"]))
+    files.write(home.log_key, f"{log_key}\n")
 
 
 def _fresh() -> dict[str, dict[str, str]]:
@@ -121,9 +122,3 @@ def _public(seed: str) -> bytes:
     """The 32-byte Ed25519 public key of a base64 seed."""
     private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(seed))
     return private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-
-def _verifier_key(name: str, public: bytes) -> str:
-    """A key as C2SP's signed-note writes it: name+hash+key."""
-    key = b"\x01" + public
-    return "+".join((name, hashlib.sha256(name.encode() + b"\n" + key).hexdigest()[:8], _encoded(key)))

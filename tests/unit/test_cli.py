@@ -1,0 +1,97 @@
+"""The command line, as a process: exit codes, one line of error, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("FACETMESH_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FACETMESH_KEY", raising=False)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "facetmesh.cli", *arguments],
+            capture_output=True, text=True, check=False, timeout=60,
+        )
+
+    return run
+
+
+def test_the_catalogue_shows_licence_and_origin_and_whether_it_is_here(run: Any) -> None:
+    done = run("models", "list", "--json")
+    assert done.returncode == 0
+    entries = {entry["id"]: entry for entry in json.loads(done.stdout)["catalogue"]}
+    assert entries["nudenet-320n"]["licence"] == "AGPL-3.0"
+    assert entries["nudenet-320n"]["needs_acceptance"] is True
+    assert {"origin", "sha256", "fetched", "package", "version"} <= entries["facemesh"].keys()
+    assert "AGPL-3.0" in run("models", "list").stdout
+
+
+@pytest.mark.parametrize("command", [("tenants", "list"), ("audit", "checkpoint")])
+def test_without_a_mesh_one_line_says_how_to_start_one(run: Any, command: tuple[str, ...]) -> None:
+    done = run(*command)
+    assert done.returncode == 1
+    assert "facetmesh up" in done.stderr or "--key-file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    told = json.loads(run("--json", *command).stderr)["error"]
+    assert told["code"] == "FAILED_PRECONDITION"
+    assert told["reason"] in {"NO_ENDPOINTS", "KEY_MISSING"}
+
+
+def test_status_says_that_nothing_runs(run: Any) -> None:
+    done = run("status", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["running"] is False
+    assert json.loads(run("down", "--json").stdout) == {"stopped": False}
+
+
+def test_a_licence_must_be_named(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACETMESH_CACHE", str(tmp_path / "cache"))
+    done = run("models", "fetch", "nudenet-320n")
+    assert done.returncode == 1
+    assert "--accept-licence AGPL-3.0" in done.stderr
+
+
+def test_wrong_usage_is_exit_code_2(run: Any) -> None:
+    assert run("nonsense").returncode == 2
+    assert run("detect", "/no/such/image").returncode == 2
+
+
+def test_a_receipt_that_is_none_does_not_hold(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "receipt.json").write_text("{}")
+    (tmp_path / "log.vkey").write_text("nonsense")
+    done = run("audit", "verify", str(tmp_path / "receipt.json"), "--log-key", str(tmp_path / "log.vkey"), "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["error"]["reason"] == "KEY_MALFORMED"
+
+
+def test_doctor_gives_a_verdict_on_each_thing(run: Any) -> None:
+    done = run("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert {"Python", "engine", "memory", "disk", "ports", "daprd", "GPU"} <= checks.keys()
+    assert {check["verdict"] for check in checks.values()} <= {"OK", "WARN", "FAIL"}
+    assert all(check["advice"] for check in checks.values() if check["verdict"] != "OK")
+    assert done.returncode == any(check["verdict"] == "FAIL" for check in checks.values())
+
+
+def test_what_the_base_install_lacks_is_named(tmp_path: Path) -> None:
+    # A folder first on the path whose psutil is not there to be found.
+    (tmp_path / "psutil.py").write_text("raise ModuleNotFoundError('No module named psutil', name='psutil')")
+    done = subprocess.run(
+        [sys.executable, "-m", "facetmesh.cli", "--home", str(tmp_path), "up"],
+        capture_output=True, text=True, check=False, env={"PYTHONPATH": str(tmp_path), "PATH": ""}, timeout=60,
+    )
+    assert done.returncode == 1
+    assert 'pip install "facetmesh[serve]"' in done.stderr
+    assert "Traceback" not in done.stderr
