@@ -1,0 +1,80 @@
+"""The connection with the sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+
+from facetmesh.kit.dapr.calls import Client, our_errors
+from facetmesh.kit.dapr.publisher import Publisher
+from facetmesh.kit.dapr.secrets import Secrets
+from facetmesh.kit.dapr.state import State
+from facetmesh.kit.errors import Unavailable
+
+_PROBE_TIMEOUT_S = 2.0
+_PROBE_EVERY_S = 0.1
+
+
+class DaprSidecar:
+    """This service's sidecar. Nothing is sent before the first call.
+
+    Args:
+        grpc_port: DAPR_GRPC_PORT.
+        http_port: DAPR_HTTP_PORT.
+        api_token: DAPR_API_TOKEN; "" for a sidecar that asks for none.
+        timeout_s: How long a call may take, in seconds.
+    """
+
+    def __init__(self, grpc_port: int, http_port: int, api_token: str = "", *, timeout_s: float = 5.0) -> None:
+        self._health_url = f"http://127.0.0.1:{http_port}/v1.0/healthz/outbound"
+        self._client = Client(grpc_port, api_token, timeout_s)
+
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Waits until the sidecar serves, and takes our token.
+
+        Raises:
+            Unavailable: It does not within timeout_s seconds.
+            FailedPrecondition: It refuses our token.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self._is_healthy():  # noqa: ASYNC110 - another process tells nobody
+                    await asyncio.sleep(_PROBE_EVERY_S)
+        except TimeoutError:
+            raise Unavailable("The sidecar is not there.", reason="SIDECAR_UNAVAILABLE", retry_after_s=1) from None
+        with our_errors("The sidecar"):
+            await self._client.get_metadata()
+
+    async def healthy(self) -> None:
+        """Returns when the sidecar serves.
+
+        Raises:
+            Unavailable: It does not.
+        """
+        if not await self._is_healthy():
+            raise Unavailable("The sidecar does not answer.", reason="SIDECAR_UNAVAILABLE", retry_after_s=1)
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    def state(self, store: str = "state") -> State:
+        """The state store of that name."""
+        return State(self._client, store)
+
+    def publisher(self, pubsub: str = "pubsub") -> Publisher:
+        """The broker of that name."""
+        return Publisher(self._client, pubsub)
+
+    def secrets(self, store: str = "secrets") -> Secrets:
+        """The secret store of that name."""
+        return Secrets(self._client, store)
+
+    async def _is_healthy(self) -> bool:
+        timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self._health_url) as response:
+                return response.ok
+        except (aiohttp.ClientError, TimeoutError):
+            return False
