@@ -93,14 +93,17 @@ def decode_scaled(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, longer_s
     kind = _kind(data)
     if len(data) > limits.file_bytes:
         raise _too_large(f"{len(data)} bytes", f"{limits.file_bytes} bytes")
-    if kind == "WEBP":
+    if kind == "PNG":
+        _check_size(*_png_size(data), limits)
+    elif kind == "WEBP":
         # Pillow allocates a WebP's canvas when it opens the file.
         _check_size(*_webp_size(data), limits)
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
             _check_size(*image.size, limits)
-            orientation = _orientation(image)
             pixels = _jpeg(data, image, longer_side) if kind == "JPEG" else _convert(image)
+            # Only now: reading a PNG's EXIF loads its pixels, and hides what is wrong with them.
+            orientation = _orientation(image)
             width, height = image.size
     except InvalidArgument:
         raise
@@ -136,11 +139,19 @@ def _kind(data: bytes) -> str:
     raise InvalidArgument("This is no JPEG, PNG or WebP file.", reason="IMAGE_NOT_RECOGNIZED")
 
 
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the first chunk, which must be IHDR."""
+    if len(data) < 24:  # noqa: PLR2004 - where they end
+        raise _truncated()
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
+
+
 def _webp_size(data: bytes) -> tuple[int, int]:
     """Width and height from the first chunk: RFC 9649."""
     chunk, body = data[12:16], data[20:30]
     if len(body) < 10:  # noqa: PLR2004 - what the longest of the three needs
-        raise InvalidArgument("The image ends too early.", reason="IMAGE_TRUNCATED")
+        raise _truncated()
     if chunk == b"VP8X":
         return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
     if chunk == b"VP8L":
@@ -161,6 +172,10 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 def _too_large(size: str, limit: str) -> InvalidArgument:
     return InvalidArgument(f"The image has {size}; at most {limit} are allowed.", reason="IMAGE_TOO_LARGE")
+
+
+def _truncated() -> InvalidArgument:
+    return InvalidArgument("The image ends too early.", reason="IMAGE_TRUNCATED")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -213,7 +228,7 @@ def _refusal(kind: str, data: bytes, error: Exception) -> InvalidArgument:
         "WEBP": int.from_bytes(data[4:8], "little") + 8 <= len(data),
     }
     if not complete[kind]:
-        return InvalidArgument("The image ends too early.", reason="IMAGE_TRUNCATED")
+        return _truncated()
     if isinstance(error, UnidentifiedImageError):
         return InvalidArgument("The image is damaged, or of a kind that is not read here.", reason="IMAGE_UNSUPPORTED")
     return InvalidArgument("The image is damaged.", reason="IMAGE_CORRUPT")

@@ -14,7 +14,7 @@ from facetmesh.runners.runner import Runner
 from facetmesh.runners.settings import EngineSetting, PoolLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from facetmesh.runners.tasks import Reply
 
@@ -78,7 +78,7 @@ class RunnerPool:
         self._domains: dict[str, _Domain] = {}
         self._places = asyncio.Semaphore(self._limits.runners)
         self._starts_waiting = 0
-        self._leaving = 0
+        self._leaving: set[Runner] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -241,17 +241,23 @@ class RunnerPool:
                 logger.error("model quarantined", extra={"domain": state.name, "subject": subject})
 
     def _make_room(self) -> None:
-        """Let as many runners go as starts wait: idle ones first, then the least recently used.
+        """Lets as many runners go as starts wait for a place: idle ones first, then the least recently used.
 
-        A busy one goes only after it has served a call, so that every domain
-        gets on, however many there are.
+        A busy one goes only after it has ended a call, and then when its present
+        calls have ended, so that every domain gets on, however many there are.
         """
-        short = self._starts_waiting - self._leaving
+        draining = sum(runner.calls > 0 for runner in self._leaving)
+        short = self._starts_waiting - (len(self._leaving) - draining)
         if short <= 0 or not self._places.locked():
             return
-        candidates = [s for s in self._domains.values() if s.runner is not None and (s.idle or s.served)]
-        candidates.sort(key=lambda state: (not state.idle, state.last_used))
-        for state in candidates[:short]:
+        candidates = sorted(
+            (state for state in self._domains.values() if state.runner is not None),
+            key=lambda state: state.last_used,
+        )
+        idle = [state for state in candidates if state.idle][:short]
+        # Those that drain will make room in time, but whoever is idle does so now.
+        busy = [state for state in candidates if state.served and not state.idle]
+        for state in [*idle, *busy[: max(0, short - len(idle) - draining)]]:
             self._retire(state, drain=True)
 
     def _retire(self, state: _Domain, *, drain: bool) -> None:
@@ -259,24 +265,21 @@ class RunnerPool:
         if runner is None:
             return
         runner.alive = False
-        self._leaving += 1
-        self._spawn(self._close_runner(runner, drain=drain))
+        self._leaving.add(runner)
+        task = asyncio.create_task(self._close_runner(runner, drain=drain))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _close_runner(self, runner: Runner, *, drain: bool) -> None:
         try:
             await runner.close(drain=drain)
         finally:
-            self._leaving -= 1
+            self._leaving.discard(runner)
 
     def _unload(self, state: _Domain) -> None:
         if state.idle:
             self._retire(state, drain=True)
             del self._domains[state.name]
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
 
 def _closed() -> Unavailable:
