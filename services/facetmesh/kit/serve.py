@@ -11,7 +11,6 @@ import base64
 import binascii
 import contextlib
 import logging
-import os
 import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from facetmesh.kit import logs, telemetry
+from facetmesh.kit import lifeline, logs, telemetry
 from facetmesh.kit.audit import EventSigner, Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
@@ -167,7 +166,7 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     if settings.lifeline_fd is not None:
-        _watch(settings.lifeline_fd, stopping)
+        lifeline.watch(settings.lifeline_fd, stopping)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(signals.stop)
         stack.push_async_callback(dapr.close)
@@ -221,15 +220,3 @@ async def _answers(probe: Callable[[], Awaitable[object]]) -> str | None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the dependency does not answer
         return type(error).__name__
     return None
-
-
-def _watch(lifeline: int, stopping: asyncio.Event) -> None:
-    """Sets stopping when the other end of the pipe is closed."""
-
-    def ended() -> None:
-        if not os.read(lifeline, 1):
-            asyncio.get_running_loop().remove_reader(lifeline)
-            stopping.set()
-
-    os.set_blocking(lifeline, False)
-    asyncio.get_running_loop().add_reader(lifeline, ended)

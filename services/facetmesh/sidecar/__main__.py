@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facetmesh.kit import logs
+from facetmesh.kit.lifeline import watch
 from facetmesh.sidecar.mesh import Listener, StartError, open_sidecar
 from facetmesh.sidecar.resources import ResourceError
 
@@ -54,7 +55,7 @@ async def _serve(arguments: _Arguments) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     if lifeline := os.environ.get(_LIFELINE):
-        _watch(int(lifeline), stopping)
+        watch(int(lifeline), stopping)
     async with open_sidecar(arguments.home, arguments.components, arguments.listeners) as ports:
         for own in ports:
             _log.info("serving", extra={"app": own.app, "grpc_port": own.grpc, "http_port": own.http})
@@ -92,18 +93,6 @@ def _own_components() -> Path:
         if folder.is_dir():
             return folder
     raise StartError("the package has no components: name a folder with --components")
-
-
-def _watch(lifeline: int, stopping: asyncio.Event) -> None:
-    """Sets stopping when the other end of the pipe is closed: the supervisor is gone."""
-
-    def ended() -> None:
-        if not os.read(lifeline, 1):
-            asyncio.get_running_loop().remove_reader(lifeline)
-            stopping.set()
-
-    os.set_blocking(lifeline, False)
-    asyncio.get_running_loop().add_reader(lifeline, ended)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class State:
         with our_errors(_WHAT):
             found = await self._client.get_state(self._store, key)
         # An entry has an etag, also where its value is empty.
-        return Entry(cast("bytes", found.data), found.etag) if found.etag else None
+        return Entry(found.data, found.etag) if found.etag else None
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
         """What is stored under those keys that have something."""
