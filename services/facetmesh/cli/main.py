@@ -5,44 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from facetmesh import __version__
 from facetmesh.cli import output
 from facetmesh.cli.commands import audit, demo, detect, doctor, fuse, keys, mesh, models, tenants
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.options import Options
-from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
+from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Internal
 
 _FAILED = 1
 _JSON = "--json"
-
-
-class _Application(TyperGroup):
-    """Commands whose failures are one line that says what to do, and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except FacetmeshError as error:
-            problem = error
-        except ModuleNotFoundError as error:
-            problem = FailedPrecondition(
-                f'This needs {error.name}, which the base install leaves out: run `pip install "facetmesh[serve]"`.',
-                reason="EXTRA_MISSING",
-            )
-        except OSError as error:
-            problem = FailedPrecondition(f"{error.strerror}: {error.filename or ''}", reason="FILE_PROBLEM")
-        options = ctx.find_object(Options)
-        output.complain(problem, as_json=options is not None and options.json)
-        raise typer.Exit(_FAILED)
+_DEBUG = "FACETMESH_DEBUG"
 
 
 app = typer.Typer(
-    cls=_Application, name="facetmesh", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="facetmesh", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Multi-tenant vision inference that can be answered for.",
 )
 app.command("up")(mesh.up)
@@ -96,7 +76,8 @@ def _globals(
 def main() -> None:
     """Runs the command line. Ends with 0, with 1 for what failed, 2 for wrong usage, 130 when interrupted."""
     arguments = sys.argv[1:]
-    if _JSON in arguments:
+    as_json = _JSON in arguments
+    if as_json:
         # Global options stand before the command; this one is wanted anywhere.
         arguments = [_JSON, *(argument for argument in arguments if argument != _JSON)]
     try:
@@ -104,6 +85,27 @@ def main() -> None:
     except BrokenPipeError:
         # `facetmesh … | head`: nobody reads on, which is no failure of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if os.environ.get(_DEBUG):
+            raise
+        output.complain(_explained(error), as_json=as_json)
+        sys.exit(_FAILED)
+
+
+def _explained(error: Exception) -> FacetmeshError:
+    """The error as one that says what to do."""
+    if isinstance(error, FacetmeshError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("facetmesh"):
+        return FailedPrecondition(
+            f'This needs {error.name}, which the base install leaves out: run `pip install "facetmesh[serve]"`.',
+            reason="EXTRA_MISSING",
+        )
+    if isinstance(error, OSError) and error.filename:
+        return FailedPrecondition(f"{error.filename}: {error.strerror}.", reason="FILE_PROBLEM")
+    return Internal(
+        f"{type(error).__name__}: {error}. This is a bug: please report it with what {_DEBUG}=1 shows.", reason="BUG",
+    )
 
 
 if __name__ == "__main__":

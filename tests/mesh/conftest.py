@@ -1,0 +1,194 @@
+"""One real mesh for all tests of this folder: a sidecar, four services, and a collector of their traces."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import psutil
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from facetmesh.client import ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR, Client, Endpoints
+from facetmesh.kit import catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+START_S = 60
+FACES = ("FACE_FEMALE", "FACE_MALE")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span as it was exported."""
+
+    service: str
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    links: tuple[str, ...]
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP collector that keeps what it gets."""
+
+    def __init__(self) -> None:
+        """Listens on a port of its own."""
+        self._spans: list[Span] = []
+        self._lock = threading.Lock()
+        self._server = grpc.server(futures.ThreadPoolExecutor(2))
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def Export(self, request: Any, context: Any) -> Any:
+        """Keeps the spans."""
+        with self._lock:
+            for resource in request.resource_spans:
+                names = {a.key: a.value.string_value for a in resource.resource.attributes}
+                self._spans += [
+                    Span(
+                        names["service.name"], span.name, span.trace_id.hex(), span.span_id.hex(),
+                        span.parent_span_id.hex(), tuple(link.trace_id.hex() for link in span.links),
+                    )
+                    for scope in resource.scope_spans for span in scope.spans
+                ]  # fmt: skip
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def spans(self) -> list[Span]:
+        """What came so far."""
+        with self._lock:
+            return list(self._spans)
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.stop(0)
+
+
+@dataclass
+class Mesh:
+    """A running mesh, as its user sees it."""
+
+    home: Path
+    process: subprocess.Popen[str]
+    collector: Collector
+    said: Path
+    keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where the services are."""
+        return Endpoints.read(self.home / "endpoints.json")
+
+    @property
+    def admin_key(self) -> str:
+        """The platform admin's key."""
+        return (self.home / "admin.key").read_text().strip()
+
+    def pid(self, name: str) -> int:
+        """The process that is the sidecar or a service now."""
+        return int(json.loads((self.home / "processes.json").read_text())[name]["pid"])
+
+    def client(self, key: str | None = None) -> Client:
+        """A client; to be entered."""
+        return Client(key, self.endpoints)
+
+    def tenant(self, tenant_id: str) -> str:
+        """A key of the tenant that may do all within it; the tenant, its key and its model are made once."""
+        if tenant_id not in self.keys:
+            with self.client(self.admin_key) as admin:
+                admin.create_tenant(tenant_id)
+                roles = [ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR]
+                self.keys[tenant_id] = admin.create_key(tenant=tenant_id, roles=roles).secret
+            with self.client(self.keys[tenant_id]) as client:
+                client.create_model("faces", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
+        return self.keys[tenant_id]
+
+
+@contextmanager
+def running(home: Path, collector: Collector) -> Iterator[Mesh]:
+    """A mesh on free ports; it is stopped as its user would, and nothing of it may be left."""
+    environment = {
+        **os.environ,
+        "FACETMESH_HOME": str(home),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    said = home.with_suffix(".out")
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "facetmesh.cli", "up", "--port-base", "0"],
+            env=environment, stdout=out, stderr=subprocess.STDOUT, text=True,
+        )
+    mesh = Mesh(home, process, collector, said)
+    family: list[psutil.Process] = []
+    try:
+        eventually(lambda: (home / "endpoints.json").exists() or process.poll() is not None, START_S)
+        assert process.poll() is None, said.read_text()
+        yield mesh
+        family = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(40)
+    assert len(family) >= 5
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def eventually(condition: Callable[[], Any], timeout_s: float = 10) -> Any:
+    """What the condition returns once it is true; fails when it does not become so in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.05)
+    return result
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    """Takes the traces of all services."""
+    made = Collector()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def assets() -> dict[str, Path]:
+    """The models and photos that the main job needs, fetched by hash."""
+    return {
+        asset_id: catalog.fetch(asset_id, accept_licence=catalog.asset(asset_id).licence)
+        for asset_id in ("nudenet-320n", "blazeface-full", "blazeface-short", "facemesh", "photo-six-faces",
+                         "photo-astronaut")
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory, collector: Collector, assets: dict[str, Path]) -> Iterator[Mesh]:
+    """The mesh that most tests share."""
+    assert assets
+    with running(tmp_path_factory.mktemp("mesh") / "home", collector) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def group(assets: dict[str, Path]) -> bytes:
+    """The photo with six faces."""
+    return assets["photo-six-faces"].read_bytes()
+
+
+@pytest.fixture(scope="session")
+def astronaut(assets: dict[str, Path]) -> bytes:
+    """The photo with one face."""
+    return assets["photo-astronaut"].read_bytes()

@@ -1,0 +1,77 @@
+"""What drives a real mesh from outside, as its users do: the command line and signals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from facetmesh.cli.mesh.process import descendants, is_alive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from facetmesh.cli.mesh.home import Home
+
+DEADLINE_S = 60
+
+
+@dataclass
+class Cli:
+    """`facetmesh …` on one state folder."""
+
+    home: Home
+
+    def __call__(self, *arguments: str, key_file: Path | None = None, cwd: Path | None = None) -> Any:
+        """Runs a command to its end; its stdout is JSON."""
+        command = [sys.executable, "-m", "facetmesh.cli", "--json", f"--home={self.home.path}"]
+        if key_file is not None:
+            command.append(f"--key-file={key_file}")
+        return subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, check=False, timeout=DEADLINE_S, cwd=cwd,
+        )
+
+    def ok(self, *arguments: str, **options: Any) -> Any:
+        """Runs a command that must succeed; returns its answer."""
+        done = self(*arguments, **options)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}\n{self.logs()}"
+        return json.loads(done.stdout)
+
+    def pids(self) -> dict[str, int]:
+        """The processes of the mesh, by name."""
+        return {name: int(one["pid"]) for name, one in self.home.read(self.home.processes).items()}
+
+    def family(self) -> list[psutil.Process]:
+        """The supervisor and all that it started, runners too."""
+        owner = self.home.owner()
+        assert owner is not None
+        supervisor = psutil.Process(owner)
+        return [supervisor, *descendants(supervisor)]
+
+    def logs(self) -> str:
+        """The end of each log."""
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text()[-1500:]}" for path in sorted(self.home.logs.glob("*.jsonl"))
+        )
+
+
+def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """What condition returns once it is true."""
+    deadline = time.monotonic() + deadline_s
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.05)
+    pytest.fail(f"not within {deadline_s} s: {what}")
+
+
+def none_left(family: list[psutil.Process]) -> bool:
+    """Whether all of them are gone."""
+    return not any(is_alive(process) for process in family)

@@ -1,0 +1,107 @@
+"""The supervisor with real processes: started, killed, replaced, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from tests.mesh.rig import Cli, none_left, until
+
+from facetmesh.cli.mesh.home import Home
+from facetmesh.cli.mesh.ports import SERVICES, choose
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def serving_pids(cli: Cli) -> dict[str, int] | None:
+    """The processes by name when all serve, else None."""
+    state = json.loads(cli("status").stdout)
+    return {one["name"]: one["pid"] for one in state["processes"]} if state["serving"] else None
+
+
+def test_all_serve_and_their_addresses_are_written_down(mesh: Cli) -> None:
+    state = mesh.ok("status")
+    assert [one["name"] for one in state["processes"]] == ["sidecar", *SERVICES]
+    assert {one["state"] for one in state["processes"]} == {"RUNNING", "SERVING"}
+    endpoints = json.loads(mesh.home.endpoints.read_text())
+    assert {one["name"]: one["address"] for one in state["processes"] if one["address"]} == endpoints
+    assert mesh.ok("tenants", "list") == {"tenants": []}
+
+
+def test_a_second_mesh_on_the_same_folder_is_refused(mesh: Cli) -> None:
+    before = mesh.pids()
+    done = mesh("up", "--detach", "--port-base=0")
+    assert done.returncode == 1
+    assert json.loads(done.stderr.splitlines()[-1])["error"]["reason"] == "MESH_RUNNING"
+    assert mesh.pids() == before == serving_pids(mesh)
+
+
+def test_no_secret_is_in_arguments_or_logs(mesh: Cli) -> None:
+    told = "\n".join(" ".join(process.cmdline()) for process in mesh.family())
+    told += "\n".join(path.read_text() for path in mesh.home.logs.iterdir())
+    secrets = [json.loads(path.read_text()) for path in mesh.home.secrets.iterdir()]
+    values = [value for content in secrets for value in content.values()]
+    assert values
+    assert not [value for value in values if value in told]
+
+
+@pytest.mark.parametrize("name", ["sidecar", *SERVICES])
+def test_a_killed_process_is_replaced_and_all_serve_again(mesh: Cli, name: str) -> None:
+    before = mesh.pids()
+    os.kill(before[name], signal.SIGKILL)
+    after = until(
+        lambda: (pids := serving_pids(mesh)) and pids[name] != before[name] and pids, f"{name} serves again",
+    )
+    assert {other: pid for other, pid in after.items() if other != name} == {
+        other: pid for other, pid in before.items() if other != name
+    }, "nothing else was restarted"
+
+
+def test_what_was_made_survives_the_supervisors_death(tmp_path: Path) -> None:
+    cli = Cli(Home(tmp_path / "home"))
+    cli.ok("up", "--detach", "--port-base=0")
+    cli.ok("tenants", "create", "acme")
+    family = cli.family()
+    assert len(family) >= 6
+
+    family[0].send_signal(signal.SIGKILL)
+    until(lambda: none_left(family), "all processes end with their supervisor", deadline_s=20)
+    assert cli("status").returncode == 1
+
+    cli.ok("up", "--detach", "--port-base=0")
+    try:
+        assert [tenant["name"] for tenant in cli.ok("tenants", "list")["tenants"]] == ["tenants/acme"]
+    finally:
+        family = cli.family()
+        cli.ok("down")
+    assert none_left(family)
+
+
+def test_a_taken_port_ends_the_start_with_its_number(tmp_path: Path) -> None:
+    ports = choose(0)
+    taken = ports.of("audit").grpc
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", taken))
+        listener.listen()
+        done = Cli(Home(tmp_path / "home"))("up", "--detach", f"--port-base={ports.base}")
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (done.returncode, error["reason"], error["metadata"]["ports"]) == (1, "PORTS_TAKEN", str(taken))
+
+
+def test_a_process_that_cannot_start_is_named_and_the_others_are_stopped(tmp_path: Path) -> None:
+    cli = Cli(Home(tmp_path / "home"))
+    cli.home.prepare()
+    cli.home.path.joinpath("audit").write_text("a file where audit wants its folder")
+    cli.home.path.joinpath("audit.db").mkdir()
+    done = cli("up", "--detach", "--port-base=0")
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (done.returncode, error["reason"]) == (1, "START_FAILED")
+    assert cli.home.owner() is None
+    running = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert not [line for line in running if str(cli.home.path) in line]
