@@ -12,7 +12,6 @@ import time
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,11 +19,12 @@ import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from facetmesh.client import ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR, Client, Endpoints
+from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, Client, Endpoints
 from facetmesh.kit import catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 START_S = 60
 FACES = ("FACE_FEMALE", "FACE_MALE")

@@ -78,7 +78,7 @@ def test_images(
     [
         ({"model": "nobody"}, "NOT_FOUND", "MODEL_NOT_FOUND"),
         ({"model": "No!"}, "INVALID_ARGUMENT", "FIELD_INVALID"),
-        ({"labels": ["UNICORN"]}, "INVALID_ARGUMENT", "LABEL_UNKNOWN"),
+        ({"labels": ["UNICORN"]}, "INVALID_ARGUMENT", "UNKNOWN_LABEL"),
         ({"min_confidence": 2.0}, "INVALID_ARGUMENT", "FIELD_INVALID"),
         ({"min_confidence": float("nan")}, "INVALID_ARGUMENT", "FIELD_INVALID"),
         ({"max_detections": -1}, "INVALID_ARGUMENT", "FIELD_INVALID"),
@@ -114,14 +114,14 @@ def refused(call: Callable[[], object]) -> FacetmeshError:
     with pytest.raises(grpc.RpcError) as raised:
         call()
     assert time.monotonic() - began < LIMIT_S
-    details = {key: value for key, value in raised.value.trailing_metadata()}
+    details = dict(raised.value.trailing_metadata())
     assert status.DETAILS_KEY in details
     return status.from_rpc_error(raised.value)
 
 
 def forged(token: str, how: str) -> str:
     """A token that must not hold."""
-    head, body, signature = token.split(".")
+    head, _body, signature = token.split(".")
     claims = jwt.decode(token, options={"verify_signature": False})
     match how:
         case "none":

@@ -11,13 +11,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from facetmesh.client import NotFound, PermissionDenied, Unauthenticated
-from facetmesh.event.v1 import event_pb2
 from facetmesh.verify import VerificationError, matches_input, verify_receipt
 
 from .conftest import FACES, Mesh
 
 if TYPE_CHECKING:
     from facetmesh.audit.v1 import audit_pb2
+    from facetmesh.event.v1 import event_pb2
 
 SERVICES = {
     "auth": "facetmesh.auth.v1.AuthService", "detection": "facetmesh.detection.v1.DetectionService",

@@ -25,7 +25,7 @@ def log_lines(home: Path, name: str) -> list[dict[str, object]]:
 def metrics(mesh: Mesh, service: str) -> str:
     """The metrics of a service, at the port that its log names."""
     port = next(line["metrics_port"] for line in log_lines(mesh.home, service) if line["message"] == "serving")
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:  # noqa: S310 - http
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         return str(answer.read().decode())
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from facetmesh.client.endpoints import Tls
 
-MAX_MESSAGE_BYTES = 44_000_000
-"""Two images of 20 MB each, and what stands around them."""
+MAX_MESSAGE_BYTES = 64 << 20
+"""As much as the services read: two images of 20 MB each, and enough above to be told what is wrong."""
 DEFAULT_TIMEOUT_S = 15
 _TIMEOUTS_S = {
     ("facetmesh.detection.v1.DetectionService", "Detect"): 60,

@@ -26,8 +26,8 @@ class DetectionSettings(ServiceSettings):
     """What detection is told from outside."""
 
     service: ClassVar[str] = "detection"
-    # An image of 20 MB, and what is said of it.
-    max_request_bytes: ClassVar[int] = 21 * MEBIBYTE
+    # More than an image may have: what is a little too large is read, and refused with a reason.
+    max_request_bytes: ClassVar[int] = 64 * MEBIBYTE
 
     runners: Annotated[int, Field(ge=1)] = 8
     """Runner processes at a time; each tenant that calls has one."""
