@@ -1,0 +1,232 @@
+"""The log: events in, each exactly once; a signed checkpoint after each commit.
+
+What arrives is at least once, what is logged is once: an event is acknowledged
+only after the commit, and a repeat is recognised by its id. A checkpoint is
+signed only for what is committed, so that no crash can make the log deny one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
+
+from facetmesh.audit.intake import Event, Intake, Refusal
+from facetmesh.verify.entry import SALT_BYTES, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from facetmesh.audit.note import LogSigner
+
+PLATFORM = "platform"
+"""Under whose key the events of no tenant are encrypted; auth lets no tenant have this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An entry and what is kept beside it, ready to be stored."""
+
+    id: str
+    """The event's id."""
+    tenant: str
+    """The tenant's id; empty for the platform."""
+    time_us: int
+    """When the use ended, in microseconds since the epoch."""
+    digest: bytes
+    """SHA-256 of the signed event."""
+    entry: bytes
+    """What goes into the tree."""
+    sealed: bytes
+    """Salt and signed event, encrypted under the tenant's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is kept of an entry's event."""
+
+    index: int
+    """The entry's place in the log, from 0."""
+    id: str
+    tenant: str
+    time_us: int
+    digest: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The log at one moment."""
+
+    size: int
+    """How many entries it has."""
+    root: bytes
+    """Its root hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of rows that were appended."""
+
+    head: Head
+    """The log after the commit."""
+    reused: frozenset[bytes]
+    """Digests of the rows whose ids stand for other events. They were left out, and so were repeats."""
+
+
+class LogStore(Protocol):
+    """Where the log is kept. Every method raises Unavailable when the store does not work."""
+
+    async def head(self) -> Head:
+        """The log as it is."""
+        ...
+
+    async def append(self, rows: Sequence[Row]) -> Appended:
+        """Stores the rows whose ids are new, all or none, durably."""
+        ...
+
+    async def find(self, event_id: str) -> Stored | None:
+        """The event with this id; None when there is none, or its body has expired."""
+        ...
+
+    async def newest(self, tenant: str | None, *, before: int | None, limit: int) -> list[Stored]:
+        """The newest events before an index, the newest first; of one tenant, or of all when None."""
+        ...
+
+    async def inclusion(self, index: int, size: int) -> list[bytes]:
+        """RFC 6962's inclusion proof."""
+        ...
+
+    async def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """RFC 6962's consistency proof."""
+        ...
+
+
+class Sealer(Protocol):
+    """Encrypts under the tenants' keys."""
+
+    async def encrypt(self, tenant: str, plaintext: bytes, aad: bytes = b"") -> bytes:
+        """The ciphertext."""
+        ...
+
+    async def decrypt(self, tenant: str, sealed: bytes, aad: bytes = b"") -> bytes:
+        """The plaintext. Raises NotFound when the tenant's key was destroyed."""
+        ...
+
+
+class Log:
+    """The log. `open` makes one.
+
+    Args:
+        store: Where it is kept.
+        sealer: Encrypts the events.
+        signer: The log's key.
+        intake: What reads events.
+        head: The log as the store has it.
+    """
+
+    def __init__(self, store: LogStore, sealer: Sealer, signer: LogSigner, intake: Intake, head: Head) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._signer = signer
+        self._intake = intake
+        self._head = head
+        self._checkpoint = signer.checkpoint(head.size, head.root)
+        self._appending = asyncio.Lock()
+        self._arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+
+    @classmethod
+    async def open(cls, store: LogStore, sealer: Sealer, signer: LogSigner, intake: Intake) -> Log:
+        """The log in a store.
+
+        Raises:
+            Unavailable: The store does not work.
+        """
+        return cls(store, sealer, signer, intake, await store.head())
+
+    @property
+    def head(self) -> Head:
+        """The log's size and root hash, as the newest checkpoint has them."""
+        return self._head
+
+    @property
+    def checkpoint(self) -> str:
+        """The newest checkpoint: a signed note."""
+        return self._checkpoint
+
+    @property
+    def verifier_key(self) -> str:
+        """What verifies the checkpoint, as name+hash+key."""
+        return str(self._signer.verifier)
+
+    async def ingest(self, messages: Sequence[bytes]) -> list[Refusal | None]:
+        """Takes in what pub/sub brought.
+
+        Args:
+            messages: Serialized SignedEvents, which nobody has checked yet.
+
+        Returns:
+            For each message why it will never be logged, or None: it is in the log, durably.
+
+        Raises:
+            Unavailable: None was taken in; the same messages may come again.
+        """
+        # In a thread, because a signature takes 0.1 ms to check, without Python's lock.
+        read = await asyncio.to_thread(lambda: [self._intake.read(message) for message in messages])
+        reused = await self._append([event for event in read if isinstance(event, Event)])
+        return [_verdict(event, reused) for event in read]
+
+    async def announce(self, announcement: bytes) -> None:
+        """Takes in the announcement of a service's key, unless it is there.
+
+        Raises:
+            Unavailable: The store does not work.
+        """
+        await self._append([self._intake.read_own(announcement)])
+
+    async def find(self, event_id: str, *, wait_s: float = 0) -> Stored | None:
+        """The event with this id, for which the log waits when it is not there yet; None when it did not come."""
+        arrival = self._arrivals.setdefault(event_id, asyncio.Event())
+        stored = await self._store.find(event_id)
+        if stored is not None or wait_s <= 0:
+            return stored
+        try:
+            async with asyncio.timeout(wait_s):
+                await arrival.wait()
+        except TimeoutError:
+            return None
+        return await self._store.find(event_id)
+
+    async def _append(self, events: Sequence[Event]) -> frozenset[bytes]:
+        """Logs events; returns the digests of those whose ids stand for others."""
+        if not events:
+            return frozenset()
+        rows = [await self._row(event) for event in events]
+        async with self._appending:
+            appended = await self._store.append(rows)
+            if appended.head != self._head:
+                self._checkpoint = self._signer.checkpoint(appended.head.size, appended.head.root)
+                self._head = appended.head
+        for row in rows:
+            arrival = self._arrivals.get(row.id)
+            if arrival is not None:
+                arrival.set()
+        return appended.reused
+
+    async def _row(self, event: Event) -> Row:
+        salt = os.urandom(SALT_BYTES)
+        sealed = await self._sealer.encrypt(event.tenant or PLATFORM, salt + event.data, aad=event.id.encode())
+        return Row(
+            id=event.id, tenant=event.tenant, time_us=event.time_us, digest=event.digest,
+            entry=entry(salt, event.data), sealed=sealed,
+        )
+
+
+def _verdict(event: Event | Refusal, reused: frozenset[bytes]) -> Refusal | None:
+    if isinstance(event, Refusal):
+        return event
+    if event.digest in reused:
+        return Refusal("EVENT_ID_REUSED", f"The id {event.id} stands for another event.")
+    return None
