@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from facetmesh.auth.tokens import TokenIssuer
+    from facetmesh.kit.dapr import Outgoing
 
 SEED = bytes(range(32))
 ADMIN = apikeys.new_key(apikeys.PLATFORM, "admin")
@@ -51,7 +52,7 @@ class Bus:
         """Opens the gate."""
         self.gate.set()
 
-    async def publish_many(self, topic: str, events: Sequence[tuple[str, bytes]], *, type: str) -> list[str]:  # noqa: A002
+    async def publish_many(self, topic: str, events: Sequence[Outgoing], *, type: str) -> list[str]:  # noqa: A002
         """Verifies and keeps the events."""
         assert (topic, type) == (audit.TOPIC, audit.EVENT_TYPE)
         self.batches += 1
@@ -59,7 +60,7 @@ class Bus:
         if self.down:
             raise Unavailable("the bus is down")
         public = Ed25519PrivateKey.from_private_bytes(SEED).public_key()
-        for event_id, data in events:
+        for event_id, data, _ in events:
             signed = event_pb2.SignedEvent.FromString(data)
             public.verify(signed.signature, audit.SIGNATURE_CONTEXT + signed.event)
             fingerprint = hashlib.sha256(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import telemetry
+from facetmesh.kit.dapr import Outgoing
 from facetmesh.kit.errors import FacetmeshError, Internal, Unavailable
 from facetmesh.kit.logs import describe
 
@@ -50,9 +51,9 @@ class Publisher(Protocol):
     """Where events go."""
 
     async def publish_many(
-        self, topic: str, events: Sequence[tuple[str, bytes]], *, type: str  # noqa: A002 - CloudEvents' own name
+        self, topic: str, events: Sequence[Outgoing], *, type: str  # noqa: A002 - CloudEvents' own name
     ) -> list[str]:
-        """Publishes (id, data) pairs; returns the ids that were not accepted."""
+        """Publishes events; returns the ids that were not accepted."""
         ...
 
 
@@ -177,7 +178,7 @@ class Recorder:
         self._metrics = metrics
         self._limit = limit
         self._clock = clock
-        self._waiting: deque[tuple[str, bytes, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Outgoing, asyncio.Future[None]]] = deque()
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -219,7 +220,7 @@ class Recorder:
         """Sends what waits, then ends."""
         deadline = time.monotonic() + 5
         while self._waiting and self._task is not None and not self._task.done() and time.monotonic() < deadline:
-            await asyncio.wait([self._waiting[-1][2]], timeout=deadline - time.monotonic())
+            await asyncio.wait([self._waiting[-1][1]], timeout=deadline - time.monotonic())
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -231,7 +232,8 @@ class Recorder:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._publish())
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((record.id, self._signer.sign(self._event(record, error)), future))
+        data = self._signer.sign(self._event(record, error))
+        self._waiting.append((Outgoing(record.id, data, telemetry.carrier()), future))
         self._metrics.audit_pending.set(len(self._waiting))
         self._some.set()
         return future
@@ -268,18 +270,18 @@ class Recorder:
                 await self._publish_batch(batch)
             self._metrics.audit_pending.set(len(self._waiting))
 
-    async def _publish_batch(self, batch: Sequence[tuple[str, bytes, asyncio.Future[None]]]) -> None:
+    async def _publish_batch(self, batch: Sequence[tuple[Outgoing, asyncio.Future[None]]]) -> None:
         refused: set[str] = set()
         try:
-            events = [(event_id, data) for event_id, data, _ in batch]
+            events = [event for event, _ in batch]
             refused.update(await self._publisher.publish_many(TOPIC, events, type=EVENT_TYPE))
         except FacetmeshError as error:
             _log.warning("audit events were not accepted", extra={"count": len(batch), **describe(error)})
-            refused.update(event_id for event_id, _, _ in batch)
-        for event_id, _, future in batch:
+            refused.update(event.id for event, _ in batch)
+        for event, future in batch:
             if future.done():
                 continue  # the call was cancelled meanwhile
-            if event_id in refused:
+            if event.id in refused:
                 future.set_exception(
                     Unavailable("This use could not be recorded.", reason="AUDIT_UNAVAILABLE", retry_after_s=1)
                 )

@@ -7,6 +7,7 @@ Spans go to OTEL_EXPORTER_OTLP_ENDPOINT where it is set; without it they are mad
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_serv
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON
 from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.platform_collector import PlatformCollector
@@ -23,7 +25,7 @@ from prometheus_client.process_collector import ProcessCollector
 from facetmesh import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import grpc
@@ -80,13 +82,15 @@ class Telemetry:
 
     def start(self) -> None:
         """Makes this process's tracer. Once a process."""
+        exported = any(map(os.environ.get, ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")))
         self._provider = TracerProvider(
+            sampler=DEFAULT_ON if exported else ALWAYS_OFF,
             resource=Resource.create(
                 {"service.name": f"facetmesh-{self.service}", "service.version": __version__,
                  "cloud.region": self.region}
             )
         )
-        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        if exported:
             # Imported only where it is used: it costs 100 ms at start.
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
                 OTLPSpanExporter,
@@ -133,16 +137,25 @@ def carrier() -> dict[str, str]:
     return headers
 
 
-def continued(name: str, headers: dict[str, str]) -> AbstractContextManager[Any]:
-    """A span for the handling of an event that came with the trace in headers."""
-    return trace.get_tracer("facetmesh").start_as_current_span(
-        name, context=propagate.extract(headers), kind=SpanKind.CONSUMER
-    )
+@contextmanager
+def continued(name: str, traceparents: Sequence[str]) -> Iterator[None]:
+    """A span for the handling of events, in the trace of each. The work within belongs to the first's."""
+    tracer = trace.get_tracer(__name__)
+    spans = [
+        tracer.start_span(name, context=propagate.extract({"traceparent": parent}), kind=SpanKind.CONSUMER)
+        for parent in traceparents
+    ]
+    try:
+        with trace.use_span(spans[0]):
+            yield
+    finally:
+        for one in spans:
+            one.end()
 
 
 def span(name: str) -> AbstractContextManager[Any]:
     """A span for a part of the work."""
-    return trace.get_tracer("facetmesh").start_as_current_span(name)
+    return trace.get_tracer(__name__).start_as_current_span(name)
 
 
 def trace_id() -> str:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dapr.clients.grpc._request import BulkPublishEntry
-from opentelemetry import propagate
 
+from facetmesh.kit import telemetry
 from facetmesh.kit.cloudevents import BINARY
 from facetmesh.kit.dapr.calls import LARGEST_BYTES, check_size, our_errors
 from facetmesh.kit.errors import FacetmeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from facetmesh.kit.dapr.calls import Client
 
 _WHAT = "The event broker"
 _ENTRY_OVERHEAD_BYTES = 512
+
+
+class Outgoing(NamedTuple):
+    """An event that waits to be published with others."""
+
+    id: str
+    """By which consumers recognise a repeat."""
+    data: bytes
+    """A serialized protobuf message."""
+    trace: Mapping[str, str]
+    """The W3C headers of the trace that it belongs to: each has its own."""
 
 
 class Publisher:
@@ -49,55 +60,55 @@ class Publisher:
         check_size(data)
         with our_errors(_WHAT):
             await self._client.publish_event(
-                self._pubsub, topic, data, publish_metadata=_attributes(event_id, type), data_content_type=BINARY
+                self._pubsub, topic, data,
+                publish_metadata=_attributes(event_id, type, telemetry.carrier()),
+                data_content_type=BINARY,
             )
 
-    async def publish_many(self, topic: str, events: Sequence[tuple[str, bytes]], *, type: str) -> list[str]:  # noqa: A002 - CloudEvents' own name
-        """Publishes events, given by id and data; returns the ids of those that were not accepted.
+    async def publish_many(self, topic: str, events: Sequence[Outgoing], *, type: str) -> list[str]:  # noqa: A002 - CloudEvents' own name
+        """Publishes events; returns the ids of those that were not accepted.
 
         Raises:
             Unavailable: None was accepted, as far as we know.
             FailedPrecondition: We may not publish there.
             InvalidArgument: An event's data is too large.
         """
-        for _, data in events:
-            check_size(data)
+        for event in events:
+            check_size(event.data)
         failed: list[str] = []
         problem: FacetmeshError | None = None
         for batch in _batches(events):
             try:
                 failed += await self._publish_batch(topic, batch, type)
             except FacetmeshError as error:
-                failed += [event_id for event_id, _ in batch]
+                failed += [event.id for event in batch]
                 problem = error
         if problem is not None and len(failed) == len(events):
             raise problem
         return failed
 
-    async def _publish_batch(self, topic: str, events: Sequence[tuple[str, bytes]], event_type: str) -> list[str]:
+    async def _publish_batch(self, topic: str, events: Sequence[Outgoing], event_type: str) -> list[str]:
         entries = [
-            BulkPublishEntry(data, entry_id=event_id, metadata=_attributes(event_id, event_type))
-            for event_id, data in events
+            BulkPublishEntry(event.data, entry_id=event.id, metadata=_attributes(event.id, event_type, event.trace))
+            for event in events
         ]
         with our_errors(_WHAT):
             answer = await self._client.publish_events(self._pubsub, topic, entries, data_content_type=BINARY)
         return [str(entry.entry_id) for entry in answer.failed_entries]
 
 
-def _batches(events: Sequence[tuple[str, bytes]]) -> Iterator[Sequence[tuple[str, bytes]]]:
+def _batches(events: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
     """The events in as few pieces as fit into one call each."""
     start = size = 0
-    for index, (_, data) in enumerate(events):
-        size += len(data) + _ENTRY_OVERHEAD_BYTES
+    for index, event in enumerate(events):
+        size += len(event.data) + _ENTRY_OVERHEAD_BYTES
         if size > LARGEST_BYTES and index > start:
             yield events[start:index]
-            start, size = index, len(data) + _ENTRY_OVERHEAD_BYTES
+            start, size = index, len(event.data) + _ENTRY_OVERHEAD_BYTES
     if start < len(events):
         yield events[start:]
 
 
-def _attributes(event_id: str, event_type: str) -> dict[str, str]:
-    trace: dict[str, str] = {}
-    propagate.inject(trace)
+def _attributes(event_id: str, event_type: str, trace: Mapping[str, str]) -> dict[str, str]:
     carried = {f"cloudevent.{name}": trace[name] for name in ("traceparent", "tracestate") if name in trace}
     return {"cloudevent.id": event_id, "cloudevent.type": event_type, **carried}

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from dapr.proto.runtime.v1 import appcallback_pb2, appcallback_pb2_grpc
 
-from facetmesh.kit import cloudevents
+from facetmesh.kit import cloudevents, telemetry
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ class EventReceiver(appcallback_pb2_grpc.AppCallbackServicer, appcallback_pb2_gr
             _log.error("nobody handles this topic", extra={"topic": topic})
             return [Disposition.DROP] * len(events)
         try:
-            dispositions = await handler(events)
+            with telemetry.continued(f"{topic} receive", [event.traceparent for event in events]):
+                dispositions = await handler(events)
         except FacetmeshError as error:
             _log.warning("events were not handled", extra={"topic": topic, "reason": error.reason})
         except Exception:  # noqa: BLE001 - whatever a handler raises, the sidecar must hear that it did not work
