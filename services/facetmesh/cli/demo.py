@@ -53,13 +53,14 @@ class Demo:
 
     Args:
         folder: Where the pictures, receipts and the log's key go.
-        progress: Is told what is being done.
+        progress: Is told the step that is being done, and details of it.
     """
 
-    def __init__(self, folder: Path, progress: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, progress: Callable[[str, str], None]) -> None:
         self.steps: list[Step] = []
         self._folder = folder
         self._progress = progress
+        self._current = ""
         self._photos: Mapping[str, Path] = {}
         self._keys: dict[str, str] = {}
         self._receipts: list[str] = []
@@ -82,7 +83,8 @@ class Demo:
         await self._step("verify the receipts offline", self._verify())
 
     async def _step(self, name: str, work: Awaitable[str]) -> None:
-        self._progress(name)
+        self._current = name
+        self._detail("")
         started = time.perf_counter()
         result = await work
         self.steps.append(Step(name, result, time.perf_counter() - started))
@@ -103,12 +105,12 @@ class Demo:
             licence = catalog.asset(asset_id).licence
             # The command has said that it accepts this one.
             accepted = licence if asset_id == DETECTOR else None
-            await asyncio.to_thread(catalog.fetch, asset_id, accept_licence=accepted, progress=self._progress)
+            await asyncio.to_thread(catalog.fetch, asset_id, accept_licence=accepted, progress=self._detail)
         self._photos = {photo: catalog.path(photo) for photo in (CROWD, PORTRAIT)}
         return f"{len(NEEDED)} files, each of the hash that was pinned"
 
     async def _start(self, stack: contextlib.AsyncExitStack, home: Home) -> str:
-        mesh = Supervisor(home, choose(0), lambda change: self._progress(f"{change.process} {change.state}"))
+        mesh = Supervisor(home, choose(0), lambda change: self._detail(f"{change.process} {change.state}"))
         await stack.enter_async_context(mesh)
         return f"{', '.join(SERVICES)} and their sidecar, a process each"
 
@@ -185,6 +187,9 @@ class Demo:
                 "--input", str(self._photos[CROWD]),
             )
         return f"{len(self._receipts)} of {len(self._receipts)} hold, with the log's public key alone"
+
+    def _detail(self, text: str) -> None:
+        self._progress(self._current, text)
 
     def _receipt_file(self, number: int) -> Path:
         return self._folder / f"receipt-{number}.json"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -13,6 +14,9 @@ from facetmesh.cli import interrupt, output
 from facetmesh.cli.commands.models import catalogue_table
 from facetmesh.cli.options import options
 from facetmesh.kit import catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def demo(
@@ -35,12 +39,30 @@ def demo(
         "nobody. Who serves it to others must make the source of what they serve available.\n",
         highlight=False,
     )
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=output.err, transient=True) as progress:
-        task = progress.add_task("begin", total=None)
-        job = Demo(out, lambda said: progress.update(task, description=said))
+    with _progress() as show:
+        job = Demo(out, show)
         interrupt.run(job.run())
     total_s = sum(step.seconds for step in job.steps)
     rows = [(step.name, step.result, f"{step.seconds:.1f} s") for step in job.steps]
     view = output.table(("done", "result", "took"), [*rows, ("", f"pictures and receipts: {out}", f"{total_s:.1f} s")])
     output.answer(chosen, {"steps": [asdict(step) for step in job.steps], "folder": str(out)}, view)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, str], None]]:
+    """Shows what is being done: in one moving line on a terminal, else a line for each step."""
+    if not output.err.is_terminal:
+        seen: list[str] = []
+
+        def tell(step: str, detail: str) -> None:
+            del detail
+            if seen[-1:] != [step]:
+                seen.append(step)
+                output.err.print(step, markup=False, highlight=False)
+
+        yield tell
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=output.err, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda step, detail: progress.update(task, description=f"{step}: {detail}" if detail else step)

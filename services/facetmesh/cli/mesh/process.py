@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEPT_LOGS = 3
-"""A process's log is moved aside at start; this many older ones are kept."""
+"""A process's log is moved aside at start; so many older ones are kept."""
 _TAIL_BYTES = 16_384
+_LAST_LINES = 10
+"""An error further back than this is not what a process died of."""
 _POLL_S = 0.05
 
 
@@ -126,20 +128,22 @@ def rotate(log: Path) -> None:
 
 
 def last_words(log: Path) -> str:
-    """The last error in a log of JSON lines, else its last line; "" when it is empty."""
+    """What a log of JSON lines ends with, if that is an error or no JSON (an uncaught exception); else ""."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
             lines = [line for line in stream.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    for line in reversed(lines):
-        with contextlib.suppress(json.JSONDecodeError):
+    for line in reversed(lines[-_LAST_LINES:]):
+        try:
             entry = json.loads(line)
-            if isinstance(entry, dict) and entry.get("level") in {"critical", "error"}:
-                said = (entry.get("message"), entry.get("reason"), entry.get("detail"))
-                return ": ".join(str(part) for part in said if part)
-    return lines[-1] if lines else ""
+        except json.JSONDecodeError:
+            return line
+        if isinstance(entry, dict) and entry.get("level") in {"critical", "error"}:
+            said = (entry.get("message"), entry.get("reason"), entry.get("detail"))
+            return ": ".join(str(part) for part in said if part)
+    return ""
 
 
 def describe_exit(code: int) -> str:
