@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -155,11 +154,9 @@ def read_result(values: Mapping[str, Any], labels: Sequence[str]) -> Result:
         Internal: RUNNER_REPLY_INVALID: it is not what a child of ours says.
     """
     try:
-        return Result(
-            tuple(_detection(found, labels) for found in values["detections"]),
-            _size(values["width"]),
-            _size(values["height"]),
-        )
+        width, height = _size(values["width"]), _size(values["height"])
+        found = tuple(_detection(entry, labels, width, height) for entry in values["detections"])
+        return Result(found, width, height)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _nonsense() from error
 
@@ -176,24 +173,25 @@ def _class_ids(model: Model, labels: Sequence[str]) -> list[int] | None:
     return [class_id for class_id, label in enumerate(model.labels) if label in wanted]
 
 
-def _detection(found: Mapping[str, Any], labels: Sequence[str]) -> Detection:
-    x_min, y_min, x_max, y_max = (_finite(number) for number in found["box"])
-    class_id = found["class_id"]
+def _detection(entry: Mapping[str, Any], labels: Sequence[str], width: int, height: int) -> Detection:
+    x_min, y_min, x_max, y_max = entry["box"]
+    class_id = entry["class_id"]
     if type(class_id) is not int or class_id < 0:
         raise ValueError(class_id)
     return Detection(
-        (x_min, y_min, x_max, y_max),
+        (_number(x_min, width), _number(y_min, height), _number(x_max, width), _number(y_max, height)),
         labels[class_id],
         class_id,
-        _finite(found["confidence"]),
-        tuple(Keypoint(str(label), _finite(x), _finite(y)) for label, x, y in found["keypoints"]),
+        _number(entry["confidence"], 1),
+        tuple(Keypoint(str(label), _number(x, width), _number(y, height)) for label, x, y in entry["keypoints"]),
     )
 
 
-def _finite(number: object) -> float:
-    if not isinstance(number, int | float) or not math.isfinite(number):
-        raise ValueError(number)
-    return float(number)
+def _number(value: object, at_most: float) -> float:
+    # NaN is not within any bounds.
+    if not isinstance(value, int | float) or not 0 <= value <= at_most:
+        raise ValueError(value)
+    return float(value)
 
 
 def _size(number: object) -> int:

@@ -13,18 +13,21 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.kit import files
-from facetmesh.kit.errors import FacetmeshError
+from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.settings import EngineSetting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
 
 F32 = EngineSetting("f32", precision="f32")
 """The most accurate one, and the one that always works."""
@@ -32,6 +35,9 @@ AUTOMATIC = EngineSetting("automatic", precision=None)
 """What the engine itself would choose, such as bf16 through AMX."""
 BF16_WITHOUT_AMX = EngineSetting("bf16-avx512", precision="bf16", max_isa="AVX512_CORE_BF16")
 """bf16 on a CPU whose AMX is not to be used."""
+
+PROGRAM = "facetmesh.runners.trial"
+"""What is run to try a setting."""
 
 _TRIAL_S = 30.0
 _CPU_FACTS = {
@@ -79,10 +85,11 @@ def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
         force: Try again, whatever the cache has.
 
     Raises:
+        FailedPrecondition: ENGINE_MISSING: OpenVINO is not installed.
         OSError: The cache folder cannot be written.
     """
     facts = _cpu_facts()
-    engine = f"OpenVINO {importlib.metadata.version('openvino')}"
+    engine = f"OpenVINO {_engine_version()}"
     key = hashlib.sha256(json.dumps([facts, engine], sort_keys=True).encode()).hexdigest()[:16]
     cache_dir.mkdir(parents=True, exist_ok=True)
     path = cache_dir / f"probe-{key}.json"
@@ -93,6 +100,8 @@ def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
             cpu = facts.get("model name", platform.machine())
             known = ProbeResult(cpu, engine, trials, choose(trials))
             files.write(path, json.dumps(dataclasses.asdict(known), indent=2))
+            outcomes = {trial.setting.name: trial.failure or trial.ms for trial in trials}
+            logger.info("engine settings tried", extra={"chosen": known.setting.name, "outcomes": outcomes})
     return known
 
 
@@ -119,12 +128,21 @@ def choose(trials: tuple[Trial, ...]) -> EngineSetting:
 
 
 async def _try(setting: EngineSetting) -> Trial:
-    async with RunnerPool("facetmesh.runners.trial", setting=setting) as pool:
+    async with RunnerPool(PROGRAM, setting=setting) as pool:
         try:
             reply = await pool.call(domain="probe", task="measure", timeout_s=_TRIAL_S)
         except FacetmeshError as error:
             return Trial(setting, None, error.metadata.get("cause", error.reason))
     return Trial(setting, float(reply.values["ms"]))
+
+
+def _engine_version() -> str:
+    try:
+        return importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        raise FailedPrecondition(
+            'The inference engine is not installed: run `pip install "facetmesh[serve]"`.', reason="ENGINE_MISSING"
+        ) from None
 
 
 def _cpu_facts() -> dict[str, str]:

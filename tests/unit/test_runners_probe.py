@@ -1,0 +1,91 @@
+"""The probe: real trials on this machine, and its choice between made-up ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from facetmesh.runners import probe as probing
+from facetmesh.runners.probe import AUTOMATIC, BF16_WITHOUT_AMX, F32, Trial, candidates, choose, probe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_machine_is_tried_once(tmp_path: Path) -> None:
+    """f32 lives everywhere; the second call reads what the first found."""
+    first = probe(tmp_path / "cache")
+    assert first.engine.startswith("OpenVINO 20")
+    assert first.trials[0].setting == F32
+    assert first.trials[0].ms is not None
+    assert first.setting in {trial.setting for trial in first.trials if trial.ms is not None}
+    began = time.perf_counter()
+    assert probe(tmp_path / "cache") == first
+    assert time.perf_counter() - began < 0.1
+    assert probe(tmp_path / "cache", force=True).trials[0].ms != first.trials[0].ms
+
+
+async def test_it_works_beside_a_running_loop(tmp_path: Path) -> None:
+    """As services call it."""
+    found = await asyncio.to_thread(probe, tmp_path)
+    assert found.trials
+
+
+def test_a_spoilt_cache_is_no_cache(tmp_path: Path) -> None:
+    """It is found out again."""
+    probe(tmp_path)
+    (file,) = tmp_path.glob("probe-*.json")
+    file.write_text('{"cpu": 1}')
+    assert probe(tmp_path).trials[0].ms is not None
+
+
+def test_a_setting_that_kills_is_recorded_and_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that dies of a signal costs the prober nothing."""
+    (tmp_path / "deadly.py").write_text(
+        "import os, signal\n"
+        "from facetmesh.runners.trial import measure\n"
+        "def die(context, arguments, blobs):\n"
+        "    if context.setting.precision is None:\n"
+        "        os.kill(os.getpid(), signal.SIGILL)\n"
+        "    return measure(context, arguments, blobs)\n"
+        "TASKS = {'measure': die}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(probing, "PROGRAM", "deadly")
+    monkeypatch.setattr(probing, "candidates", lambda _: (F32, AUTOMATIC))
+    found = probe(tmp_path / "cache")
+    assert found.trials[1] == Trial(AUTOMATIC, None, "SIGILL")
+    assert found.setting == F32
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("sse avx2", (F32,)),
+        ("avx512f avx512_bf16", (F32, AUTOMATIC)),
+        ("avx512_bf16 amx_bf16 amx_tile", (F32, AUTOMATIC, BF16_WITHOUT_AMX)),
+    ],
+)
+def test_only_what_the_cpu_could_do_is_tried(flags: str, expected: tuple[object, ...]) -> None:
+    """bf16 only where there is bf16."""
+    assert candidates({"flags": flags}) == expected
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ((10.0, 5.0, 7.0), AUTOMATIC),
+        ((10.0, None, 7.0), BF16_WITHOUT_AMX),
+        ((10.0, 9.5, 9.2), F32),
+        ((10.0, None, None), F32),
+        ((None, None, 9.0), BF16_WITHOUT_AMX),
+        ((None, None, None), F32),
+    ],
+)
+def test_the_fastest_that_lives_unless_f32_is_nearly_as_fast(times: tuple[float | None, ...], expected: object) -> None:
+    """bf16 costs accuracy, so it has to be worth it."""
+    settings = (F32, AUTOMATIC, BF16_WITHOUT_AMX)
+    assert choose(tuple(Trial(setting, ms) for setting, ms in zip(settings, times, strict=True))) == expected
