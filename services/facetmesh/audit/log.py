@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from facetmesh.audit.intake import Event, Intake, Refusal
+from facetmesh.kit.errors import InvalidArgument
 from facetmesh.verify.entry import SALT_BYTES, entry
 
 if TYPE_CHECKING:
@@ -198,6 +199,22 @@ class Log:
         except TimeoutError:
             return None
         return await self._store.find(event_id)
+
+    async def inclusion(self, index: int, size: int) -> list[bytes]:
+        """RFC 6962's proof that the entry at index is in the log of the first `size` entries."""
+        return await self._store.inclusion(index, size)
+
+    async def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """RFC 6962's proof that the log of new_size entries continues that of old_size.
+
+        Raises:
+            InvalidArgument: The log does not have, or never had, these sizes.
+        """
+        if not 0 < old_size <= new_size <= self._head.size:
+            raise InvalidArgument(
+                f"Sizes must satisfy 1 <= old_size <= new_size <= {self._head.size}.", reason="SIZE_OUT_OF_RANGE"
+            )
+        return await self._store.consistency(old_size, new_size)
 
     async def _append(self, events: Sequence[Event]) -> frozenset[bytes]:
         """Logs events; returns the digests of those whose ids stand for others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from facetmesh.audit.announcements import announcement_id
 from facetmesh.audit.log import PLATFORM, Sealer, Stored
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from facetmesh.audit.log import Log
-
-
-class Prover(Protocol):
-    """What proves that an entry is in the log."""
-
-    async def inclusion(self, index: int, size: int) -> list[bytes]:
-        """RFC 6962's inclusion proof."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +63,11 @@ class Receipts:
 
     Args:
         log: The log.
-        prover: Proves inclusion.
         sealer: Decrypts the events.
     """
 
-    def __init__(self, log: Log, prover: Prover, sealer: Sealer) -> None:
+    def __init__(self, log: Log, sealer: Sealer) -> None:
         self._log = log
-        self._prover = prover
         self._sealer = sealer
 
     async def get(self, tenant: str, event_id: str, *, wait_s: float) -> Receipt:
@@ -106,7 +96,7 @@ class Receipts:
             raise Internal("The log lacks the key that signed this event.", reason="LOG_CORRUPT")
         key = await opened(announced, self._sealer)
         return Receipt(
-            event=Proof(event, stored.index, await self._prover.inclusion(stored.index, head.size)),
-            service_key=Proof(key, announced.index, await self._prover.inclusion(announced.index, head.size)),
+            event=Proof(event, stored.index, await self._log.inclusion(stored.index, head.size)),
+            service_key=Proof(key, announced.index, await self._log.inclusion(announced.index, head.size)),
             checkpoint=checkpoint,
         )

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from facetmesh.audit.database import LogDatabase
 from facetmesh.audit.merkle import Tree
 from facetmesh.kit.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from facetmesh.audit.log import Appended, Head, Row, Stored
@@ -27,26 +28,29 @@ class SqliteStore:
     """The log in an SQLite file. Every method raises Unavailable when SQLite cannot do it now.
 
     Args:
-        path: The file; `open` opens it.
+        database: The file.
+        thread: The one thread in which it was opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-store")
-        self._database: LogDatabase
+    def __init__(self, database: LogDatabase, thread: ThreadPoolExecutor) -> None:
+        self._database = database
+        self._thread = thread
 
-    async def open(self) -> None:
-        """Opens the file, which is made when there is none.
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator[Self]:
+        """The store in the file at path, which is made when there is none; it is closed at the end.
 
         Raises:
             FailedPrecondition: A newer version of facetmesh wrote it.
+            Unavailable: SQLite cannot open it.
         """
-        self._database = await self._run(LogDatabase, self._path)
-
-    async def close(self) -> None:
-        """Closes the file."""
-        await self._do(LogDatabase.close)
-        self._thread.shutdown()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-store") as thread:
+            store = cls(await _run(thread, lambda: LogDatabase(path)), thread)
+            try:
+                yield store
+            finally:
+                await store._do(LogDatabase.close)
 
     async def head(self) -> Head:
         """The log as it is.
@@ -83,16 +87,14 @@ class SqliteStore:
     async def _do(
         self, method: Callable[Concatenate[LogDatabase, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
-        return await self._run(lambda: method(self._database, *args, **kwargs))
+        return await _run(self._thread, lambda: method(self._database, *args, **kwargs))
 
-    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        def run() -> _T:
-            return function(*args, **kwargs)
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
-        except sqlite3.Error as error:
-            _log.exception("the log's store failed")
-            raise Unavailable(
-                "The audit log cannot be used now.", reason="LOG_STORE_UNAVAILABLE", retry_after_s=1
-            ) from error
+async def _run(thread: ThreadPoolExecutor, function: Callable[[], _T]) -> _T:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, function)
+    except sqlite3.Error as error:
+        _log.exception("the log's store failed")
+        raise Unavailable(
+            "The audit log cannot be used now.", reason="LOG_STORE_UNAVAILABLE", retry_after_s=1
+        ) from error
