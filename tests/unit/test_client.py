@@ -8,15 +8,21 @@ import json
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.longrunning import operations_pb2
 
 import facetmesh.client
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
-from facetmesh.client import AsyncClient, Client, Endpoints, channels
+from facetmesh.client import AsyncClient, Client, Endpoints, Tls, channels
 from facetmesh.client.tokens import TokenSource
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
@@ -126,6 +132,21 @@ async def running() -> AsyncIterator[Mesh]:
         yield Mesh(auth, detection, fusion, Endpoints.gateway(f"127.0.0.1:{port}", None))
     finally:
         await server.stop(None)
+
+
+def self_signed(address: str) -> tuple[bytes, bytes]:
+    """A private key and a certificate for address, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return pem, certificate.public_bytes(Encoding.PEM)
 
 
 @pytest.fixture
@@ -259,6 +280,22 @@ async def test_the_blocking_client_does_the_same_on_its_own_thread(mesh: Mesh) -
             return client.detect("faces", b"image").image_width, client.token().tenant
 
     assert await asyncio.to_thread(work) == (7, "tenants/acme")
+
+
+async def test_a_gateway_with_a_certificate_of_ones_own() -> None:
+    key, certificate = self_signed("127.0.0.1")
+    server = grpc.aio.server()
+    auth_pb2_grpc.add_AuthServiceServicer_to_server(Auth(tenants=1), server)
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+    await server.start()
+    try:
+        async with AsyncClient("right", Endpoints.gateway(f"127.0.0.1:{port}", Tls(certificate))) as client:
+            assert len(await client.list_tenants()) == 1
+        async with AsyncClient("right", Endpoints.gateway(f"127.0.0.1:{port}", Tls())) as client:
+            with pytest.raises(errors.Unavailable):
+                await client.list_tenants()
+    finally:
+        await server.stop(None)
 
 
 def test_the_blocking_client_has_every_method() -> None:
