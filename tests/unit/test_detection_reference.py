@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +18,9 @@ from facetmesh.detection.program import detect
 from facetmesh.kit import catalog
 from facetmesh.runners.settings import EngineSetting
 from facetmesh.runners.tasks import Context
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FACES = {"FACE_FEMALE", "FACE_MALE"}
 
