@@ -22,7 +22,7 @@ from google.longrunning import operations_pb2
 
 import facetmesh.client
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
-from facetmesh.client import AsyncClient, Client, Endpoints, Tls, channels
+from facetmesh.client import AsyncClient, Client, Endpoints, Tls, channels, retries
 from facetmesh.client.tokens import TokenSource
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
@@ -196,7 +196,7 @@ async def test_every_status_becomes_the_exception_of_its_name(mesh: Mesh, kind: 
         "Text.", reason="SOME_REASON", metadata={"a": "b"}, retry_after_s=1.5,
         violations=[errors.FieldViolation("image", "is none")],
     )
-    mesh.detection.failures = [sent] * channels.service_config()["methodConfig"][1]["retryPolicy"]["maxAttempts"]
+    mesh.detection.failures = [sent] * retries.service_config()["methodConfig"][1]["retryPolicy"]["maxAttempts"]
     async with AsyncClient("right", mesh.endpoints) as client:
         with pytest.raises(kind) as caught:
             await client.detect("faces", b"image")
@@ -237,7 +237,7 @@ async def test_making_a_key_is_never_repeated(mesh: Mesh) -> None:
 
 
 async def test_a_call_ends_at_its_deadline(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(channels._TIMEOUTS_S, ("facetmesh.detection.v1.DetectionService", "Detect"), 1)
+    monkeypatch.setitem(retries._TIMEOUTS_S, ("facetmesh.detection.v1.DetectionService", "Detect"), 1)
     mesh.detection.stall = True
     async with AsyncClient("right", mesh.endpoints) as client:
         with pytest.raises(errors.DeadlineExceeded):
