@@ -1,0 +1,1 @@
+"""What holds for every provider of Dapr's API."""

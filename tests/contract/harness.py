@@ -1,0 +1,213 @@
+"""The providers of Dapr's API as the cases see them, and apps that take events.
+
+A provider is a function that starts the sidecars of a world of apps as processes.
+To add one, write it beside `embedded` and name it in PROVIDERS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc.aio
+from dapr.proto import api_service_v1
+
+from facetmesh.kit.dapr import DaprSidecar, Disposition, Event, EventReceiver
+from facetmesh.kit.errors import Unavailable
+
+COMPONENTS = Path(__file__).parent / "components"
+DEADLINE_S = 20.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
+    """Waits for a condition; fails the test when it does not come."""
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class App:
+    """One replica of an app, and where its sidecar listens."""
+
+    id: str
+    grpc_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    callback_port: int = field(default_factory=free_port)
+
+    @property
+    def api_token(self) -> str:
+        """What the sidecar asks for."""
+        return f"api-token-of-{self.id}"
+
+    @property
+    def app_token(self) -> str:
+        """What the app asks for."""
+        return f"app-token-of-{self.id}"
+
+    def sidecar(self, timeout_s: float = 5.0) -> DaprSidecar:
+        """The kit's way to it."""
+        return DaprSidecar(self.grpc_port, self.http_port, self.api_token, timeout_s=timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def stub(self) -> AsyncIterator[api_service_v1.DaprStub]:
+        """Dapr's own stub, without anything of ours; its calls need `metadata`."""
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
+            yield api_service_v1.DaprStub(channel)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What a bare call needs."""
+        return (("dapr-api-token", self.api_token),)
+
+
+Behaviour = Callable[[Sequence[Event]], Awaitable[Sequence[Disposition]]]
+
+
+async def accept(events: Sequence[Event]) -> Sequence[Disposition]:
+    """Says that all is well."""
+    return [Disposition.OK] * len(events)
+
+
+class Inbox:
+    """An app that takes events; what it does with them, the test says."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.calls: dict[str, list[list[Event]]] = defaultdict(list)
+        """By topic, the events of each call."""
+        self.behaviours: dict[str, Behaviour] = {}
+        self._receiver: EventReceiver | None = None
+
+    def events(self, topic: str, prefix: str = "") -> list[Event]:
+        """All events of a topic so far, repeats too, whose ids begin with prefix."""
+        return [event for call in self.calls[topic] for event in call if event.id.startswith(prefix)]
+
+    def ids(self, topic: str, prefix: str = "") -> list[str]:
+        """Their ids."""
+        return [event.id for event in self.events(topic, prefix)]
+
+    async def open(self) -> None:
+        """Listens. Who had the port before may need a moment to let go of it."""
+        ends = time.monotonic() + DEADLINE_S
+        topics = ("single", "single.dead", "bulk", "bulk.dead", "raw", "everybody")
+        while True:
+            receiver = EventReceiver(
+                {topic: self._handler(topic) for topic in topics}, app_api_token=self.app.app_token
+            )
+            try:
+                await receiver.serve(self.app.callback_port)
+            except Unavailable:
+                assert time.monotonic() < ends, "the port stays taken"
+                await asyncio.sleep(0.05)
+            else:
+                self._receiver = receiver
+                return
+
+    async def close(self) -> None:
+        """Takes no more."""
+        if self._receiver is not None:
+            await self._receiver.close()
+            self._receiver = None
+
+    def _handler(self, topic: str) -> Behaviour:
+        async def handle(events: Sequence[Event]) -> Sequence[Disposition]:
+            self.calls[topic].append(list(events))
+            return await self.behaviours.get(topic, accept)(events)
+
+        return handle
+
+
+class Embedded:
+    """Our sidecar: one process for all apps.
+
+    Args:
+        home: Its state folder.
+        apps: The apps.
+        components: Their components' folder.
+    """
+
+    def __init__(self, home: Path, apps: Sequence[App], components: Path | None = None) -> None:
+        self.home = home
+        self.apps = apps
+        self.components = components or self._components()
+        self.log = home / "sidecar.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the process; does not wait for it."""
+        secrets = self.home / "secrets"
+        if not secrets.exists():
+            secrets.mkdir()
+            for app in ("one", "two"):
+                file = secrets / f"{app}.json"
+                file.write_text(json.dumps({"password": f"secret of {app}", "nested": {"inner": "deep"}}))
+                file.chmod(0o600)
+        tokens = {app.id: {"dapr_api_token": app.api_token, "app_api_token": app.app_token} for app in self.apps}
+        arguments = [
+            f"--app={app.id}:{app.grpc_port}:{app.http_port}:{app.callback_port}" for app in self.apps
+        ]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "facetmesh.sidecar", f"--home={self.home}", f"--components={self.components}",
+                 *arguments],
+                env={**os.environ, "FACETMESH_SIDECAR_TOKENS": json.dumps(tokens)},
+                stderr=log,
+            )  # fmt: skip
+
+    async def ready(self) -> None:
+        """Waits until it serves."""
+        for app in self.apps:
+            sidecar = app.sidecar()
+            try:
+                await sidecar.wait_ready(DEADLINE_S)
+            finally:
+                await sidecar.close()
+
+    def kill(self) -> None:
+        """As the kernel does it: no chance to tidy up."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Asks it to end; returns its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        try:
+            return self._process.wait(DEADLINE_S)
+        finally:
+            self._process.kill()
+            self._process = None
+
+    def _components(self) -> Path:
+        folder = self.home / "components"
+        folder.mkdir()
+        for file in (*COMPONENTS.glob("*.yaml"), *(COMPONENTS / "embedded").glob("*.yaml")):
+            shutil.copy(file, folder)
+        return folder
+
+
+PROVIDERS = {"embedded": Embedded}
