@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from facetmesh.cli.mesh.home import Home
 
 DEADLINE_S = 60
+_USERS_OWN = {"FACETMESH_HOME", "FACETMESH_KEY", "FACETMESH_ADDRESS"}
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Cli:
             command.append(f"--key-file={key_file}")
         return subprocess.run(
             [*command, *arguments], capture_output=True, text=True, check=False, timeout=DEADLINE_S, cwd=cwd,
+            env={name: value for name, value in os.environ.items() if name not in _USERS_OWN},
         )
 
     def ok(self, *arguments: str, **options: Any) -> Any:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from tests.mesh.rig import DEADLINE_S, descendants, none_left, until
+
+from .rig import DEADLINE_S, descendants, none_left, until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,13 +10,27 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from tests.mesh.rig import Cli, none_left, until
 
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.mesh.ports import SERVICES, choose
 
+from .rig import Cli, none_left, until
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """A detached mesh that these tests may harm; it is stopped afterwards, and nothing of it may be left."""
+    cli = Cli(Home(tmp_path_factory.mktemp("own") / "home"))
+    cli.ok("up", "--detach", "--port-base=0")
+    family = cli.family()
+    yield cli
+    family += cli.family()
+    assert cli.ok("down") == {"stopped": True}
+    assert none_left(family)
 
 
 def serving_pids(cli: Cli) -> dict[str, int] | None:
@@ -25,38 +39,38 @@ def serving_pids(cli: Cli) -> dict[str, int] | None:
     return {one["name"]: one["pid"] for one in state["processes"]} if state["serving"] else None
 
 
-def test_all_serve_and_their_addresses_are_written_down(mesh: Cli) -> None:
-    state = mesh.ok("status")
+def test_all_serve_and_their_addresses_are_written_down(own: Cli) -> None:
+    state = own.ok("status")
     assert [one["name"] for one in state["processes"]] == ["sidecar", *SERVICES]
     assert {one["state"] for one in state["processes"]} == {"RUNNING", "SERVING"}
-    endpoints = json.loads(mesh.home.endpoints.read_text())
+    endpoints = json.loads(own.home.endpoints.read_text())
     assert {one["name"]: one["address"] for one in state["processes"] if one["address"]} == endpoints
-    assert mesh.ok("tenants", "list") == {"tenants": []}
+    assert own.ok("tenants", "list") == {"tenants": []}
 
 
-def test_a_second_mesh_on_the_same_folder_is_refused(mesh: Cli) -> None:
-    before = mesh.pids()
-    done = mesh("up", "--detach", "--port-base=0")
+def test_a_second_mesh_on_the_same_folder_is_refused(own: Cli) -> None:
+    before = own.pids()
+    done = own("up", "--detach", "--port-base=0")
     assert done.returncode == 1
     assert json.loads(done.stderr.splitlines()[-1])["error"]["reason"] == "MESH_RUNNING"
-    assert mesh.pids() == before == serving_pids(mesh)
+    assert own.pids() == before == serving_pids(own)
 
 
-def test_no_secret_is_in_arguments_or_logs(mesh: Cli) -> None:
-    told = "\n".join(" ".join(process.cmdline()) for process in mesh.family())
-    told += "\n".join(path.read_text() for path in mesh.home.logs.iterdir())
-    secrets = [json.loads(path.read_text()) for path in mesh.home.secrets.iterdir()]
+def test_no_secret_is_in_arguments_or_logs(own: Cli) -> None:
+    told = "\n".join(" ".join(process.cmdline()) for process in own.family())
+    told += "\n".join(path.read_text() for path in own.home.logs.iterdir())
+    secrets = [json.loads(path.read_text()) for path in own.home.secrets.iterdir()]
     values = [value for content in secrets for value in content.values()]
     assert values
     assert not [value for value in values if value in told]
 
 
 @pytest.mark.parametrize("name", ["sidecar", *SERVICES])
-def test_a_killed_process_is_replaced_and_all_serve_again(mesh: Cli, name: str) -> None:
-    before = mesh.pids()
+def test_a_killed_process_is_replaced_and_all_serve_again(own: Cli, name: str) -> None:
+    before = own.pids()
     os.kill(before[name], signal.SIGKILL)
     after = until(
-        lambda: (pids := serving_pids(mesh)) and pids[name] != before[name] and pids, f"{name} serves again",
+        lambda: (pids := serving_pids(own)) and pids[name] != before[name] and pids, f"{name} serves again",
     )
     assert {other: pid for other, pid in after.items() if other != name} == {
         other: pid for other, pid in before.items() if other != name

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from facetmesh.cli import pictures
 from facetmesh.cli.mesh.home import Home
-from facetmesh.cli.mesh.ports import SERVICES, choose
+from facetmesh.cli.mesh.ports import SERVICES
 from facetmesh.cli.mesh.supervisor import Supervisor
 from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, AsyncClient, Endpoints
 from facetmesh.kit import catalog
@@ -110,7 +110,7 @@ class Demo:
         return f"{len(NEEDED)} files, each of the hash that was pinned"
 
     async def _start(self, stack: contextlib.AsyncExitStack, home: Home) -> str:
-        mesh = Supervisor(home, choose(0), lambda change: self._detail(f"{change.process} {change.state}"))
+        mesh = Supervisor(home, 0, lambda change: self._detail(f"{change.process} {change.state}"))
         await stack.enter_async_context(mesh)
         return f"{', '.join(SERVICES)} and their sidecar, a process each"
 

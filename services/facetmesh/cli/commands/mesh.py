@@ -23,19 +23,17 @@ def up(
 ) -> None:
     """Start a mesh on this machine: the sidecar and the four services."""
     from facetmesh.cli.mesh import detached, foreground  # noqa: PLC0415 - the base install lacks what it needs
-    from facetmesh.cli.mesh.ports import choose  # noqa: PLC0415
 
     chosen = options(context)
     if detach:
         detached.start(chosen, port_base)
         _print_endpoints(context)
         return
-    ports = choose(port_base)
     if ready_fd is not None:
-        interrupt.run(detached.supervise(chosen.home, ports, ready_fd))
+        interrupt.run(detached.supervise(chosen.home, port_base, ready_fd))
         return
     try:
-        interrupt.run(foreground.supervise(chosen.home, ports, lambda: _print_endpoints(context)))
+        interrupt.run(foreground.supervise(chosen.home, port_base, lambda: _print_endpoints(context)))
     except KeyboardInterrupt:
         output.err.print("stopped")
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from facetmesh.cli.mesh.home import Home
-    from facetmesh.cli.mesh.ports import Ports
     from facetmesh.cli.options import Options
 
 _STOP_S = 3 * GRACE_S
@@ -79,7 +78,7 @@ def _await_ready(news: Any, show: Callable[[str], None]) -> bool:
     return False
 
 
-async def supervise(home: Home, ports: Ports, ready_fd: int) -> None:
+async def supervise(home: Home, port_base: int, ready_fd: int) -> None:
     """Runs a mesh until cancelled, and tells who waits at ready_fd how its start went."""
     with os.fdopen(ready_fd, "w", encoding="utf-8") as news:
 
@@ -94,7 +93,7 @@ async def supervise(home: Home, ports: Ports, ready_fd: int) -> None:
             tell(**asdict(change))
 
         try:
-            async with Supervisor(home, ports, report):
+            async with Supervisor(home, port_base, report):
                 tell(state="ready")
                 news.close()
                 await asyncio.Event().wait()

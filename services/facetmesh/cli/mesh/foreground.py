@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from facetmesh.cli.mesh.home import Home
-    from facetmesh.cli.mesh.ports import Ports
 
 _POLL_S = 0.2
 _NAME_WIDTH = max(len(name) for name in (SIDECAR, *SERVICES))
@@ -28,15 +27,15 @@ _STYLES = {"warning": "yellow", "error": "red", "critical": "bold red"}
 _STATES = {"serving": "green", "died": "bold red"}
 
 
-async def supervise(home: Home, ports: Ports, serving: Callable[[], None]) -> None:
+async def supervise(home: Home, port_base: int, serving: Callable[[], None]) -> None:
     """Runs a mesh until cancelled, and prints what its processes log.
 
     Args:
         home: Its state folder.
-        ports: Where it listens.
+        port_base: It listens from the port after this one on; 0 finds free ones.
         serving: Is called once all serve.
     """
-    async with Supervisor(home, ports, tell):
+    async with Supervisor(home, port_base, tell):
         follower = asyncio.create_task(_follow(home))
         try:
             serving()

@@ -1,6 +1,6 @@
 """Starts the processes of a mesh, replaces those that die, and stops them all.
 
-    async with Supervisor(home, ports, report) as mesh:      # here all of them serve
+    async with Supervisor(home, port_base, report) as mesh:      # here all of them serve
         await stop.wait()
                                                              # here none is left
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import psutil
 
 from facetmesh.cli.mesh.health import Health
-from facetmesh.cli.mesh.ports import SERVICES, Ports
+from facetmesh.cli.mesh.ports import SERVICES, Ports, choose
 from facetmesh.cli.mesh.process import Process, Program, descendants, describe_exit, end, is_alive, rotate
 from facetmesh.cli.mesh.programs import SIDECAR, programs
 from facetmesh.cli.mesh.secrets import ensure
@@ -58,13 +58,13 @@ class Supervisor:
 
     Args:
         home: Its state folder.
-        ports: Where its processes listen.
+        port_base: Its processes listen from the port after this one on; 0 finds free ones.
         report: Is told of each change.
     """
 
-    def __init__(self, home: Home, ports: Ports, report: Callable[[Change], None]) -> None:
+    def __init__(self, home: Home, port_base: int, report: Callable[[Change], None]) -> None:
         self._home = home
-        self._ports = ports
+        self._ports = Ports(port_base)
         self._report = report
         self._running: dict[str, Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -85,7 +85,7 @@ class Supervisor:
                 stack.enter_context(self._home.owned())
             # What a killed supervisor left is ending by itself, for its lifeline is cut.
             await end(remains(self._home), grace_s=GRACE_S)
-            self._ports.check_free()
+            self._ports = choose(self._ports.base)
             with files.explained(self._home.path, variable="FACETMESH_HOME"):
                 ensure(self._home)
             reader, writer = os.pipe()
