@@ -1,0 +1,104 @@
+"""Runs the fusion service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from facetmesh.fusion.detection import DetectionFaces
+from facetmesh.fusion.dispatcher import Dispatcher
+from facetmesh.fusion.events import TOPIC, JobEvents
+from facetmesh.fusion.fuser import Fuser
+from facetmesh.fusion.fusions import Fusions
+from facetmesh.fusion.registry import Registry
+from facetmesh.fusion.servicer import FusionServicer
+from facetmesh.fusion.store import DaprStore
+from facetmesh.fusion.v1 import fusion_pb2_grpc
+from facetmesh.fusion.worker import Worker
+from facetmesh.kit import catalog, telemetry
+from facetmesh.kit.blobs import Blobs, open_store
+from facetmesh.kit.keyring import Keyring
+from facetmesh.kit.serve import open_mesh, run
+from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
+from facetmesh.runners.pool import RunnerPool
+from facetmesh.runners.probe import probe
+from facetmesh.runners.settings import PoolLimits, RunnerLimits
+
+LANDMARK_MODEL = "facemesh"
+"""The catalogue's id of the model that finds a face's points."""
+
+
+class FusionSettings(ServiceSettings):
+    """What fusion is told from outside."""
+
+    service: ClassVar[str] = "fusion"
+    # Two images of 20 MB, and what is said of them.
+    max_request_bytes: ClassVar[int] = 41 * MEBIBYTE
+
+    detection_address: str = "127.0.0.1:7402"
+    """host:port of the detection service."""
+    blobs: str = ""
+    """Where images are kept: a folder or a URL such as s3://bucket/prefix; a folder below home when empty."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Jobs at a time."""
+    runners: Annotated[int, Field(ge=1)] = 4
+    """Runner processes at a time; each tenant that fuses has one."""
+    runner_idle_s: Annotated[float, Field(gt=0)] = 300.0
+    """A runner unused for so long is stopped, in seconds."""
+    runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
+    """Private memory that one runner may use."""
+
+
+async def main() -> None:
+    """Builds the service and serves it."""
+    settings = load(FusionSettings)
+    async with open_mesh(settings) as mesh, contextlib.AsyncExitStack() as stack:
+        probed = await asyncio.to_thread(probe, catalog.cache_folder())
+        limits = PoolLimits(
+            runners=settings.runners,
+            idle_s=settings.runner_idle_s,
+            runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes),
+        )
+        pool = await stack.enter_async_context(
+            RunnerPool("facetmesh.fusion.program", setting=probed.setting, limits=limits)
+        )
+        finder = DetectionFaces(settings.detection_address, mesh.auth.token)
+        stack.push_async_callback(finder.close)
+        state = mesh.dapr.state()
+        blobs = Blobs(
+            open_store(settings.blobs or str(settings.home / "blobs")),
+            Keyring(state, await mesh.secret_bytes("data-kek")),
+        )
+        registry = Registry(DaprStore(state), time.time)
+        worker = Worker(
+            secrets.token_hex(8),
+            registry=registry,
+            blobs=blobs,
+            finder=finder,
+            fuser=Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256),
+            recorder=mesh.recorder,
+            trace=telemetry.continued,
+        )
+        dispatcher = Dispatcher(registry, worker, settings.workers)
+        events = JobEvents(mesh.dapr.publisher(), dispatcher.wake)
+        servicer = FusionServicer(Fusions(registry, blobs, events.announce))
+        dispatching = asyncio.create_task(dispatcher.run())
+        try:
+            await mesh.serve(
+                lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server),
+                services=["facetmesh.fusion.v1.FusionService"],
+                ready={},
+                handlers={TOPIC: events.handle},
+            )
+        finally:
+            dispatching.cancel()
+            await dispatcher.close(settings.drain_s)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,64 @@
+"""Events of fusion: hints that wake a worker of whichever replica hears them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from facetmesh.event.v1 import event_pb2
+from facetmesh.fusion.operations import Ref
+from facetmesh.kit.dapr import Disposition
+from facetmesh.kit.errors import FacetmeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from facetmesh.kit.dapr import Event, Publisher
+
+TOPIC = "fusion.jobs"
+EVENT_TYPE = "facetmesh.event.v1.FusionJob"
+_NAME = re.compile(r"tenants/([a-z0-9-]+)/operations/([0-9a-f]{32})")
+_log = logging.getLogger(__name__)
+
+
+class JobEvents:
+    """Publishes and takes in `fusion.jobs`.
+
+    Args:
+        publisher: Where events go.
+        wake: Looks at an operation.
+    """
+
+    def __init__(self, publisher: Publisher, wake: Callable[[Ref], None]) -> None:
+        self._publisher = publisher
+        self._wake = wake
+
+    async def announce(self, ref: Ref) -> None:
+        """Wakes a worker here, and one of some replica. Does not fail: workers look for themselves too."""
+        self._wake(ref)
+        job = event_pb2.FusionJob(operation=f"tenants/{ref.tenant_id}/operations/{ref.id}")
+        try:
+            await self._publisher.publish(
+                TOPIC, job.SerializeToString(), event_id=secrets.token_hex(16), type=EVENT_TYPE
+            )
+        except FacetmeshError as error:
+            _log.warning("a job was not announced", extra={"operation": job.operation, "reason": error.reason})
+
+    async def handle(self, events: Sequence[Event]) -> Sequence[Disposition]:
+        """Wakes a worker for each event."""
+        return [self._handle(event) for event in events]
+
+    def _handle(self, event: Event) -> Disposition:
+        try:
+            match = _NAME.fullmatch(event_pb2.FusionJob.FromString(event.data).operation)
+        except DecodeError:
+            match = None
+        if match is None or event.type != EVENT_TYPE:
+            _log.warning("an event is not a job", extra={"event_id": event.id, "type": event.type})
+            return Disposition.DROP
+        self._wake(Ref(match[1], match[2]))
+        return Disposition.OK

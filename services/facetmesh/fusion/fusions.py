@@ -1,0 +1,152 @@
+"""What callers do with fusions: ask for one, watch it, stop it, fetch it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Protocol
+
+from facetmesh.fusion.operations import Caller, Job, Operation, Ref
+from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from facetmesh.fusion.registry import Registry
+
+
+_NOBODY = Caller()
+
+
+class Blobs(Protocol):
+    """Encrypted blobs by tenant: `kit.blobs.Blobs`."""
+
+    async def put(self, tenant: str, key: str, data: bytes) -> None:
+        """Stores data."""
+        ...
+
+    async def get(self, tenant: str, key: str) -> bytes:
+        """The data; raises NotFound when there is none."""
+        ...
+
+    async def delete(self, tenant: str, key: str) -> None:
+        """Deletes data, if there is any."""
+        ...
+
+
+class Fusions:
+    """The fusions of all tenants.
+
+    Args:
+        registry: Their operations.
+        blobs: Where images are kept.
+        wake: Makes workers look at an operation.
+    """
+
+    def __init__(self, registry: Registry, blobs: Blobs, wake: Callable[[Ref], Awaitable[None]]) -> None:
+        self._registry = registry
+        self._blobs = blobs
+        self._wake = wake
+
+    async def create(
+        self,
+        tenant_id: str,
+        source: bytes,
+        target: bytes,
+        *,
+        face_model: str,
+        source_face_index: int = 0,
+        target_face_index: int = 0,
+        caller: Caller = _NOBODY,
+        request_id: str = "",
+    ) -> Operation:
+        """Starts a fusion. Once this returns, it survives any crash.
+
+        Args:
+            tenant_id: Whose it is.
+            source: The file that gives the face.
+            target: The file that receives it.
+            face_model: The model that finds the faces.
+            source_face_index: Which face is taken; 0 is the largest.
+            target_face_index: Which face is replaced; 0 is the largest.
+            caller: Who asks.
+            request_id: A repeated one returns the first call's operation.
+
+        Raises:
+            AlreadyExists: REQUEST_ID_REUSED: the request_id came with something else before.
+        """
+        job = Job(
+            hashlib.sha256(source).hexdigest(), hashlib.sha256(target).hexdigest(),
+            face_model, source_face_index, target_face_index,
+        )
+        store, now = self._registry.store, self._registry.clock()
+        operation_id = Ref.new(tenant_id, now).id
+        if request_id:
+            operation_id = await store.reserve(tenant_id, request_id, operation_id)
+        operation = Operation(tenant_id, operation_id, job, now, caller)
+        if (existing := await store.get(operation.ref)) is None:
+            # Announced first: whatever a crash leaves behind is found and cleared away.
+            await store.announce(operation.ref)
+            await asyncio.gather(
+                self._blobs.put(tenant_id, source_key(operation.ref), source),
+                self._blobs.put(tenant_id, target_key(operation.ref), target),
+            )
+            if not await store.create(operation):
+                existing = await store.get(operation.ref)
+        if existing is not None:
+            return _same(existing, job)
+        await self._wake(operation.ref)
+        return operation
+
+    async def get(self, ref: Ref) -> Operation:
+        """The operation; raises NotFound when there is none."""
+        return await self._registry.get(ref)
+
+    async def ids(self, tenant_id: str) -> list[str]:
+        """The ids of a tenant's operations, the newest first; some may have no record."""
+        return (await self._registry.store.ids(tenant_id))[::-1]
+
+    async def wait(self, ref: Ref, timeout_s: float) -> Operation:
+        """The operation, once it is done or the timeout has passed."""
+        return await self._registry.wait(ref, timeout_s)
+
+    async def cancel(self, ref: Ref) -> Operation:
+        """Stops an operation, unless it is done. Who works on it finds out at its next step."""
+        operation = await self._registry.change(ref, lambda found: found.cancel(self._registry.clock()))
+        await self._wake(ref)
+        return operation
+
+    async def download(self, ref: Ref) -> bytes:
+        """The fused image's file.
+
+        Raises:
+            NotFound: There is no such fusion.
+            FailedPrecondition: FUSION_NOT_READY: its operation is not done.
+        """
+        operation = await self._registry.store.get(ref)
+        if operation is None or operation.failure is not None:
+            raise NotFound("There is no such fusion.")
+        if operation.result is None:
+            raise FailedPrecondition("The fusion is not ready: wait for its operation.", reason="FUSION_NOT_READY")
+        return await self._blobs.get(ref.tenant_id, result_key(ref, operation.attempts))
+
+
+def source_key(ref: Ref) -> str:
+    """The blob of the source's file."""
+    return f"inputs/{ref.id}/source"
+
+
+def target_key(ref: Ref) -> str:
+    """The blob of the target's file."""
+    return f"inputs/{ref.id}/target"
+
+
+def result_key(ref: Ref, attempt: int) -> str:
+    """The blob of what an attempt made: one that lost its lease must not write over another's."""
+    return f"fusions/{ref.id}/{attempt}"
+
+
+def _same(existing: Operation, job: Job) -> Operation:
+    if existing.job != job:
+        raise AlreadyExists("This request_id came with another request before.", reason="REQUEST_ID_REUSED")
+    return existing

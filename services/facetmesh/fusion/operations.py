@@ -1,0 +1,268 @@
+"""Operations: the record of each job, which is also its place in the queue.
+
+A worker that takes a job writes its lease into the record, guarded by the record's
+etag, so that two never have the same. Whoever loses its lease (it died, or it hung)
+loses the job: its later writes are refused by the rules here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Protocol
+
+from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, Internal
+
+MAX_ATTEMPTS = 3
+"""How often the work on a job is begun."""
+LEASE_S = 10.0
+"""How long a worker has a job without a sign of life."""
+BACKOFF_S = (2.0, 8.0)
+"""How long a job rests after its first and its second failed attempt."""
+_TIME_DIGITS = 12
+
+
+class Stage(StrEnum):
+    """What is being done with a job, in this order."""
+
+    QUEUED = "queued"
+    DETECTING = "detecting"
+    FUSING = "fusing"
+    STORING = "storing"
+    DONE = "done"
+
+
+PERCENT = {Stage.QUEUED: 0, Stage.DETECTING: 10, Stage.FUSING: 40, Stage.STORING: 80, Stage.DONE: 100}
+"""How much of a job is done when a stage begins."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """Which operation."""
+
+    tenant_id: str
+    id: str
+    """32 hex characters, which sort by the time of creation."""
+
+    @property
+    def created_s(self) -> float:
+        """When the id was made, in seconds since the epoch."""
+        return int(self.id[:_TIME_DIGITS], 16) / 1000
+
+    @classmethod
+    def new(cls, tenant_id: str, now: float) -> Ref:
+        """A new id: the time in milliseconds, and chance."""
+        return cls(tenant_id, f"{int(now * 1000):0{_TIME_DIGITS}x}{secrets.token_hex(10)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done."""
+
+    source_sha256: str
+    """Of the source's file, in hex."""
+    target_sha256: str
+    """Of the target's file, in hex."""
+    face_model: str
+    """tenants/{tenant}/models/{model}."""
+    source_face_index: int
+    """0 is the largest face."""
+    target_face_index: int
+    """0 is the largest face."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asked for it."""
+
+    subject: str = ""
+    """As tokens name them."""
+    traceparent: str = ""
+    """The trace of the call, as W3C has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job ended without a result: an error of ours, to be stored."""
+
+    code: str
+    reason: str
+    message: str
+    metadata: dict[str, str]
+
+    @classmethod
+    def of(cls, error: FacetmeshError) -> Failure:
+        """The error, as it is stored."""
+        return cls(error.code, error.reason, error.message, error.metadata)
+
+    def error(self) -> FacetmeshError:
+        """The error that was stored."""
+        return BY_CODE.get(self.code, Internal)(self.message, reason=self.reason, metadata=self.metadata)
+
+
+Box = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """A result."""
+
+    source_face: Box
+    """Where the face came from, in the source."""
+    target_face: Box
+    """Where it was put, in the target."""
+    media_type: str
+    size_bytes: int
+    sha256: str
+    """Of the file, in hex."""
+    receipt: str
+    """tenants/{tenant}/receipts/{receipt}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A job and how far it is. Its result, the fusion, has the same id."""
+
+    tenant_id: str
+    id: str
+    job: Job
+    created_s: float
+    """Seconds since the epoch, as all times here."""
+    caller: Caller = Caller()
+    stage: Stage = Stage.QUEUED
+    attempts: int = 0
+    """How often the work was begun."""
+    owner: str = ""
+    """The worker that has it; empty for none."""
+    until_s: float = 0.0
+    """With an owner, when the lease ends; without, when the job may be taken again."""
+    cancelling: bool = False
+    """It is to end as soon as nobody works on it."""
+    ended_s: float | None = None
+    failure: Failure | None = None
+    result: Fusion | None = None
+    etag: str = ""
+    """Of the stored record; empty for a new one."""
+
+    @property
+    def ref(self) -> Ref:
+        """Which it is."""
+        return Ref(self.tenant_id, self.id)
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+        return f"tenants/{self.tenant_id}/operations/{self.id}"
+
+    @property
+    def fusion_name(self) -> str:
+        """The resource name of the fusion that it makes."""
+        return f"tenants/{self.tenant_id}/fusions/{self.id}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended, with a result or a failure."""
+        return self.stage is Stage.DONE
+
+    @property
+    def percent(self) -> int:
+        """How much is done, 0 to 100."""
+        return PERCENT[self.stage]
+
+    def claimable(self, now: float) -> bool:
+        """Whether a worker may take it."""
+        return not self.done and now >= self.until_s
+
+    def claim(self, owner: str, now: float) -> Operation:
+        """Taken by a worker.
+
+        Raises:
+            Aborted: It is done, or somebody else has it.
+        """
+        if not self.claimable(now):
+            raise Aborted("Somebody else has the job.", reason="LEASE_TAKEN")
+        return replace(self, owner=owner, until_s=now + LEASE_S, attempts=self.attempts + 1, stage=Stage.DETECTING)
+
+    def advance(self, attempt: Operation, now: float, stage: Stage | None = None) -> Operation:
+        """A sign of life of the worker that made this attempt, and perhaps the next stage.
+
+        Raises:
+            Aborted: The worker has lost the job.
+        """
+        self._check(attempt)
+        return replace(self, stage=stage or self.stage, until_s=now + LEASE_S)
+
+    def release(self, attempt: Operation, now: float) -> Operation:
+        """Back in the queue, to be tried again after a rest.
+
+        Raises:
+            Aborted: The worker has lost the job.
+        """
+        self._check(attempt)
+        rest = BACKOFF_S[min(self.attempts, len(BACKOFF_S)) - 1]
+        return replace(self, stage=Stage.QUEUED, owner="", until_s=now + rest)
+
+    def finish(self, attempt: Operation, now: float, outcome: Fusion | FacetmeshError) -> Operation:
+        """Done, with a result or an error.
+
+        Raises:
+            Aborted: The worker has lost the job.
+        """
+        self._check(attempt)
+        return self._ended(now, outcome)
+
+    def cancel(self, now: float) -> Operation:
+        """Cancelled, unless it is done, or its result is already being stored."""
+        if self.done:
+            return self
+        if self.stage is Stage.STORING and now < self.until_s:
+            return replace(self, cancelling=True)
+        return self._ended(now, Cancelled("It was cancelled.", reason="OPERATION_CANCELLED"))
+
+    def _ended(self, now: float, outcome: Fusion | FacetmeshError) -> Operation:
+        ended = replace(self, stage=Stage.DONE, owner="", until_s=0.0, ended_s=now)
+        if isinstance(outcome, Fusion):
+            return replace(ended, result=outcome)
+        return replace(ended, failure=Failure.of(outcome))
+
+    def _check(self, attempt: Operation) -> None:
+        if self.done or (self.owner, self.attempts) != (attempt.owner, attempt.attempts):
+            raise Aborted("Somebody else has the job now, or it was cancelled.", reason="LEASE_LOST")
+
+
+class Store(Protocol):
+    """Where operations are kept."""
+
+    async def get(self, ref: Ref) -> Operation | None:
+        """The operation; None when there is none."""
+        ...
+
+    async def create(self, operation: Operation) -> bool:
+        """Stores a new operation; False when there is one with its id."""
+        ...
+
+    async def save(self, operation: Operation) -> None:
+        """Stores an operation in place of the version that was read; raises Aborted when that has changed."""
+        ...
+
+    async def ids(self, tenant_id: str) -> list[str]:
+        """The ids of a tenant's operations, sorted; some may have no record."""
+        ...
+
+    async def reserve(self, tenant_id: str, request_id: str, operation_id: str) -> str:
+        """The operation id of a request: the one given, unless the request came before."""
+        ...
+
+    async def announce(self, ref: Ref) -> None:
+        """Notes that an operation may need work: before it is created."""
+        ...
+
+    async def forget(self, ref: Ref) -> None:
+        """Notes that an operation needs no more work."""
+        ...
+
+    async def announced(self) -> list[Ref]:
+        """What may need work, the oldest first within a tenant; some may have no record, or be done."""
+        ...

@@ -1,0 +1,162 @@
+"""The 468 points of a face, by FaceMesh (Kartynnik et al., 2019), and refusals of faces that would come out badly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import cv2
+import numpy as np
+
+from facetmesh.fusion.pipeline.mesh import CHEEKS, OVAL, POINTS, eye_centres, eye_distance
+from facetmesh.kit.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from facetmesh.fusion.pipeline.mesh import Points
+
+INPUT_SIZE = 192
+"""Side of the model's square input, in pixels."""
+CROP_SCALE = 1.6
+"""Side of the crop that the model sees, relative to the face's box."""
+MIN_SCORE = 0.5
+"""Below it, what the box holds is no face to FaceMesh."""
+MIN_FACE_PX = 48
+"""The smallest face whose features can be told apart, by the longer side of its box."""
+MAX_YAW_DEG = 30.0
+"""Faces turned aside further, as FaceMesh sees it, are refused: their hidden half would have to be made up.
+
+FaceMesh flattens depth: a face that is turned by 45 degrees looks like 30 to it."""
+MIN_INSIDE = 0.9
+"""How much of a face's outline must lie in the image."""
+
+
+class LandmarkModel(Protocol):
+    """FaceMesh in some engine."""
+
+    def infer(self, array: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        """Takes (1, 192, 192, 3) RGB in 0 to 1; gives 1404 coordinates and one score before its sigmoid."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels, origin top left."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+    @property
+    def side(self) -> float:
+        """The longer side."""
+        return max(self.x_max - self.x_min, self.y_max - self.y_min)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle."""
+        return (self.x_min + self.x_max) / 2, (self.y_min + self.y_max) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face's points and how sure they are."""
+
+    points: Points
+    """(468, 3): x and y in pixels of the image, z in the same unit, smaller towards the viewer."""
+    score: float
+    """0 to 1: how sure FaceMesh is that there is a face."""
+
+    @property
+    def flat(self) -> Points:
+        """Without z, (468, 2)."""
+        return np.ascontiguousarray(self.points[:, :2])
+
+    @property
+    def unit(self) -> float:
+        """How far the eyes are apart, in pixels."""
+        return eye_distance(self.flat)
+
+    @property
+    def roll_rad(self) -> float:
+        """How far the line between the eyes is turned from the horizontal, clockwise positive."""
+        right, left = eye_centres(self.flat)
+        return math.atan2(left[1] - right[1], left[0] - right[0])
+
+    @property
+    def yaw_deg(self) -> float:
+        """How far the face is turned aside: 0 looks into the camera, 90 is a profile."""
+        right, left = self.points[list(CHEEKS)]
+        across = left - right
+        return math.degrees(math.atan2(across[2], math.hypot(across[0], across[1])))
+
+
+def find(
+    model: LandmarkModel, image: NDArray[np.uint8], box: Box, *, eyes: Points | None = None, which: str = "face"
+) -> Face:
+    """Finds the points of the face in a box.
+
+    FaceMesh wants an upright face: without known eyes the first pass tells how the
+    face is rolled, and the second sees it upright.
+
+    Args:
+        model: FaceMesh.
+        image: RGB, uint8, (height, width, 3).
+        box: Where detection saw the face.
+        eyes: The right and the left eye's position, (2, 2), where detection gives them.
+        which: What to call the image in a refusal: source or target.
+
+    Raises:
+        InvalidArgument: FACE_TOO_SMALL, FACE_NOT_CLEAR, FACE_PROFILE or FACE_AT_EDGE.
+    """
+    if box.side < MIN_FACE_PX:
+        raise _refusal(which, "FACE_TOO_SMALL", f"is smaller than {MIN_FACE_PX} pixels")
+    x, y = box.centre
+    side = box.side * CROP_SCALE
+    roll = 0.0 if eyes is None else math.atan2(eyes[1, 1] - eyes[0, 1], eyes[1, 0] - eyes[0, 0])
+    face = _look(model, image, (x, y), side, roll)
+    if face.score >= MIN_SCORE / 2:
+        # A second look, centred on the points themselves: detectors' boxes differ in what they call a face.
+        low, high = face.flat.min(axis=0), face.flat.max(axis=0)
+        x, y = (low + high) / 2
+        face = _look(model, image, (float(x), float(y)), float((high - low).max()) * 1.5, face.roll_rad)
+    _check(face, image, which)
+    return face
+
+
+def _look(
+    model: LandmarkModel, image: NDArray[np.uint8], centre: tuple[float, float], side: float, roll: float
+) -> Face:
+    scale = INPUT_SIZE / side
+    turn = cv2.getRotationMatrix2D(centre, math.degrees(roll), scale)
+    turn[:, 2] += INPUT_SIZE / 2 - np.array(centre)
+    flags = cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA  # noqa: PLR2004 - where aliasing begins
+    crop = cv2.warpAffine(image, turn, (INPUT_SIZE, INPUT_SIZE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    outputs = model.infer(crop.astype(np.float32)[np.newaxis] / 255)
+    arrays = {array.size: array.reshape(-1) for array in outputs.values()}
+    points = arrays[POINTS * 3].reshape(POINTS, 3).astype(np.float32)
+    back = cv2.invertAffineTransform(turn)
+    points[:, :2] = points[:, :2] @ back[:, :2].T + back[:, 2]
+    points[:, 2] /= scale
+    return Face(points, 1 / (1 + math.exp(-float(arrays[1][0]))))
+
+
+def _check(face: Face, image: NDArray[np.uint8], which: str) -> None:
+    if not np.isfinite(face.points).all() or face.score < MIN_SCORE:
+        raise _refusal(which, "FACE_NOT_CLEAR", "cannot be made out clearly enough")
+    if abs(face.yaw_deg) > MAX_YAW_DEG:
+        raise _refusal(which, "FACE_PROFILE", "is turned too far aside: it must look roughly into the camera")
+    height, width = image.shape[:2]
+    outline = face.flat[list(OVAL)]
+    inside = ((outline >= 0) & (outline <= (width - 1, height - 1))).all(axis=1).mean()
+    if inside < MIN_INSIDE:
+        raise _refusal(which, "FACE_AT_EDGE", "is cut off by the edge of the image")
+
+
+def _refusal(which: str, reason: str, problem: str) -> InvalidArgument:
+    return InvalidArgument(f"The {which} face {problem}.", reason=reason, metadata={"image": which})

@@ -1,0 +1,67 @@
+"""FaceMesh's numbering of a face's points, and the triangles between them.
+
+"Left" and "right" are the subject's own. Closed outlines are listed in order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Points = NDArray[np.float32]
+    Triangles = NDArray[np.intp]
+
+POINTS = 468
+"""How many points a face has."""
+
+OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+"""The face's outline: from the middle of the forehead by the left side to the chin, and back by the right."""
+RIGHT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
+LEFT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
+RIGHT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)
+LEFT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
+LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+"""The lips' outer edge."""
+MOUTH = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
+"""The lips' inner edge: what lies within is teeth and tongue."""
+NOSTRILS = (98, 97, 2, 326, 327, 294, 278, 344, 440, 275, 4, 45, 220, 115, 48, 64)
+"""Around the nose's underside."""
+BROW_TOPS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
+"""The brows' upper edge, from the right temple to the left."""
+
+CHEEKS = (234, 454)
+"""The face's sides, right and left."""
+
+
+def eye_centres(points: Points) -> Points:
+    """The middle of the right and of the left eye, shape (2, points.shape[1])."""
+    return np.stack([points[list(RIGHT_EYE)].mean(axis=0), points[list(LEFT_EYE)].mean(axis=0)])
+
+
+def eye_distance(points: Points) -> float:
+    """How far the eyes are apart, in pixels: the scale of a face, also when it is turned."""
+    right, left = eye_centres(points)
+    return float(np.linalg.norm(left - right))
+
+
+def triangulate(points: Points) -> Triangles:
+    """Delaunay's triangles over points (n, 2), as indices of shape (m, 3)."""
+    low = points.min(axis=0) - 1
+    size = np.ceil(points.max(axis=0) - low + 2)
+    plane = cv2.Subdiv2D((0, 0, int(size[0]), int(size[1])))
+    numbers = [plane.insert((float(x), float(y))) for x, y in points - low]
+    index = {vertex: number for number, vertex in enumerate(numbers)}
+    found: list[tuple[int, int, int]] = []
+    for corners in plane.getTriangleList().reshape(-1, 3, 2):
+        vertices = [plane.locate((float(x), float(y)))[2] for x, y in corners]
+        if all(vertex in index for vertex in vertices):
+            found.append((index[vertices[0]], index[vertices[1]], index[vertices[2]]))
+    return np.array(found, dtype=np.intp)

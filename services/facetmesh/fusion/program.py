@@ -1,0 +1,72 @@
+"""Fusion's program, which runs in a runner's child: the one task `fuse`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from facetmesh.fusion.pipeline import landmarks
+from facetmesh.fusion.pipeline.fuse import fuse as fuse_faces
+from facetmesh.kit.errors import FacetmeshError
+from facetmesh.runners.engines import open_model
+from facetmesh.runners.images import decode, encode_png
+from facetmesh.runners.tasks import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from facetmesh.runners.tasks import Context, Task
+
+# The runners of other tenants want the same cores.
+cv2.setNumThreads(1)
+
+
+def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
+    """Puts the face of the first image into the second.
+
+    Arguments: `model`, the `path` and `sha256` of FaceMesh's file; `source` and
+    `target`, each with `box` [x_min, y_min, x_max, y_max] and `eyes` [[x, y], [x, y]],
+    the subject's right one first, or null.
+
+    Replies the PNG file as the one blob, and for `source` and `target` the
+    landmarks' `score` (0 to 1), `yaw_deg` and `eye_distance_px`.
+    """
+    file = arguments["model"]
+    model = context.once(
+        file["sha256"], lambda: open_model(Path(file["path"]), context.setting, sha256=file["sha256"])
+    )
+    images: dict[str, NDArray[np.uint8]] = {}
+    faces: dict[str, landmarks.Face] = {}
+    for which, blob in zip(("source", "target"), blobs, strict=True):
+        images[which] = _decode(blob, which)
+        eyes = arguments[which]["eyes"]
+        faces[which] = landmarks.find(
+            model,
+            images[which],
+            landmarks.Box(*arguments[which]["box"]),
+            eyes=None if eyes is None else np.array(eyes, np.float32),
+            which=which,
+        )
+    result = fuse_faces(images["source"], faces["source"], images["target"], faces["target"])
+    return Reply({which: _quality(face) for which, face in faces.items()}, [encode_png(result)])
+
+
+def _decode(blob: bytes, which: str) -> NDArray[np.uint8]:
+    try:
+        return decode(blob)
+    except FacetmeshError as error:
+        raise type(error)(
+            f"The {which} image: {error.message}", reason=error.reason, metadata={**error.metadata, "image": which}
+        ) from error
+
+
+def _quality(face: landmarks.Face) -> dict[str, float]:
+    return {"score": face.score, "yaw_deg": face.yaw_deg, "eye_distance_px": face.unit}
+
+
+TASKS: Mapping[str, Task] = {"fuse": fuse}

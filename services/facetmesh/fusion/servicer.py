@@ -1,0 +1,149 @@
+"""fusion's gRPC face: protobuf in, domain call, protobuf out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.longrunning import operations_pb2
+
+from facetmesh.fusion.operations import Caller, Ref, Stage
+from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
+from facetmesh.kit import audit, identity, status, telemetry
+from facetmesh.kit.errors import NotFound
+from facetmesh.kit.index import page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from facetmesh.fusion.fusions import Fusions
+    from facetmesh.fusion.operations import Box, Operation
+
+CHUNK_BYTES = 256 * 1024
+_DEFAULT_WAIT_S = 30.0
+_STAGES = {
+    Stage.QUEUED: fusion_pb2.FusionMetadata.STAGE_QUEUED,
+    Stage.DETECTING: fusion_pb2.FusionMetadata.STAGE_DETECTING,
+    Stage.FUSING: fusion_pb2.FusionMetadata.STAGE_FUSING,
+    Stage.STORING: fusion_pb2.FusionMetadata.STAGE_STORING,
+    Stage.DONE: fusion_pb2.FusionMetadata.STAGE_DONE,
+}
+
+
+class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
+    """Serves facetmesh.fusion.v1.FusionService.
+
+    Args:
+        fusions: The fusions of all tenants.
+    """
+
+    def __init__(self, fusions: Fusions) -> None:
+        self._fusions = fusions
+
+    async def CreateFusion(self, request: fusion_pb2.CreateFusionRequest, _: Any) -> operations_pb2.Operation:
+        """Starts a fusion."""
+        fusion = request.fusion
+        operation = await self._fusions.create(
+            request.parent.rpartition("/")[2],
+            fusion.source_image,
+            fusion.target_image,
+            face_model=fusion.face_model,
+            source_face_index=fusion.source_face_index,
+            target_face_index=fusion.target_face_index,
+            caller=Caller(identity.current().subject, telemetry.carrier().get("traceparent", "")),
+            request_id=request.request_id,
+        )
+        job = operation.job
+        audit.current().describe(
+            resource=operation.fusion_name,
+            inputs=[bytes.fromhex(job.source_sha256), bytes.fromhex(job.target_sha256)],
+        )
+        return _operation(operation)
+
+    async def GetOperation(self, request: fusion_pb2.GetOperationRequest, _: Any) -> operations_pb2.Operation:
+        """Returns an operation."""
+        return _operation(await self._fusions.get(_ref(request.name)))
+
+    async def ListOperations(
+        self, request: fusion_pb2.ListOperationsRequest, _: Any
+    ) -> fusion_pb2.ListOperationsResponse:
+        """Lists a tenant's operations."""
+        tenant_id = request.parent.rpartition("/")[2]
+        ids, token = page(await self._fusions.ids(tenant_id), request.page_size, request.page_token)
+        response = fusion_pb2.ListOperationsResponse(next_page_token=token)
+        for operation_id in ids:
+            try:
+                response.operations.append(_operation(await self._fusions.get(Ref(tenant_id, operation_id))))
+            except NotFound:
+                continue  # the index is a hint
+        return response
+
+    async def WaitOperation(self, request: fusion_pb2.WaitOperationRequest, _: Any) -> operations_pb2.Operation:
+        """Waits for an operation."""
+        timeout_s = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else _DEFAULT_WAIT_S
+        return _operation(await self._fusions.wait(_ref(request.name), timeout_s))
+
+    async def CancelOperation(self, request: fusion_pb2.CancelOperationRequest, _: Any) -> operations_pb2.Operation:
+        """Stops an operation."""
+        return _operation(await self._fusions.cancel(_ref(request.name)))
+
+    async def DownloadFusion(
+        self, request: fusion_pb2.DownloadFusionRequest, _: Any
+    ) -> AsyncIterator[fusion_pb2.DownloadFusionResponse]:
+        """Sends a fused image."""
+        image = await self._fusions.download(_ref(request.name))
+        for start in range(0, len(image), CHUNK_BYTES):
+            yield fusion_pb2.DownloadFusionResponse(chunk=image[start : start + CHUNK_BYTES])
+
+
+def _ref(name: str) -> Ref:
+    _, tenant_id, _, operation_id = name.split("/")
+    return Ref(tenant_id, operation_id)
+
+
+def _operation(operation: Operation) -> operations_pb2.Operation:
+    message = operations_pb2.Operation(name=operation.name, done=operation.done)
+    metadata = fusion_pb2.FusionMetadata(
+        fusion=operation.fusion_name,
+        stage=_STAGES[operation.stage],
+        percent=operation.percent,
+        attempts=operation.attempts,
+    )
+    _set(metadata.create_time, operation.created_s)
+    if operation.ended_s is not None:
+        _set(metadata.end_time, operation.ended_s)
+    message.metadata.Pack(metadata)
+    if operation.failure is not None:
+        message.error.CopyFrom(status.to_status(operation.failure.error()))
+    elif operation.result is not None:
+        message.response.Pack(_fusion(operation))
+    return message
+
+
+def _fusion(operation: Operation) -> fusion_pb2.Fusion:
+    job, result = operation.job, operation.result
+    assert result is not None  # noqa: S101 - the caller has looked
+    message = fusion_pb2.Fusion(
+        name=operation.fusion_name,
+        face_model=job.face_model,
+        source_face_index=job.source_face_index,
+        target_face_index=job.target_face_index,
+        source_face=_box(result.source_face),
+        target_face=_box(result.target_face),
+        media_type=result.media_type,
+        size_bytes=result.size_bytes,
+        sha256=result.sha256,
+        receipt=result.receipt,
+    )
+    _set(message.create_time, operation.created_s)
+    return message
+
+
+def _box(box: Box) -> fusion_pb2.FaceBox:
+    x_min, y_min, x_max, y_max = box
+    return fusion_pb2.FaceBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+
+
+def _set(time: Timestamp, seconds: float) -> None:
+    time.FromMicroseconds(int(seconds * 1e6))

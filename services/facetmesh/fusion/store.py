@@ -1,0 +1,109 @@
+"""Operations in Dapr state.
+
+    tenants/{tenant}/operations/{operation}   an operation
+    tenants/{tenant}/requests/{request_id}    the operation that a request made, for a day
+    tenants/{tenant}/operations/index/…       hints for lists
+    work/index/…                              hints for workers: what may not be done yet
+"""  # noqa: D208 - a table
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from facetmesh.fusion.operations import Caller, Failure, Fusion, Job, Operation, Ref, Stage
+from facetmesh.kit.errors import Aborted
+from facetmesh.kit.index import Index
+
+if TYPE_CHECKING:
+    from facetmesh.kit.dapr import Entry, State
+
+_BUCKETS = 16
+_REQUEST_TTL_S = 24 * 3600
+
+
+class DaprStore:
+    """The store of fusion.
+
+    Args:
+        state: Dapr state of the app fusion.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._work = Index(state, "work", buckets=_BUCKETS)
+
+    async def get(self, ref: Ref) -> Operation | None:
+        """The operation; None when there is none."""
+        entry = await self._state.get(_key(ref))
+        return None if entry is None else _operation(entry)
+
+    async def create(self, operation: Operation) -> bool:
+        """Stores a new operation; False when there is one with its id."""
+        await self._index(operation.tenant_id).add(operation.id)
+        try:
+            await self._state.put(_key(operation.ref), _text(operation), create=True)
+        except Aborted:
+            return False
+        return True
+
+    async def save(self, operation: Operation) -> None:
+        """Stores an operation in place of the version that was read; raises Aborted when that has changed."""
+        await self._state.put(_key(operation.ref), _text(operation), etag=operation.etag)
+
+    async def ids(self, tenant_id: str) -> list[str]:
+        """The ids of a tenant's operations, sorted; some may have no record."""
+        return await self._index(tenant_id).ids()
+
+    async def reserve(self, tenant_id: str, request_id: str, operation_id: str) -> str:
+        """The operation id of a request: the one given, unless the request came before."""
+        key = f"tenants/{tenant_id}/requests/{request_id}"
+        try:
+            await self._state.put(key, operation_id.encode(), create=True, ttl_s=_REQUEST_TTL_S)
+        except Aborted:
+            entry = await self._state.get(key)
+            return operation_id if entry is None else entry.value.decode()
+        return operation_id
+
+    async def announce(self, ref: Ref) -> None:
+        """Notes that an operation may need work: before it is created."""
+        await self._work.add(f"{ref.tenant_id}/{ref.id}")
+
+    async def forget(self, ref: Ref) -> None:
+        """Notes that an operation needs no more work."""
+        await self._work.remove(f"{ref.tenant_id}/{ref.id}")
+
+    async def announced(self) -> list[Ref]:
+        """What may need work, the oldest first within a tenant; some may have no record, or be done."""
+        return [Ref(*item.split("/")) for item in await self._work.ids()]
+
+    def _index(self, tenant_id: str) -> Index:
+        return Index(self._state, f"tenants/{tenant_id}/operations", buckets=_BUCKETS)
+
+
+def _key(ref: Ref) -> str:
+    return f"tenants/{ref.tenant_id}/operations/{ref.id}"
+
+
+def _text(operation: Operation) -> bytes:
+    fields = asdict(operation)
+    del fields["etag"]
+    return json.dumps(fields).encode()
+
+
+def _operation(entry: Entry) -> Operation:
+    fields: dict[str, Any] = json.loads(entry.value)
+    result, failure = fields["result"], fields["failure"]
+    if result is not None:
+        faces = {name: tuple(result[name]) for name in ("source_face", "target_face")}
+        result = Fusion(**{**result, **faces})
+    return Operation(**{
+        **fields,
+        "job": Job(**fields["job"]),
+        "caller": Caller(**fields["caller"]),
+        "stage": Stage(fields["stage"]),
+        "failure": None if failure is None else Failure(**failure),
+        "result": result,
+        "etag": entry.etag,
+    })
