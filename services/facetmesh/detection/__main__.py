@@ -15,6 +15,7 @@ from facetmesh.detection.servicer import DetectionServicer
 from facetmesh.detection.store import DaprStore
 from facetmesh.detection.v1 import detection_pb2_grpc
 from facetmesh.kit import catalog
+from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
 from facetmesh.runners.pool import RunnerPool
@@ -44,6 +45,8 @@ async def main() -> None:
     settings = load(DetectionSettings)
     async with open_mesh(settings) as mesh:
         probed = await asyncio.to_thread(probe, catalog.cache_folder())
+        if not probed.usable:
+            raise FailedPrecondition("No engine setting lives on this machine.", reason="ENGINE_UNUSABLE")
         # Two at a time: while the engine has one image, the next is decoded.
         limits = PoolLimits(
             runners=settings.runners,

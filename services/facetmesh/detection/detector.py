@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from facetmesh.runners.tasks import Reply
 
 _TIMEOUT_S = 30.0
+_LABELS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +167,8 @@ def _class_ids(model: Model, labels: Sequence[str]) -> list[int] | None:
         return None
     unknown = sorted(set(labels) - set(model.labels))
     if unknown:
-        raise InvalidArgument(
-            f'The model has no label "{unknown[0]}"; it has {", ".join(model.labels)}.', reason="UNKNOWN_LABEL"
-        )
+        some = ", ".join(model.labels[:_LABELS_SHOWN]) + (", …" if len(model.labels) > _LABELS_SHOWN else "")
+        raise InvalidArgument(f'The model has no label "{unknown[0]}"; it has {some}.', reason="UNKNOWN_LABEL")
     wanted = set(labels)
     return [class_id for class_id, label in enumerate(model.labels) if label in wanted]
 

@@ -62,7 +62,7 @@ class Model:
         self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
 
     def infer(self, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Run the model once.
+        """Runs the model once.
 
         Args:
             array: The input, of the model's shape and type; with `ImageInput`,
@@ -104,7 +104,7 @@ class Graph:
         self._model = model
 
     def compile(self, setting: EngineSetting, image: ImageInput | None = None) -> Model:
-        """Compile it; the graph is used up.
+        """Compiles it; the graph is used up.
 
         Args:
             setting: How the engine uses the CPU.
@@ -122,7 +122,7 @@ class Graph:
 
 
 def read_model(path: Path, *, sha256: str | None = None) -> Graph:
-    """Read a model's file, .onnx or .tflite.
+    """Reads a model's file, .onnx or .tflite.
 
     Args:
         path: The file.
@@ -141,12 +141,12 @@ def read_model(path: Path, *, sha256: str | None = None) -> Graph:
 
 
 def open_model(path: Path, setting: EngineSetting, *, sha256: str | None = None) -> Model:
-    """Read and compile a model's file; raises what `read_model` and `Graph.compile` do."""
+    """Reads and compiles a model's file; raises what `read_model` and `Graph.compile` do."""
     return read_model(path, sha256=sha256).compile(setting)
 
 
 def compile_model(model: Any, setting: EngineSetting) -> Model:
-    """Compile the engine's own kind of model; raises RuntimeError where it cannot."""
+    """Compiles the engine's own kind of model; raises RuntimeError where it cannot."""
     return Model(ov.Core().compile_model(model, "CPU", _properties(setting)))
 
 

@@ -26,7 +26,7 @@ class FrameError(Exception):
 
 
 def encode(header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> list[bytes]:
-    """Return a frame's parts, to be written in this order.
+    """Returns a frame's parts, to be written in this order.
 
     Raises:
         ValueError: The header holds what JSON cannot, such as NaN.
@@ -39,7 +39,7 @@ def encode(header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> list[bytes
 async def read(
     reader: asyncio.StreamReader, *, max_header_bytes: int, max_blob_bytes: int
 ) -> tuple[dict[str, Any], list[bytes]]:
-    """Return the next frame's header, without "blobs", and its blobs.
+    """Returns the next frame's header, without "blobs", and its blobs.
 
     Raises:
         FrameError: It is no frame, or too large a one.
@@ -58,7 +58,7 @@ async def read(
 
 
 def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
-    """Return the next frame as `read` does, or None when the other side is gone.
+    """Returns the next frame as `read` does, or None when the other side is gone.
 
     For the child: it trusts its parent, so nothing is limited.
     """
@@ -71,7 +71,7 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
 
 
 def send(sock: socket.socket, parts: Sequence[bytes]) -> None:
-    """Write a frame's parts."""
+    """Writes a frame's parts."""
     for part in parts:
         sock.sendall(part)
 

@@ -61,7 +61,7 @@ class Scaled:
 
 
 def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
-    """Return an image file's pixels.
+    """Returns an image file's pixels.
 
     Args:
         data: A JPEG, PNG or WebP file.
@@ -77,7 +77,7 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
 
 
 def decode_scaled(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, longer_side: int | None = None) -> Scaled:
-    """Return an image file's pixels, at a smaller scale where that costs less.
+    """Returns an image file's pixels, at a smaller scale where that costs less.
 
     A JPEG can be decoded at eighths of its size, for a part of the work.
 
@@ -118,12 +118,12 @@ def decode_scaled(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, longer_s
 
 
 def encode_jpeg(pixels: Pixels, quality: int = 92) -> bytes:
-    """Return pixels as a JPEG file, 4:4:4; quality 1 to 100."""
+    """Returns pixels as a JPEG file, 4:4:4; quality 1 to 100."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=quality))
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Return pixels as a PNG file."""
+    """Returns pixels as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=4)
     return file.getvalue()
@@ -211,7 +211,7 @@ def _convert(image: Image.Image) -> Pixels:
 
 
 def _turn(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo what EXIF's orientation (2 to 8) says of how the camera was held."""
+    """Undoes what EXIF's orientation (2 to 8) says of how the camera was held."""
     if orientation in _TRANSPOSING:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

@@ -8,6 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from facetmesh.kit import telemetry
 from facetmesh.kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from facetmesh.runners.quarantine import Quarantine
 from facetmesh.runners.runner import Runner
@@ -83,11 +84,11 @@ class RunnerPool:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Open nothing: children come with the calls."""
+        """Opens nothing: children come with the calls."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close."""
+        """Closes."""
         await self.close()
 
     async def call(
@@ -100,7 +101,7 @@ class RunnerPool:
         subject: str = "",
         timeout_s: float = 30.0,
     ) -> Reply:
-        """Run a task in the domain's child.
+        """Runs a task in the domain's child.
 
         Who stops waiting (is cancelled) gives up the reply; the child finishes
         all the same, or is killed at its timeout.
@@ -130,8 +131,9 @@ class RunnerPool:
         if state.waiting >= self._limits.queue:
             raise ResourceExhausted("Too many calls are waiting.", reason="QUEUE_FULL", retry_after_s=1.0)
         try:
-            async with asyncio.timeout(timeout_s):
-                runner = await self._enter(state)
+            with telemetry.span("runner wait"):
+                async with asyncio.timeout(timeout_s):
+                    runner = await self._enter(state)
         except TimeoutError as error:
             raise DeadlineExceeded("It had to wait too long.", reason="RUNNER_TIMEOUT") from error
         try:
@@ -140,14 +142,15 @@ class RunnerPool:
             self._leave(state)
             raise
         reply.add_done_callback(functools.partial(self._leave, state))
-        return await asyncio.shield(reply)
+        with telemetry.span(f"runner {task}"):
+            return await asyncio.shield(reply)
 
     def pids(self) -> dict[str, int]:
         """The process id of each domain that has a runner up."""
         return {name: state.runner.pid for name, state in self._domains.items() if state.runner is not None}
 
     async def close(self) -> None:
-        """Stop every child, and return when none is left; what runs fails."""
+        """Stops every child, and returns when none is left; what runs fails."""
         self._closed = True
         starts = [state.start for state in self._domains.values() if state.start is not None]
         for start in starts:
@@ -160,7 +163,7 @@ class RunnerPool:
         await asyncio.gather(*self._background)
 
     async def _enter(self, state: _Domain) -> Runner:
-        """Wait for a slot and a live runner; `_leave` gives the slot back."""
+        """Waits for a slot and a live runner; `_leave` gives the slot back."""
         state.waiting += 1
         try:
             await state.slots.acquire()

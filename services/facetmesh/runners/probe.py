@@ -71,11 +71,16 @@ class ProbeResult:
     trials: tuple[Trial, ...]
     """Each setting that was tried."""
     setting: EngineSetting
-    """The one to use."""
+    """The one to use; f32 where none lived."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether any setting lived."""
+        return any(trial.ms is not None for trial in self.trials)
 
 
 def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
-    """Return the best engine setting for this machine, from the cache if it is there.
+    """Returns the best engine setting for this machine, from the cache if it is there.
 
     Takes a few seconds the first time. Processes that ask at the same time wait
     for the first one's answer.
@@ -99,14 +104,16 @@ def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
             trials = tuple(asyncio.run(_try(setting)) for setting in candidates(facts))
             cpu = facts.get("model name", platform.machine())
             known = ProbeResult(cpu, engine, trials, choose(trials))
-            files.write(path, json.dumps(dataclasses.asdict(known), indent=2))
+            # What failed altogether is tried again: it may have been for want of memory.
+            if known.usable:
+                files.write(path, json.dumps(dataclasses.asdict(known), indent=2))
             outcomes = {trial.setting.name: trial.failure or trial.ms for trial in trials}
             logger.info("engine settings tried", extra={"chosen": known.setting.name, "outcomes": outcomes})
     return known
 
 
 def candidates(facts: Mapping[str, str]) -> tuple[EngineSetting, ...]:
-    """Return the settings to try on a CPU with these facts."""
+    """Returns the settings to try on a CPU with these facts."""
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
     if "amx_bf16" in flags:
         return (F32, AUTOMATIC, BF16_WITHOUT_AMX)
@@ -116,7 +123,7 @@ def candidates(facts: Mapping[str, str]) -> tuple[EngineSetting, ...]:
 
 
 def choose(trials: tuple[Trial, ...]) -> EngineSetting:
-    """Return the fastest setting that lived; f32 unless another is clearly faster."""
+    """Returns the fastest setting that lived; f32 unless another is clearly faster."""
     alive = [trial for trial in trials if trial.ms is not None]
     if not alive:
         return F32

@@ -36,7 +36,7 @@ class Quarantine:
         self._until: dict[Subject, float] = {}
 
     def record(self, subject: Subject) -> bool:
-        """Count a death that the subject may have caused; return whether that locked it out."""
+        """Counts a death that the subject may have caused; returns whether that locked it out."""
         now = self._clock()
         self._forget(now)
         times = self._deaths.setdefault(subject, deque())
@@ -48,7 +48,7 @@ class Quarantine:
         return True
 
     def check(self, subject: Subject) -> None:
-        """Let the subject pass, or refuse.
+        """Lets the subject pass, or refuses.
 
         Raises:
             FailedPrecondition: MODEL_QUARANTINED: it is locked out.

@@ -99,7 +99,7 @@ class Runner:
     async def start(
         cls, program: str, *, domain: str, setting: EngineSetting, limits: RunnerLimits, on_exit: OnExit
     ) -> Self:
-        """Spawn a child and wait until it has imported its program.
+        """Spawns a child and waits until it has imported its program.
 
         Args:
             program: The module with the tasks.
@@ -134,7 +134,7 @@ class Runner:
     def call(
         self, task: str, arguments: Mapping[str, Any], blobs: Sequence[bytes], *, subject: str, timeout_s: float
     ) -> asyncio.Future[Reply]:
-        """Send a call to the child, and return the future of its reply.
+        """Sends a call to the child, and returns the future of its reply.
 
         After `timeout_s` seconds the child is killed, because nothing else ends
         native code, and every call in it fails. Who does not want to wait leaves
@@ -154,14 +154,14 @@ class Runner:
         return reply
 
     def kill(self) -> None:
-        """Kill the child now; its calls fail as soon as it is gone."""
+        """Kills the child now; its calls fail as soon as it is gone."""
         self.alive = False
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def close(self, *, drain: bool) -> None:
-        """Stop the child, by force where asking does not do, and wait until it is gone.
+        """Stops the child, by force where asking does not do, and waits until it is gone.
 
         Args:
             drain: Wait for the calls in it first.
@@ -178,7 +178,7 @@ class Runner:
         await self.gone()
 
     async def gone(self) -> None:
-        """Wait until the child is gone."""
+        """Waits until the child is gone."""
         await asyncio.wait([self._life])
 
     async def _live(self) -> None:

@@ -15,7 +15,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 def harden(*, memory_bytes: int, open_files: int, parent_pid: int) -> None:
-    """Give up, for good, what native code could misuse.
+    """Gives up, for good, what native code could misuse.
 
     No new privileges by exec, no core dumps (they hold images), no writing to
     files, limits on memory and descriptors; first in line for the kernel's

@@ -19,7 +19,7 @@ _WINDOW_S = 10.0
 
 
 async def relay(reader: asyncio.StreamReader, fields: Mapping[str, object]) -> None:
-    """Log each line until the child's standard error closes.
+    """Logs each line until the child's standard error closes.
 
     A line is cut at 2,000 characters, and of the lines of ten seconds the first
     hundred are logged: a tenant's model must not fill the disk.

@@ -39,7 +39,7 @@ class Context:
         self._made: OrderedDict[object, Any] = OrderedDict()
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """Return what `make` made for this key before, or have it made now.
+        """Returns what `make` made for this key before, or has it made now.
 
         Args:
             key: Hashable; what the value depends on.

@@ -24,7 +24,7 @@ _RUNS = 20
 
 
 def measure(context: Context, _: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
-    """Return `ms`, the least time of one inference, in milliseconds."""
+    """Returns `ms`, the least time of one inference, in milliseconds."""
     model = compile_model(_net(), context.setting)
     image = np.zeros((1, 3, _SIDE, _SIDE), np.float32)
     times = []

@@ -43,7 +43,7 @@ class Worker:
         self._writing = threading.Lock()
 
     def serve(self) -> None:
-        """Answer until the parent is gone, then end the process.
+        """Answers until the parent is gone, then ends the process.
 
         It ends at once, without destructors: native libraries like to hang or
         crash in theirs, and other threads may still be at work.
@@ -60,7 +60,7 @@ class Worker:
         os._exit(0)
 
     def ready(self) -> None:
-        """Tell the parent that calls may come."""
+        """Tells the parent that calls may come."""
         self._send(frames.encode({"ready": True}))
 
     def _receive(self) -> tuple[dict[str, Any], list[bytes]] | None:
@@ -94,7 +94,7 @@ class Worker:
 
 
 def main() -> None:
-    """Harden this process, import the program, and serve it."""
+    """Hardens this process, imports the program, and serves it."""
     program, fd, text = sys.argv[1:]
     options = json.loads(text)
     sandbox.harden(
