@@ -1,0 +1,189 @@
+"""Pictures of what the services found and made, for people to look at.
+
+Drawn here and not in a service: only our own results come in, and drawing is the
+caller's business. Import this module where it is used: the base install has no
+Pillow.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Protocol
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    Rectangle = tuple[float, float, float, float]
+
+BOX_COLOUR = (255, 200, 0)
+"""Boxes and the background of their labels."""
+LABEL_COLOUR = (20, 20, 20)
+PAPER_COLOUR = (250, 249, 246)
+INK_COLOUR = (40, 40, 40)
+FAINT_COLOUR = (140, 138, 132)
+
+SMALLEST_PX = 1000
+"""A photo whose longer side is shorter is enlarged before it is drawn on, so that labels can be read."""
+COLUMN_PX = 560
+"""Width of one of the three columns of a fusion's picture."""
+PHOTO_PX = 420
+"""The largest height of a photo there."""
+MARGIN_PX = 32
+CROP_SCALE = 1.7
+"""Side of an enlarged face, relative to its box."""
+CAPTIONS = ("source: gives the face", "target: receives it", "fused")
+
+
+class Box(Protocol):
+    """A rectangle in pixels, origin top left: detection's BoundingBox, fusion's FaceBox."""
+
+    @property
+    def x_min(self) -> float:
+        """Left edge."""
+        ...
+
+    @property
+    def y_min(self) -> float:
+        """Top edge."""
+        ...
+
+    @property
+    def x_max(self) -> float:
+        """Right edge."""
+        ...
+
+    @property
+    def y_max(self) -> float:
+        """Bottom edge."""
+        ...
+
+
+class Detection(Protocol):
+    """What was found: detection's Detection."""
+
+    @property
+    def box(self) -> Box:
+        """Where."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What."""
+        ...
+
+    @property
+    def confidence(self) -> float:
+        """How sure, 0 to 1."""
+        ...
+
+
+def draw_detections(image: bytes, detections: Iterable[Detection], path: Path) -> None:
+    """Writes the photo with a labelled box around each detection, as a PNG file.
+
+    Args:
+        image: The photo's file, as it was sent.
+        detections: What was found in it.
+        path: Where the picture goes.
+    """
+    photo = _open(image)
+    scale = max(1.0, SMALLEST_PX / max(photo.size))
+    photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(photo)
+    width = max(2, round(max(photo.size) / 450))
+    font = _font(max(15, round(max(photo.size) / 75)))
+    shapes = [(found, _scaled(found.box, scale)) for found in detections]
+    for _, rectangle in shapes:
+        draw.rounded_rectangle(rectangle, radius=3 * width, outline=BOX_COLOUR, width=width)
+    taken: list[Rectangle] = []
+    for found, rectangle in shapes:
+        text = f"{found.label.replace('_', ' ').lower()} {found.confidence:.0%}"
+        place = _label_place(_label_size(font, text), rectangle, photo.size, taken)
+        taken.append(place)
+        draw.rounded_rectangle(place, radius=2 * width, fill=BOX_COLOUR)
+        draw.text(((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, LABEL_COLOUR, font, anchor="mm")
+    photo.save(path, "PNG")
+
+
+def draw_fusion(source: bytes, target: bytes, result: bytes, source_box: Box, target_box: Box, path: Path) -> None:
+    """Writes source, target and result side by side, and their faces enlarged beneath, as a PNG file.
+
+    Args:
+        source: The file of the photo that gave the face.
+        target: The file of the photo that received it.
+        result: The fused photo's file.
+        source_box: The face in the source.
+        target_box: The face in the target, and in the result.
+        path: Where the picture goes.
+    """
+    photos = [_open(image) for image in (source, target, result)]
+    boxes = (source_box, target_box, target_box)
+    titles, notes = _font(26), _font(17)
+    top = MARGIN_PX + 48
+    faces_top = top + PHOTO_PX + MARGIN_PX
+    paper = Image.new(
+        "RGB", (3 * COLUMN_PX + 4 * MARGIN_PX, faces_top + COLUMN_PX + 36 + MARGIN_PX), PAPER_COLOUR
+    )
+    draw = ImageDraw.Draw(paper)
+    for column, (photo, box, caption) in enumerate(zip(photos, boxes, CAPTIONS, strict=True)):
+        left = MARGIN_PX + column * (COLUMN_PX + MARGIN_PX)
+        middle = left + COLUMN_PX / 2
+        draw.text((middle, MARGIN_PX + 16), caption, INK_COLOUR, titles, anchor="mm")
+        small = ImageOps.contain(photo, (COLUMN_PX, PHOTO_PX), Image.Resampling.LANCZOS)
+        outlined = _outlined(small, _scaled(box, small.width / photo.width))
+        paper.paste(outlined, (round(middle - small.width / 2), round(top + (PHOTO_PX - small.height) / 2)))
+        paper.paste(_face(photo, box), (left, faces_top))
+        size = f"{photo.width} x {photo.height} px, face {box.x_max - box.x_min:.0f} x {box.y_max - box.y_min:.0f} px"
+        draw.text((middle, faces_top + COLUMN_PX + 20), size, FAINT_COLOUR, notes, anchor="mm")
+    paper.save(path, "PNG")
+
+
+def _open(image: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(image)) as photo:
+        return ImageOps.exif_transpose(photo).convert("RGB")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _scaled(box: Box, scale: float) -> Rectangle:
+    return box.x_min * scale, box.y_min * scale, box.x_max * scale, box.y_max * scale
+
+
+def _outlined(photo: Image.Image, rectangle: Rectangle) -> Image.Image:
+    photo = photo.copy()
+    ImageDraw.Draw(photo).rounded_rectangle(rectangle, radius=5, outline=BOX_COLOUR, width=2)
+    return photo
+
+
+def _face(photo: Image.Image, box: Box) -> Image.Image:
+    """The face and some of its surroundings, as a square of the column's width."""
+    side = min(CROP_SCALE * max(box.x_max - box.x_min, box.y_max - box.y_min), *photo.size)
+    x = min(max(0.0, (box.x_min + box.x_max - side) / 2), photo.width - side)
+    y = min(max(0.0, (box.y_min + box.y_max - side) / 2), photo.height - side)
+    return photo.resize((COLUMN_PX, COLUMN_PX), Image.Resampling.BICUBIC, (x, y, x + side, y + side))
+
+
+def _label_size(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> tuple[float, float]:
+    left, top, right, bottom = font.getbbox(text)
+    height = bottom - top
+    return right - left + height, 1.9 * height
+
+
+def _label_place(
+    size: tuple[float, float], box: Rectangle, image: tuple[int, int], taken: Sequence[Rectangle]
+) -> Rectangle:
+    """Where a label goes: above its box, else below, else within; not over another label, if it can be helped."""
+    width, height = size
+    x = min(max(0.0, box[0]), max(0.0, image[0] - width))
+    tops = (box[1] - height - 2, box[3] + 2, box[1] + 4, box[3] - height - 4)
+    places = [(x, y, x + width, y + height) for y in tops if 0 <= y <= image[1] - height]
+    free = [place for place in places if not any(_overlap(place, other) for other in taken)]
+    return (free or places or [(x, 0.0, x + width, height)])[0]
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
