@@ -62,6 +62,10 @@ class LogDatabase:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA busy_timeout = 5000")
+        # Ids are random, so each commit touches pages all over their index: it should fit
+        # into memory (64 MiB), and be written back seldom (each 32 MiB of WAL).
+        self._db.execute("PRAGMA cache_size = -65536")
+        self._db.execute("PRAGMA wal_autocheckpoint = 8192")
         self._migrate()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ older tree can still be read out of the newer one's tiles.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.kit.errors import Internal
@@ -132,8 +133,13 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
+@lru_cache(maxsize=1024)
 def _root(row: bytes) -> bytes:
-    """The root over a power of two of hashes that stand one after the other."""
+    """The root over a power of two of hashes that stand one after the other.
+
+    Kept for a while (4 MiB at most): the subtrees beside the right edge are asked
+    for with each commit, and those beside an entry with each proof.
+    """
     hashes = [row[i : i + HASH_BYTES] for i in range(0, len(row), HASH_BYTES)]
     while len(hashes) > 1:
         hashes = [node_hash(left, right) for left, right in zip(hashes[::2], hashes[1::2], strict=True)]

@@ -10,7 +10,7 @@ from facetmesh.event.v1.event_pb2 import AuditEvent, SignedEvent
 if TYPE_CHECKING:
     from facetmesh.audit.history import History, Past
     from facetmesh.audit.log import Log
-    from facetmesh.audit.receipts import Proof, Receipts
+    from facetmesh.audit.receipts import Proof, Receipt, Receipts
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
@@ -42,10 +42,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         _, tenant, _, event_id = request.name.split("/")
         wait_s = request.wait.ToMicroseconds() / 1e6
         receipt = await self._receipts.get(tenant, event_id, wait_s=wait_s)
-        return audit_pb2.Receipt(
-            name=request.name, event=_proof(receipt.event), service_key=_proof(receipt.service_key),
-            checkpoint=receipt.checkpoint,
-        )
+        return receipt_message(request.name, receipt)
 
     async def ListEvents(self, request: audit_pb2.ListEventsRequest, _: Any) -> audit_pb2.ListEventsResponse:
         """Lists a tenant's events, the newest first."""
@@ -55,6 +52,13 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         return audit_pb2.ListEventsResponse(
             events=[_logged(past) for past in page.events], next_page_token=page.next_token
         )
+
+
+def receipt_message(name: str, receipt: Receipt) -> audit_pb2.Receipt:
+    """A receipt as it is handed out."""
+    return audit_pb2.Receipt(
+        name=name, event=_proof(receipt.event), service_key=_proof(receipt.service_key), checkpoint=receipt.checkpoint
+    )
 
 
 def _proof(proof: Proof) -> audit_pb2.LogProof:
