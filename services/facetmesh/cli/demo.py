@@ -151,7 +151,7 @@ class Demo:
             pictures.draw_fusion, source, target, result.content,
             result.fusion.source_face, result.fusion.target_face, picture,
         )
-        return f"{self._fusion} → {picture}"
+        return f"the face of one photo in another → {picture}"
 
     async def _trespass(self, globex: AsyncClient) -> str:
         attempts = {

@@ -116,7 +116,7 @@ def events(
     with chosen.admin_client() if tenant is not None else chosen.tenant_client() as client:
         logged = client.list_events(tenant=tenant, limit=limit)
     rows = (
-        (one.index, output.moment(one.event.time), one.event.method.rpartition(".")[2], one.event.subject,
+        (one.index, output.moment(one.event.time), one.event.method.rpartition("/")[2], one.event.subject,
          f"{_outcome(one.event)} {one.event.reason}")
         for one in logged
     )  # fmt: skip

@@ -1,0 +1,109 @@
+"""The commands that talk to a mesh, as a program sees them: JSON, files, exit codes."""
+
+from __future__ import annotations
+
+import json
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from facetmesh.cli.mesh.home import Home
+
+from .rig import Cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Mesh
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def cli(mesh: Mesh) -> Cli:
+    """The command line on the mesh's state folder, where the admin's key lies."""
+    return Cli(Home(mesh.home))
+
+
+@pytest.fixture(scope="module")
+def key_file(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key of a tenant of these tests, made by commands, with a model."""
+    path = tmp_path_factory.mktemp("keys") / "initech.key"
+    assert cli.ok("tenants", "create", "initech", "--display-name", "Initech")["name"] == "tenants/initech"
+    roles = ("--role=tenant-admin", "--role=caller", "--role=auditor")
+    made = cli.ok("keys", "create", "initech", *roles, f"--out={path}")
+    assert "secret" not in made, "who asks for a file does not want it on the screen"
+    added = cli.ok("models", "add", "nudenet-320n", "--as=faces", "--accept-licence=AGPL-3.0", key_file=path)
+    assert added["name"] == "tenants/initech/models/faces"
+    return path
+
+
+def error(done: Any) -> dict[str, Any]:
+    """What a command that failed told on stderr."""
+    assert done.returncode == 1
+    told: dict[str, Any] = json.loads(done.stderr)["error"]
+    return told
+
+
+def test_a_key_is_written_for_its_owner_alone_and_listed_without_its_secret(cli: Cli, key_file: Path) -> None:
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    (listed,) = cli.ok("keys", "list", "initech")["keys"]
+    assert "secret" not in listed
+    assert set(listed["roles"]) == {"ROLE_TENANT_ADMIN", "ROLE_CALLER", "ROLE_AUDITOR"}
+
+
+def test_a_revoked_key_is_useless(cli: Cli, key_file: Path) -> None:
+    assert key_file
+    made = cli.ok("keys", "create", "initech")
+    other = key_file.with_name("other.key")
+    other.write_text(made["secret"])
+    assert cli.ok("models", "list", key_file=other)["models"]
+    assert "revoke_time" in cli.ok("keys", "revoke", made["name"])
+    assert error(cli("models", "list", key_file=other))["reason"] == "KEY_INVALID"
+
+
+def test_detect_and_its_receipt(
+    cli: Cli, key_file: Path, assets: dict[str, Path], tmp_path: Path,
+) -> None:
+    photo = str(assets["photo-six-faces"])
+    labels = ("--label=FACE_FEMALE", "--label=FACE_MALE")
+    picture, receipt = tmp_path / "boxes.png", tmp_path / "receipt.json"
+    found = cli.ok("detect", photo, "--model=faces", *labels, f"--out={picture}", key_file=key_file)
+    assert len(found["detections"]) == 6
+    assert picture.read_bytes().startswith(PNG)
+
+    cli.ok("audit", "receipt", found["receipt"], f"--out={receipt}", key_file=key_file)
+    verified = cli.ok("audit", "verify", str(receipt), f"--input={photo}")
+    assert verified["event"]["method"] == "facetmesh.detection.v1.DetectionService/Detect"
+    assert verified["matching_files"] == [photo]
+    other = error(cli("audit", "verify", str(receipt), f"--input={assets['photo-astronaut']}"))
+    assert other["reason"] == "INPUT_MISMATCH"
+    receipt.write_text(receipt.read_text().replace('"index": "', '"index": "1'))
+    assert error(cli("audit", "verify", str(receipt)))["code"] == "INVALID_ARGUMENT"
+
+
+def test_fuse_writes_the_picture(cli: Cli, key_file: Path, assets: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "fused.png"
+    photos = (str(assets["photo-astronaut"]), str(assets["photo-six-faces"]))
+    fused = cli.ok("fuse", *photos, "--face-model=faces", f"--out={out}", key_file=key_file)
+    assert fused["file"] == str(out)
+    assert out.read_bytes().startswith(PNG)
+
+
+def test_the_log_is_there_to_be_read(cli: Cli, key_file: Path) -> None:
+    checkpoint = cli.ok("audit", "checkpoint")
+    assert checkpoint["size"] > 0
+    assert len(bytes.fromhex(checkpoint["root_hash"])) == 32
+    events = cli.ok("audit", "events", "--limit=5", key_file=key_file)["events"]
+    assert 0 < len(events) <= 5
+    assert {event["event"]["tenant"] for event in events} == {"tenants/initech"}
+
+
+def test_refusals_keep_their_reason(cli: Cli, key_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    told = error(cli("detect", str(tmp_path / "text.jpg"), "--model=faces", key_file=key_file))
+    assert (told["code"], told["reason"]) == ("INVALID_ARGUMENT", "IMAGE_NOT_RECOGNIZED")
+    assert error(cli("tenants", "get", "nobody"))["code"] == "NOT_FOUND"
+    assert error(cli("tenants", "create", "initech"))["code"] == "ALREADY_EXISTS"
+    assert error(cli("tenants", "list", key_file=key_file))["code"] == "PERMISSION_DENIED"
