@@ -108,7 +108,7 @@ async def test_what_cannot_be_handled_goes_to_the_dead_letters(
     inbox_two.behaviours["single"] = never
     await one.publisher().publish("single", ALL_BYTES, event_id=name, type="t")
     await until(lambda: name in inbox_one.ids("single.dead"), "it is given up")
-    assert inbox_two.ids("single").count(name) == 4  # once, and three more times
+    assert inbox_two.ids("single").count(name) == 3  # once, and twice more
     (event,) = inbox_one.events("single.dead", name)
     assert event.data == ALL_BYTES
 
@@ -166,7 +166,7 @@ async def test_of_many_only_those_come_again_that_failed(
     await one.publisher().publish_many("bulk", [Outgoing(f"{name}-{n}", b"x", {}) for n in range(20)], type="t")
     await until(lambda: {bad, dropped} <= set(inbox_one.ids("bulk.dead", name)), "two are given up")
     times = {event_id: inbox_two.ids("bulk").count(event_id) for event_id in inbox_two.ids("bulk", name)}
-    assert times == {f"{name}-{n}": 4 if n == 3 else 1 for n in range(20)}
+    assert times == {f"{name}-{n}": 3 if n == 3 else 1 for n in range(20)}
     assert sorted(inbox_one.ids("bulk.dead", name)) == [bad, dropped]
 
 

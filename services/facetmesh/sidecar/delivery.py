@@ -128,7 +128,8 @@ class Delivery:
     async def _died(self, pending: Pending, reason: str) -> None:
         pending.deaths += 1
         if pending.deaths < _MOST_DEATHS:
-            self._subscribed.queue.put_back([pending])
+            # Not at once: the connection may not yet know that it has ended, and would count a second death.
+            self._subscribed.queue.put_off(pending, _PAUSE_S)
         else:
             await self._bury(pending, f"the app went away {pending.deaths} times over it: {reason}")
 

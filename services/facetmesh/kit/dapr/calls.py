@@ -103,7 +103,9 @@ def _ours(what: str, code: grpc.StatusCode, details: str) -> FacetmeshError:
     # daprd reports a stale etag inside of a transaction as INTERNAL.
     if code is grpc.StatusCode.ABORTED or "etag mismatch" in details:
         return Aborted("Somebody else changed it meanwhile: read it again, then retry.")
-    _log.warning("the sidecar did not do it", extra={"what": what, "code": code.name, "detail": details})
+    # A sidecar that is not there fails every call: whoever called says so where it matters.
+    level = logging.DEBUG if code is grpc.StatusCode.UNAVAILABLE else logging.WARNING
+    _log.log(level, "the sidecar did not do it", extra={"what": what, "code": code.name, "detail": details})
     reason = f"DAPR_{code.name}"
     if code in _DOWN:
         return Unavailable(f"{what} did not answer.", reason=reason, retry_after_s=1)

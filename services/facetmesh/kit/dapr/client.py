@@ -39,12 +39,10 @@ class DaprSidecar:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                while not await self._is_healthy():  # noqa: ASYNC110 - another process tells nobody
+                while not await self._takes_calls():  # noqa: ASYNC110 - another process tells nobody
                     await asyncio.sleep(_PROBE_EVERY_S)
         except TimeoutError:
             raise Unavailable("The sidecar is not there.", reason="SIDECAR_UNAVAILABLE", retry_after_s=1) from None
-        with our_errors("The sidecar"):
-            await self._client.get_metadata()
 
     async def healthy(self) -> None:
         """Returns when the sidecar serves.
@@ -70,6 +68,16 @@ class DaprSidecar:
     def secrets(self, store: str = "secrets") -> Secrets:
         """The secret store of that name."""
         return Secrets(self._client, store)
+
+    async def _takes_calls(self) -> bool:
+        if not await self._is_healthy():
+            return False
+        try:
+            with our_errors("The sidecar"):
+                await self._client.get_metadata()
+        except Unavailable:  # gRPC waits a moment before it connects again
+            return False
+        return True
 
     async def _is_healthy(self) -> bool:
         timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
