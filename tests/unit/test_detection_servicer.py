@@ -10,9 +10,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from facetmesh.detection.detector import Detector, describe
+from facetmesh.detection.heads.geometry import overlaps
 from facetmesh.detection.models import Models
 from facetmesh.detection.servicer import DetectionServicer
 from facetmesh.detection.store import DaprStore
@@ -84,22 +86,15 @@ def corners(found: pb.Detection) -> tuple[float, float, float, float]:
     return found.box.x_min, found.box.y_min, found.box.x_max, found.box.y_max
 
 
-def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Intersection over union."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
-
-
 def paired(found: pb.DetectResponse, expected: list[tuple[float, ...]]) -> list[float]:
     """For each expected box, how well the best of those found covers it; each is used once."""
     left = [corners(detection) for detection in found.detections]
     assert len(left) == len(expected)
     scores = []
     for box in expected:
-        best = max(left, key=lambda other: iou(box, other))
-        left.remove(best)
-        scores.append(iou(box, best))
+        covered = overlaps(np.array(box, np.float32), np.array(left, np.float32))
+        left.pop(int(covered.argmax()))
+        scores.append(float(covered.max()))
     return scores
 
 
