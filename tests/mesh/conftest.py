@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,11 +21,12 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, Client, Endpoints
 from facetmesh.kit import catalog
 
+from .rig import none_left, until
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-START_S = 60
 FACES = ("FACE_FEMALE", "FACE_MALE")
 
 
@@ -86,12 +86,16 @@ class Mesh:
     process: subprocess.Popen[str]
     collector: Collector
     said: Path
-    keys: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def endpoints(self) -> Endpoints:
         """Where the services are."""
         return Endpoints.read(self.home / "endpoints.json")
+
+    def family(self) -> list[psutil.Process]:
+        """Its processes, runners too, without the supervisor."""
+        return psutil.Process(self.process.pid).children(recursive=True)
 
     @property
     def admin_key(self) -> str:
@@ -134,26 +138,15 @@ def running(home: Path, collector: Collector) -> Iterator[Mesh]:
             env=environment, stdout=out, stderr=subprocess.STDOUT, text=True,
         )
     mesh = Mesh(home, process, collector, said)
-    family: list[psutil.Process] = []
     try:
-        eventually(lambda: (home / "endpoints.json").exists() or process.poll() is not None, START_S)
+        until(lambda: (home / "endpoints.json").exists() or process.poll() is not None, "the mesh serves")
         assert process.poll() is None, said.read_text()
         yield mesh
-        family = psutil.Process(process.pid).children(recursive=True)
+        family = mesh.family() if process.poll() is None else []
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(40)
-    assert len(family) >= 5
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-
-
-def eventually(condition: Callable[[], Any], timeout_s: float = 10) -> Any:
-    """What the condition returns once it is true; fails when it does not become so in time."""
-    deadline = time.monotonic() + timeout_s
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s"
-        time.sleep(0.05)
-    return result
+    assert none_left(family)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,8 @@ from .conftest import FACES, Mesh
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LIMIT_S = 1.0
+LIMIT_S = 5.0
+"""Refusals take milliseconds; what is asserted allows for a machine that does other things too."""
 MODEL = "tenants/acme/models/faces"
 
 

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from facetmesh.client import NotFound, PermissionDenied, Unauthenticated
-from facetmesh.verify import VerificationError, matches_input, verify_receipt
+from facetmesh.verify import VerificationError, matches_input, open_checkpoint, verify_growth, verify_receipt
 
 from .conftest import FACES, Mesh
 
@@ -114,15 +114,15 @@ def test_a_callers_key_cannot_manage(mesh: Mesh) -> None:
 
 
 def test_the_log_grows_and_stays_consistent(mesh: Mesh, group: bytes) -> None:
-    from facetmesh.verify import parse_checkpoint, verify_consistency  # noqa: PLC0415
-
     with mesh.client(mesh.tenant("acme")) as client:
-        old = parse_checkpoint(client.checkpoint().note, log_key(mesh))
+        old = open_checkpoint(client.checkpoint().note, log_key(mesh))
         client.receipt(client.detect("faces", group).receipt)
-        new = parse_checkpoint(client.checkpoint().note, log_key(mesh))
+        new = open_checkpoint(client.checkpoint().note, log_key(mesh))
         proof = client.consistency_proof(old.size, new.size)
     assert new.size > old.size
-    verify_consistency(old.size, old.root_hash, new.size, new.root_hash, list(proof.hashes))
+    verify_growth(old, new, proof.hashes)
+    with pytest.raises(VerificationError):
+        verify_growth(old, new, [*proof.hashes[:-1], bytes(32)])
 
 
 @pytest.mark.parametrize("service", SERVICES)

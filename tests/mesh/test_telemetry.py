@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import Collector, Mesh, Span, eventually
+from .rig import until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .conftest import Collector, Mesh, Span
 
 SERVICES = ("auth", "detection", "fusion", "audit")
 
@@ -72,6 +74,6 @@ def test_a_fusion_is_one_trace_through_services_and_pub_sub(
 
     trace_id = verify_receipt(receipt, (mesh.home / "log.vkey").read_text().strip()).trace_id
     wanted = {("facetmesh-fusion", "facetmesh-detection"), ("facetmesh-fusion", "facetmesh-audit")}
-    eventually(lambda: wanted <= edges(collector, trace_id), 15)
+    until(lambda: wanted <= edges(collector, trace_id), "the spans of all services")
     begun = {span.name for span in collector.spans() if span.trace_id == trace_id and not span.parent_id}
     assert any("CreateFusion" in name for name in begun)

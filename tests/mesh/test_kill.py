@@ -1,0 +1,118 @@
+"""kill -9 of each process in turn, in the middle of the job.
+
+What had been acknowledged before is there afterwards: tenants, keys, models, the
+fusion that was running, the receipts. The supervisor replaces what died; when it
+is the supervisor itself, the next `up` goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from facetmesh.client import DeadlineExceeded, FacetmeshError, NotFound, Unauthenticated, Unavailable
+from facetmesh.verify import open_checkpoint, verify_growth, verify_receipt
+
+from .conftest import Collector, Mesh, running
+from .rig import none_left, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+AWAY = (Unavailable, DeadlineExceeded)
+BACK_S = 60
+
+
+@pytest.fixture(scope="module")
+def mortal(
+    tmp_path_factory: pytest.TempPathFactory, collector: Collector, assets: dict[str, Path]
+) -> Iterator[Mesh]:
+    """A mesh of this module's own."""
+    assert assets
+    with running(tmp_path_factory.mktemp("mortal") / "home", collector) as made:
+        yield made
+
+
+def insist(call: Callable[[], Any], *, also: tuple[type[FacetmeshError], ...] = ()) -> Any:
+    """What the call returns, repeated while what it needs is away."""
+    deadline = time.monotonic() + BACK_S
+    while True:
+        try:
+            return call()
+        except (*AWAY, *also):
+            assert time.monotonic() < deadline, "it did not come back"
+            time.sleep(0.1)
+
+
+def runner_of(mesh: Mesh, service: str) -> int:
+    """The runner process of a service."""
+    children = psutil.Process(mesh.pid(service)).children()
+    return next(child.pid for child in children if "facetmesh.runners.worker" in " ".join(child.cmdline()))
+
+
+def killed(mesh: Mesh, victim: str) -> Callable[[], object]:
+    """Kills the victim at once; returns what tells whether it is back."""
+    if victim.endswith("runner"):
+        pid = runner_of(mesh, victim.partition(" ")[0])
+        os.kill(pid, signal.SIGKILL)
+        return lambda: not psutil.pid_exists(pid)
+    pid = mesh.pid(victim)
+    os.kill(pid, signal.SIGKILL)
+    return lambda: mesh.pid(victim) != pid
+
+
+@pytest.mark.parametrize(
+    "victim", ["detection runner", "fusion runner", "sidecar", "auth", "detection", "fusion", "audit"]
+)
+def test_what_was_acknowledged_survives(mortal: Mesh, group: bytes, astronaut: bytes, victim: str) -> None:
+    key = mortal.tenant("acme")
+    log_key = (mortal.home / "log.vkey").read_text().strip()
+    with mortal.client(key) as client:
+        client.fuse(astronaut, group, face_model="faces")  # both runners are up
+        old = open_checkpoint(client.checkpoint().note, log_key)
+        receipts = [client.detect("faces", group).receipt for _ in range(5)]
+        operation = client.create_fusion(astronaut, group, face_model="faces")
+        back = killed(mortal, victim)
+        made = insist(lambda: client.wait_fusion(operation.name))
+        content = insist(lambda: client.download_fusion(made.name))
+        assert len(content) == made.size_bytes
+        for name in [*receipts, made.receipt]:
+            receipt = insist(lambda name=name: client.receipt(name, wait_s=20))
+            assert verify_receipt(receipt, log_key).tenant == "tenants/acme"
+        until(back, f"{victim} is back")
+        insist(lambda: client.detect("faces", group))
+        assert [model.name for model in insist(client.list_models)] == ["tenants/acme/models/faces"]
+        new = open_checkpoint(insist(client.checkpoint).note, log_key)
+        verify_growth(old, new, insist(lambda: client.consistency_proof(old.size, new.size)).hashes)
+    with mortal.client(mortal.admin_key) as admin:
+        assert "tenants/acme" in [tenant.name for tenant in insist(admin.list_tenants, also=(Unauthenticated,))]
+        events = insist(lambda: admin.list_events(tenant="-", limit=1000))
+    ids = [one.event.id for one in events]
+    assert len(ids) == len(set(ids))
+
+
+def test_after_the_supervisor_the_next_up_goes_on(
+    tmp_path: Path, collector: Collector, group: bytes, astronaut: bytes
+) -> None:
+    home = tmp_path / "home"
+    with running(home, collector) as mesh:
+        key = mesh.tenant("acme")
+        with mesh.client(key) as client:
+            receipt = client.detect("faces", group).receipt
+            operation = client.create_fusion(astronaut, group, face_model="faces")
+        family = mesh.family()
+        mesh.process.kill()
+        mesh.process.wait()
+        until(lambda: none_left(family), "all have ended with the supervisor")
+        (home / "endpoints.json").unlink()
+    with running(home, collector) as mesh, mesh.client(key) as client:
+        log_key = (home / "log.vkey").read_text().strip()
+        assert verify_receipt(insist(lambda: client.receipt(receipt, wait_s=20)), log_key).tenant == "tenants/acme"
+        made = insist(lambda: client.wait_fusion(operation.name), also=(NotFound,))
+        assert insist(lambda: client.download_fusion(made.name))
