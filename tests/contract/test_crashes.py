@@ -118,6 +118,7 @@ class Load:
                 self.published |= set(ids) - set(failed)
                 await sidecar.state().put(f"key-{worker}", str(round_).encode())
                 self.written[f"key-{worker}"] = str(round_).encode()
+                await asyncio.sleep(0.02)  # the pace: no more than the app can take
             except FacetmeshError:
                 self.refused += 1
                 # Whether it was written is not known: the next write decides.

@@ -27,6 +27,7 @@ spec:
   version: v1
   metadata: [{name: connectionString, value: file.db}]
 """
+PUBSUB = STATE.replace("state", "pubsub")
 SUBSCRIPTION = """
 apiVersion: dapr.io/v2alpha1
 kind: Subscription
@@ -53,8 +54,8 @@ def _load(folder: Path, *documents: str) -> Resources:
 
 
 def test_several_resources_may_share_a_file(tmp_path: Path) -> None:
-    resources = _load(tmp_path, STATE, SUBSCRIPTION, RESILIENCY)
-    assert [component.name for component in resources.components] == ["state"]
+    resources = _load(tmp_path, STATE, PUBSUB, SUBSCRIPTION, RESILIENCY)
+    assert [component.name for component in resources.components] == ["state", "pubsub"]
     assert [subscription.topic for subscription in resources.subscriptions] == ["t"]
     policy = resources.policy("any", "pubsub")
     assert policy is not None
@@ -142,6 +143,15 @@ def test_what_is_no_resource_is_told_with_its_file(tmp_path: Path, text: str) ->
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="no component files"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("document", "field"), [(SUBSCRIPTION, "spec.pubsubname"), (RESILIENCY, "spec.targets.components")]
+)
+def test_what_is_for_a_broker_that_is_not_there_is_told(tmp_path: Path, document: str, field: str) -> None:
+    _load(tmp_path, PUBSUB, document)
+    with pytest.raises(ResourceError, match=f"all.yaml: {field}: there is no"):
+        _load(tmp_path, STATE, document)
 
 
 def test_two_components_of_one_name_for_one_app_are_told(tmp_path: Path) -> None:

@@ -119,7 +119,13 @@ class AppChannel:
     async def _deliver_one(self, subscription: Subscription, pending: Pending, timeout_s: float) -> Outcome:
         try:
             event, data = _opened(subscription, pending)
-            request = _request(subscription, event, data)
+            request = appcallback_pb2.TopicEventRequest(
+                data=data,
+                topic=subscription.topic,
+                pubsub_name=subscription.pubsub,
+                path=subscription.path,
+                **_attributes(event),
+            )
         except (ValueError, TypeError) as error:  # what is in it may also not fit into protobuf
             return Outcome(Result.REFUSED, str(error))
         response = await self._stub.OnTopicEvent(
@@ -196,40 +202,23 @@ def _entry(subscription: Subscription, pending: Pending) -> appcallback_pb2.Topi
         return entry
     event, data = _opened(subscription, pending)
     entry.content_type = cloudevents.CLOUD_EVENT
-    entry.cloud_event.CopyFrom(
-        appcallback_pb2.TopicEventCERequest(
-            id=cloudevents.text(event, "id"),
-            source=cloudevents.text(event, "source"),
-            type=cloudevents.text(event, "type"),
-            spec_version=cloudevents.text(event, "specversion"),
-            data_content_type=cloudevents.text(event, "datacontenttype"),
-            # daprd 1.18 leaves binary data out here; nobody can want that.
-            data=data,
-            extensions=_extensions(event),
-        )
-    )
+    # daprd 1.18 leaves binary data out here; nobody can want that.
+    entry.cloud_event.CopyFrom(appcallback_pb2.TopicEventCERequest(data=data, **_attributes(event)))
     return entry
 
 
-def _request(subscription: Subscription, event: dict[str, Any], data: bytes) -> appcallback_pb2.TopicEventRequest:
-    return appcallback_pb2.TopicEventRequest(
-        id=cloudevents.text(event, "id"),
-        source=cloudevents.text(event, "source"),
-        type=cloudevents.text(event, "type"),
-        spec_version=cloudevents.text(event, "specversion"),
-        data_content_type=cloudevents.text(event, "datacontenttype"),
-        data=data,
-        topic=subscription.topic,
-        pubsub_name=subscription.pubsub,
-        path=subscription.path,
-        extensions=_extensions(event),
-    )
-
-
-def _extensions(event: Mapping[str, Any]) -> Struct:
+def _attributes(event: dict[str, Any]) -> dict[str, Any]:
+    """What both forms of delivery say of an event."""
     extensions = Struct()
     extensions.update({name: value for name, value in event.items() if name not in _OWN_FIELDS})
-    return extensions
+    return {
+        "id": cloudevents.text(event, "id"),
+        "source": cloudevents.text(event, "source"),
+        "type": cloudevents.text(event, "type"),
+        "spec_version": cloudevents.text(event, "specversion"),
+        "data_content_type": cloudevents.text(event, "datacontenttype"),
+        "extensions": extensions,
+    }
 
 
 def _trace_headers(event: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from facetmesh.sidecar.resources import Component
+
 _SCHEMA = state.SCHEMA + queue.SCHEMA
 _TIDY_EVERY_S = 30.0
 _VACUUM_PAGES = 2000
@@ -82,10 +84,11 @@ async def open_sidecar(home: Path, components: Path, listeners: Sequence[Listene
     metrics = Metrics.create()
     async with contextlib.AsyncExitStack() as stack:
         stores = _open_stores(home, resources, stack)
-        apps = _apps(home, resources, stores, [listener.app for listener in listeners])
-        brokers = {id(broker): broker for app in apps.values() for broker in app.brokers.values()}.values()
+        names = list(dict.fromkeys(listener.app for listener in listeners))
+        brokers = _brokers(resources, stores, names)
+        apps = {name: _app(name, home, resources, stores, brokers) for name in names}
         try:
-            for broker in brokers:
+            for broker in brokers.values():
                 await broker.start()
         except StoreError as error:
             raise StartError(str(error)) from error
@@ -97,7 +100,7 @@ async def open_sidecar(home: Path, components: Path, listeners: Sequence[Listene
         ]
         async with asyncio.TaskGroup() as tasks:  # what should never fail ends the process when it does
             running = [tasks.create_task(delivery.run()) for delivery in deliveries]
-            tidying = tasks.create_task(_tidy(stores.values(), brokers))
+            tidying = tasks.create_task(_tidy(stores.values(), brokers.values()))
             try:
                 yield ports
             finally:
@@ -110,61 +113,62 @@ async def open_sidecar(home: Path, components: Path, listeners: Sequence[Listene
                         task.cancel()
 
 
-def _open_stores(home: Path, resources: Resources, stack: contextlib.AsyncExitStack) -> Mapping[Path, Store]:
-    """A store for each file that a component names."""
-    stores: dict[Path, Store] = {}
+def _open_stores(home: Path, resources: Resources, stack: contextlib.AsyncExitStack) -> Mapping[str, Store]:
+    """A store for each file that a component names, by that name."""
+    stores: dict[str, Store] = {}
     for component in resources.components:
-        if isinstance(component.settings, StateSettings | PubsubSettings):
-            path = (home / component.settings.connection_string).resolve()
-            if path in stores:
-                continue
-            try:
-                stores[path] = Store(path, _SCHEMA)
-            except (StoreError, OSError) as error:
-                raise StartError(f"{component.file}: spec.metadata.connectionString: {error}") from error
-            stack.callback(stores[path].close)
+        if not isinstance(component.settings, StateSettings | PubsubSettings):
+            continue
+        name = component.settings.connection_string
+        if name in stores:
+            continue
+        try:
+            stores[name] = Store(home / name, _SCHEMA)
+        except (StoreError, OSError) as error:
+            raise StartError(f"{component.file}: spec.metadata.connectionString: {error}") from error
+        stack.callback(stores[name].close)
     return stores
 
 
-def _apps(home: Path, resources: Resources, stores: Mapping[Path, Store], ids: Iterable[str]) -> Mapping[str, App]:
-    """Each app with what is for it. Components that several share exist once."""
-    names = list(dict.fromkeys(ids))
-    brokers = {
+def _brokers(resources: Resources, stores: Mapping[str, Store], apps: Sequence[str]) -> Mapping[Component, Broker]:
+    """A broker for each component that is one; the apps share it."""
+    return {
         component: Broker(
             component.name,
             component.settings,
-            stores[(home / component.settings.connection_string).resolve()],
-            [name for name in names if not component.scopes or name in component.scopes],
+            stores[component.settings.connection_string],
+            [app for app in apps if not component.scopes or app in component.scopes],
             resources.subscriptions,
         )
         for component in resources.components
         if isinstance(component.settings, PubsubSettings)
     }
-    apps = {}
-    for name in names:
-        own = resources.of(name)
-        secrets = {}
-        for component in own.values():
-            if isinstance(component.settings, SecretsSettings):
-                try:
-                    secrets[component.name] = SecretStore(
-                        home / component.settings.secrets_file, component.settings.nested_separator
-                    )
-                except SecretsFileError as error:
-                    raise StartError(f"{component.file}: spec.metadata.secretsFile: {error}") from error
-        apps[name] = App(
-            id=name,
-            states={
-                component.name: StateStore(stores[(home / component.settings.connection_string).resolve()])
-                for component in own.values()
-                if isinstance(component.settings, StateSettings)
-            },
-            brokers={component.name: brokers[component] for component in own.values() if component in brokers},
-            secrets=secrets,
-            components=list(own.values()),
-            subscriptions=list(in_scope(resources.subscriptions, name)),
-        )
-    return apps
+
+
+def _app(
+    name: str, home: Path, resources: Resources, stores: Mapping[str, Store], brokers: Mapping[Component, Broker]
+) -> App:
+    """An app with what is for it."""
+    states: dict[str, StateStore] = {}
+    secrets: dict[str, SecretStore] = {}
+    own = resources.of(name).values()
+    for component in own:
+        settings = component.settings
+        if isinstance(settings, StateSettings):
+            states[component.name] = StateStore(stores[settings.connection_string])
+        elif isinstance(settings, SecretsSettings):
+            try:
+                secrets[component.name] = SecretStore(home / settings.secrets_file, settings.nested_separator)
+            except SecretsFileError as error:
+                raise StartError(f"{component.file}: spec.metadata.secretsFile: {error}") from error
+    return App(
+        id=name,
+        states=states,
+        brokers={component.name: brokers[component] for component in own if component in brokers},
+        secrets=secrets,
+        components=list(own),
+        subscriptions=list(in_scope(resources.subscriptions, name)),
+    )
 
 
 async def _listen(

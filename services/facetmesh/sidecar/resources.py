@@ -127,6 +127,7 @@ def load(folder: Path) -> Resources:
     components: list[Component] = []
     subscriptions: list[Subscription] = []
     policies: list[Policy] = []
+    uses: list[tuple[str, str]] = []
     files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
     if not files:
         raise ResourceError(f"{folder}: no component files")
@@ -137,8 +138,16 @@ def load(folder: Path) -> Resources:
                     components.append(_component(file, component))
                 case schema.Subscription() as subscription:
                     subscriptions.append(_subscription(subscription))
+                    uses.append((f"{file}: spec.pubsubname", subscription.spec.pubsubname))
                 case schema.Resiliency() as resiliency:
                     policies.extend(_policies(file, resiliency))
+                    uses += [
+                        (f"{file}: spec.targets.components", pubsub) for pubsub in resiliency.spec.targets.components
+                    ]
+    pubsubs = {component.name for component in components if isinstance(component.settings, PubsubSettings)}
+    for where, pubsub in uses:
+        if pubsub not in pubsubs:
+            raise ResourceError(f"{where}: there is no pub/sub component '{pubsub}'")
     return Resources(tuple(components), tuple(subscriptions), tuple(policies))
 
 
