@@ -72,7 +72,8 @@ def _light(image: Image, skin: Weights, scale: float) -> Image:
     sums, mass = (cv2.GaussianBlur(part, (0, 0), scale / step) for part in (sums, mass))
     middle = np.median(image[skin > 0.5], axis=0)  # noqa: PLR2004 - half
     mean = (sums + _FILL * middle) / (mass[..., np.newaxis] + _FILL)
-    return cv2.resize(mean.astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    light: Image = cv2.resize(mean.astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC)
+    return light
 
 
 def _colours(chroma: Chroma, light_s: Chroma, light_t: Chroma) -> Chroma:
@@ -107,9 +108,13 @@ def _grain(source: Plane, target: Plane, detail: Plane, bare: NDArray[np.bool_],
     """The source's detail made as sharp, or as grainy, as the target's."""
     fine_s, fine_t = (plane - cv2.GaussianBlur(plane, (0, 0), GRAIN_SCALE_PX) for plane in (source, target))
     ratio = _spread(fine_s[bare]) / _spread(fine_t[bare])
-    if ratio > 1:  # eyes, brows and mouth stay a little sharper than the skin
-        return (detail + (1 / ratio - 1) * fine_s * (0.5 + 0.5 * like)).astype(np.float32)
-    return (detail + np.sqrt(1 - ratio**2) * fine_t * like).astype(np.float32)
+    change = (
+        (1 / ratio - 1) * fine_s * (0.5 + 0.5 * like)  # eyes, brows and mouth stay a little sharper than the skin
+        if ratio > 1
+        else np.sqrt(1 - ratio**2) * fine_t * like
+    )
+    made: Plane = (detail + change).astype(np.float32)
+    return made
 
 
 def _chroma(image: Image) -> Chroma:

@@ -57,7 +57,7 @@ def fuse(source: Pixels, source_face: Face, target: Pixels, target_face: Face) -
         scale=unit * scale / source_face.unit,
     )
     alpha, front = _composed(warped, source_face.flat, small, points)
-    fused = blend.multiband(front, small.astype(np.float32) / 255, alpha)
+    fused = blend.multiband(front, _unit(small), alpha)
     pixels = np.clip(np.rint(fused * 255), 0, 255).astype(np.uint8)
     if scale < 1:
         pixels = cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
@@ -88,10 +88,10 @@ def _composed(warped: Pixels, source_points: Points, target: Pixels, points: Poi
         for weights in (mask.bare_skin(coarse, like_s, like_t), soft, visible, mask.extent(coarse, shape))
     )
     matched = colour.match(source_lab, target_lab, skin, like, mesh.eye_distance(points))
-    front = cv2.cvtColor(matched, cv2.COLOR_LAB2RGB)
+    front, back = cv2.cvtColor(matched, cv2.COLOR_LAB2RGB), _unit(target)
     # Coarse bands reach far: what must not be seen is replaced before, so that it does not bleed into them.
-    front = _mix(front, target.astype(np.float32) / 255, visible)
-    return (extent * visible).astype(np.float32), front
+    front = back + (front - back) * visible[..., np.newaxis]
+    return (extent * visible).astype(np.float32), front.astype(np.float32)
 
 
 def _window(points: Points, image: Pixels) -> tuple[int, int, int, int]:
@@ -122,8 +122,9 @@ def _resized(image: NDArray[Any], scale: float) -> NDArray[Any]:
 
 
 def _lab(image: Pixels) -> Image:
-    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).astype(np.float32)
+    return cv2.cvtColor(_unit(image), cv2.COLOR_RGB2LAB).astype(np.float32)
 
 
-def _mix(front: Image, back: Image, weights: Weights) -> Image:
-    return (back + (front - back) * weights[..., np.newaxis]).astype(np.float32)
+def _unit(image: Pixels) -> Image:
+    """The image in float32, 0 to 1."""
+    return (image / np.float32(255)).astype(np.float32)

@@ -25,6 +25,8 @@ CROP_SCALE = 1.6
 """Side of the crop that the model sees, relative to the face's box."""
 MIN_SCORE = 0.5
 """Below it, what the box holds is no face to FaceMesh."""
+SURE_SCORE = 0.98
+"""From it on, no other roll is tried."""
 MIN_FACE_PX = 48
 """The smallest face whose features can be told apart, by the longer side of its box."""
 MAX_YAW_DEG = 30.0
@@ -33,6 +35,13 @@ MAX_YAW_DEG = 30.0
 FaceMesh flattens depth: a face that is turned by 45 degrees looks like 30 to it."""
 MIN_INSIDE = 0.9
 """How much of a face's outline must lie in the image."""
+
+
+ROLLS_RAD = (0.0, -1.0, 1.0)
+"""How a face of unknown roll may lie; tried until FaceMesh sees one. Upside down it sees faces that are not there."""
+_MAX_LOOKS = 5
+_STEADY = 0.01
+_TIGHT_SCALE = 1.5
 
 
 class LandmarkModel(Protocol):
@@ -101,8 +110,7 @@ def find(
 ) -> Face:
     """Finds the points of the face in a box.
 
-    FaceMesh wants an upright face: without known eyes the first pass tells how the
-    face is rolled, and the second sees it upright.
+    FaceMesh wants an upright face: each look tells the next how the face is rolled.
 
     Args:
         model: FaceMesh.
@@ -116,34 +124,65 @@ def find(
     """
     if box.side < MIN_FACE_PX:
         raise _refusal(which, "FACE_TOO_SMALL", f"is smaller than {MIN_FACE_PX} pixels")
-    x, y = box.centre
-    side = box.side * CROP_SCALE
-    roll = 0.0 if eyes is None else math.atan2(eyes[1, 1] - eyes[0, 1], eyes[1, 0] - eyes[0, 0])
-    face = _look(model, image, (x, y), side, roll)
-    if face.score >= MIN_SCORE / 2:
-        # A second look, centred on the points themselves: detectors' boxes differ in what they call a face.
+    rolls = ROLLS_RAD if eyes is None else (math.atan2(eyes[1, 1] - eyes[0, 1], eyes[1, 0] - eyes[0, 0]),)
+    faces: list[Face] = []
+    for roll in rolls:
+        faces.append(_settle(model, image, box, roll))
+        if faces[-1].score >= SURE_SCORE:
+            break
+    face = max(faces, key=lambda one: one.score)
+    _check(face, image, which)
+    return face
+
+
+def _settle(model: LandmarkModel, image: NDArray[np.uint8], box: Box, roll: float) -> Face:
+    """Looks again, upright and centred on the points themselves, until they stay where they are."""
+    face = _look(model, image, box.centre, box.side * CROP_SCALE, roll)
+    for _ in range(_MAX_LOOKS):
+        if face.score < MIN_SCORE / 2:
+            break
         low, high = face.flat.min(axis=0), face.flat.max(axis=0)
         x, y = (low + high) / 2
-        face = _look(model, image, (float(x), float(y)), float((high - low).max()) * 1.5, face.roll_rad)
-    _check(face, image, which)
+        before = face
+        face = _look(model, image, (float(x), float(y)), float((high - low).max()) * _TIGHT_SCALE, face.roll_rad)
+        if np.median(np.linalg.norm(face.flat - before.flat, axis=1)) < _STEADY * face.unit:
+            break
     return face
 
 
 def _look(
     model: LandmarkModel, image: NDArray[np.uint8], centre: tuple[float, float], side: float, roll: float
 ) -> Face:
-    scale = INPUT_SIZE / side
-    turn = cv2.getRotationMatrix2D(centre, math.degrees(roll), scale)
-    turn[:, 2] += INPUT_SIZE / 2 - np.array(centre)
-    flags = cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA  # noqa: PLR2004 - where aliasing begins
-    crop = cv2.warpAffine(image, turn, (INPUT_SIZE, INPUT_SIZE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    outputs = model.infer(crop.astype(np.float32)[np.newaxis] / 255)
+    """Shows FaceMesh a square of the image that is turned by roll."""
+    # Shrunk first, because warpAffine takes single pixels and would alias.
+    shrink = min(1.0, 2 * INPUT_SIZE / side)
+    view, origin = _surroundings(image, centre, side, shrink)
+    # Pixel centres lie at halves.
+    x, y = ((value - start + 0.5) * shrink - 0.5 for value, start in zip(centre, origin, strict=True))
+    turn = cv2.getRotationMatrix2D((x, y), math.degrees(roll), INPUT_SIZE / (side * shrink))
+    turn = turn + np.array([[0, 0, INPUT_SIZE / 2 - x], [0, 0, INPUT_SIZE / 2 - y]])
+    crop = cv2.warpAffine(view, turn, (INPUT_SIZE, INPUT_SIZE), borderMode=cv2.BORDER_REPLICATE)
+    outputs = model.infer((crop / np.float32(255)).astype(np.float32)[np.newaxis])
     arrays = {array.size: array.reshape(-1) for array in outputs.values()}
     points = arrays[POINTS * 3].reshape(POINTS, 3).astype(np.float32)
     back = cv2.invertAffineTransform(turn)
-    points[:, :2] = points[:, :2] @ back[:, :2].T + back[:, 2]
-    points[:, 2] /= scale
-    return Face(points, 1 / (1 + math.exp(-float(arrays[1][0]))))
+    flat = (points[:, :2] @ back[:, :2].T + back[:, 2] + 0.5) / shrink - 0.5 + origin
+    depth = points[:, 2:] * (side / INPUT_SIZE)
+    return Face(np.hstack([flat, depth]).astype(np.float32), 1 / (1 + math.exp(-float(arrays[1][0]))))
+
+
+def _surroundings(
+    image: NDArray[np.uint8], centre: tuple[float, float], side: float, shrink: float
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The part of the image that a turned square may show, made smaller, and where it begins."""
+    height, width = image.shape[:2]
+    reach = side * 0.75  # half of a square's diagonal, and a little
+    x, y = (min(max(0, int(value - reach)), limit - 1) for value, limit in zip(centre, (width, height), strict=True))
+    right, bottom = (max(1, int(value + reach)) for value in centre)
+    part = image[y : max(y + 1, bottom), x : max(x + 1, right)]
+    if shrink < 1:
+        part = cv2.resize(part, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return part, (x, y)
 
 
 def _check(face: Face, image: NDArray[np.uint8], which: str) -> None:

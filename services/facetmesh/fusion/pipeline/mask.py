@@ -64,7 +64,8 @@ def visible(points: Points, likeness_s: Weights, likeness_t: Weights) -> Weights
     core = np.maximum(core * _below_brows(points, shape, rise=0, fade=0.05), features(points, shape))
     core = cv2.GaussianBlur(core, (0, 0), 0.04 * unit)
     both = cv2.GaussianBlur(_grown(likeness_s * likeness_t, -0.04 * unit), (0, 0), 0.05 * unit)
-    return np.maximum(core, np.clip(2 * both - 1, 0, 1)).astype(np.float32)
+    seen: Weights = np.maximum(core, np.clip(2 * both - 1, 0, 1)).astype(np.float32)
+    return seen
 
 
 def likeness(lab: NDArray[np.float32], points: Points) -> Weights:
@@ -107,7 +108,7 @@ def bare_skin(points: Points, likeness_s: Weights, likeness_t: Weights) -> Weigh
 def features(points: Points, shape: Shape, margin: float = 0.01) -> Weights:
     """1 on eyes, brows, lips and nostrils, and margin eye distances around them; 0 elsewhere."""
     outlines = (mesh.RIGHT_EYE, mesh.LEFT_EYE, mesh.RIGHT_BROW, mesh.LEFT_BROW, mesh.LIPS, mesh.NOSTRILS)
-    hulls = [cv2.convexHull(points[list(outline)])[:, 0] for outline in outlines]
+    hulls = [cv2.convexHull(points[list(outline)])[:, 0].astype(np.float32) for outline in outlines]
     return _grown(_filled(hulls, shape), margin * mesh.eye_distance(points))
 
 
@@ -130,7 +131,8 @@ def _below_brows(points: Points, shape: Shape, *, rise: float, fade: float) -> W
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     edge = np.interp((x * across[0] + y * across[1]).ravel(), along[order], (line @ down)[order]).reshape(shape)
     depth = (x * down[0] + y * down[1] - edge) / unit
-    return np.clip(depth / fade + 0.5, 0, 1).astype(np.float32)
+    below: Weights = np.clip(depth / fade + 0.5, 0, 1).astype(np.float32)
+    return below
 
 
 def _distance(
@@ -145,7 +147,7 @@ def _filled(outlines: Sequence[Points], shape: Shape) -> Weights:
     image = np.zeros(shape, np.uint8)
     for outline in outlines:
         cv2.fillPoly(image, [np.rint(outline * (1 << _SHIFT)).astype(np.int32)], 255, cv2.LINE_AA, _SHIFT)
-    return image.astype(np.float32) / 255
+    return (image / np.float32(255)).astype(np.float32)
 
 
 def _grown(weights: Weights, by: float) -> Weights:

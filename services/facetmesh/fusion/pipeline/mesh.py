@@ -60,7 +60,7 @@ def triangulate(points: Points) -> Triangles:
     numbers = [plane.insert((float(x), float(y))) for x, y in points - low]
     index = {vertex: number for number, vertex in enumerate(numbers)}
     found: list[tuple[int, int, int]] = []
-    for corners in plane.getTriangleList().reshape(-1, 3, 2):
+    for corners in np.asarray(plane.getTriangleList()).reshape(-1, 3, 2):
         vertices = [plane.locate((float(x), float(y)))[2] for x, y in corners]
         if all(vertex in index for vertex in vertices):
             found.append((index[vertices[0]], index[vertices[1]], index[vertices[2]]))

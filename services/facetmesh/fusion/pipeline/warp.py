@@ -55,7 +55,8 @@ def dense_map(source: Points, target: Points, shape: tuple[int, int]) -> Field:
     # Only the departure from the similarity is smoothed, so that identical faces map identically.
     plain = overall[:, 0] * x[..., np.newaxis] + overall[:, 1] * y[..., np.newaxis] + overall[:, 2]
     departure = cv2.GaussianBlur(moved - plain.astype(np.float32), (0, 0), _SMOOTHING * eye_distance(target))
-    return (plain + departure).astype(np.float32)
+    field: Field = (plain + departure).astype(np.float32)
+    return field
 
 
 def resample(image: NDArray[np.uint8], field: Field, *, scale: float) -> NDArray[np.uint8]:
