@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -83,11 +84,14 @@ async def supervise(home: Home, port_base: int, ready_fd: int) -> None:
     with os.fdopen(ready_fd, "w", encoding="utf-8") as news:
 
         def tell(**said: Any) -> None:
-            sys.stderr.write(json.dumps({"time": datetime.now(UTC).isoformat(), **said}) + "\n")
-            sys.stderr.flush()
+            # A full disk, or nobody who waits any more, must not end the mesh.
+            with contextlib.suppress(OSError):
+                sys.stderr.write(json.dumps({"time": datetime.now(UTC).isoformat(), **said}) + "\n")
+                sys.stderr.flush()
             if not news.closed:
-                news.write(json.dumps(said) + "\n")
-                news.flush()
+                with contextlib.suppress(OSError):
+                    news.write(json.dumps(said) + "\n")
+                    news.flush()
 
         def report(change: Change) -> None:
             tell(**asdict(change))

@@ -75,7 +75,7 @@ def _print(name: str, line: str) -> None:
     try:
         entry: dict[str, Any] = json.loads(line)
         extras = " ".join(f"{key}={value}" for key, value in entry.items() if key not in _NOT_SHOWN)
-        level, text = str(entry.get("level", "info")), f"{entry['message']} [dim]{escape(extras)}[/]"
+        level, text = str(entry.get("level", "info")), f"{escape(str(entry['message']))} [dim]{escape(extras)}[/]"
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         level, text = "info", escape(line)
     style = _STYLES.get(level, "default")

@@ -172,9 +172,13 @@ class Supervisor:
             self._report(Change(program.name, "died", detail))
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
-            self._running[program.name] = await Process.start(program)
-            self._note_processes()
-            self._report(Change(program.name, "starting", f"pid {self._running[program.name].pid}"))
+            try:
+                self._running[program.name] = await Process.start(program)
+                self._report(Change(program.name, "starting", f"pid {self._running[program.name].pid}"))
+                self._note_processes()
+            except OSError as problem:
+                # A full disk or no memory must not end the watch.
+                self._report(Change(program.name, "starting", f"trouble: {problem}"))
 
     async def _stop(self) -> None:
         for task in self._keepers:
