@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from facetmesh.kit import errors
@@ -385,6 +386,41 @@ async def test_closing_leaves_no_process(tmp_path: Path) -> None:
             await call
     with pytest.raises(errors.Unavailable, match="shutting down"):
         await pool.call(domain="acme", task="echo")
+
+
+async def test_closing_stops_those_that_wait_too(tmp_path: Path) -> None:
+    """Whose turn comes as the pool closes starts nothing anew."""
+    async with pool_with() as pool:
+        busy = Sleeper(pool, tmp_path)
+        await busy.started()
+        waiting = [asyncio.create_task(pool.call(domain="acme", task="echo")) for _ in range(3)]
+        await asyncio.sleep(0)
+    for call in (busy.call, *waiting):
+        with pytest.raises(errors.Unavailable):
+            await call
+    assert psutil.Process().children() == []
+
+
+async def test_a_start_that_nobody_waits_for_any_more_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped as idle, once it is there."""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.3)\nTASKS = {}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    async with pool_with(program="slow", idle_s=0.05) as pool:
+        call = asyncio.create_task(pool.call(domain="acme", task="echo"))
+        await until(lambda: psutil.Process().children() != [])
+        call.cancel()
+        await until(lambda: psutil.Process().children() == [])
+        assert pool.pids() == {}
+
+
+async def test_a_process_that_got_away_does_not_hold_up_the_rest(pool: RunnerPool) -> None:
+    """Its standard error stays open after the child is dead; its calls end all the same."""
+    began = time.perf_counter()
+    with pytest.raises(errors.Unavailable):
+        await pool.call(domain="acme", task="escape")
+    assert time.perf_counter() - began < 4
 
 
 PARENT = """

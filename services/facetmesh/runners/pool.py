@@ -177,19 +177,17 @@ class RunnerPool:
             raise
 
     async def _runner(self, state: _Domain) -> Runner:
-        while True:
+        while not self._closed:
             start = state.start
             if start is None or (start.done() and state.runner is None):
                 start = state.start = asyncio.create_task(self._start(state))
                 start.add_done_callback(lambda done: done.cancelled() or done.exception())
             # A caller that goes away does not stop the start: others, or its own repeat, want the runner.
             await asyncio.wait([start])
-            if start.cancelled():
-                raise _closed()
-            runner = start.result()
             # It may have been told to make room before this caller's turn came.
-            if runner.alive:
+            if not start.cancelled() and (runner := start.result()).alive:
                 return runner
+        raise _closed()
 
     def _leave(self, state: _Domain, reply: asyncio.Future[Reply] | None = None) -> None:
         state.slots.release()
@@ -200,10 +198,7 @@ class RunnerPool:
             if not reply.cancelled() and reply.exception() is None:
                 state.deaths = 0
         self._make_room()
-        if state.idle and not self._closed:
-            if state.idle_timer is not None:
-                state.idle_timer.cancel()
-            state.idle_timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._unload, state)
+        self._set_idle_timer(state)
 
     async def _start(self, state: _Domain) -> Runner:
         if state.deaths > 1:
@@ -279,8 +274,17 @@ class RunnerPool:
         finally:
             self._leaving.discard(runner)
 
+    def _set_idle_timer(self, state: _Domain) -> None:
+        if state.idle_timer is not None:
+            state.idle_timer.cancel()
+        if state.idle and not self._closed:
+            state.idle_timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._unload, state)
+
     def _unload(self, state: _Domain) -> None:
-        if state.idle:
+        if state.start is not None and not state.start.done():
+            # Whoever wanted it went away; it is stopped once it is there.
+            self._set_idle_timer(state)
+        elif state.idle:
             self._retire(state, drain=True)
             del self._domains[state.name]
 

@@ -6,26 +6,24 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import os
 import re
 import signal
-import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from facetmesh.kit import errors
 from facetmesh.runners import frames
+from facetmesh.runners.spawn import spawn
 from facetmesh.runners.stderr import relay
 from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
     from collections.abc import Mapping, Sequence
 
     from facetmesh.runners.settings import EngineSetting, RunnerLimits
+    from facetmesh.runners.spawn import Child
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +31,12 @@ OnExit = Callable[[frozenset[str] | None], None]
 """Called once when the child is gone: with the subjects of the calls that may
 have killed it, or with None when it had been told to go."""
 
-_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR")
 _STOP_S = 2.0
+_LAST_WORDS_S = 0.5
+# What a task may say of its refusal: it travels in a response's trailers.
 _MAX_MESSAGE = 1000
+_MAX_METADATA = 8
+_MAX_TEXT = 200
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
 # What a task may refuse with. Not UNAUTHENTICATED, for one: a child knows nothing of that.
 _TASK_ERRORS = {
@@ -61,9 +62,7 @@ class Runner:
     threads.
 
     Args:
-        process: The child.
-        reader: From the child.
-        writer: To the child.
+        child: The process.
         domain: Whose runner it is: for the log.
         limits: What it may use.
         on_exit: Told when it is gone.
@@ -71,21 +70,17 @@ class Runner:
 
     def __init__(
         self,
-        process: Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        child: Child,
         *,
         domain: str,
         limits: RunnerLimits,
         on_exit: OnExit,
     ) -> None:
-        self.pid = process.pid
+        self.pid = child.process.pid
         self.alive = True
         """Whether it takes calls."""
-        self._process = process
-        self._reader = reader
-        self._writer = writer
-        self._fields = {"domain": domain, "runner_pid": process.pid}
+        self._child = child
+        self._fields = {"domain": domain, "runner_pid": self.pid}
         self._limits = limits
         self._on_exit = on_exit
         self._ids = itertools.count()
@@ -112,13 +107,12 @@ class Runner:
             Unavailable: RUNNER_DIED: it died, or was not ready in time.
             OSError: No process could be made.
         """
-        process, ours = await _spawn(program, setting, limits)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        runner = cls(process, reader, writer, domain=domain, limits=limits, on_exit=on_exit)
+        runner = cls(await spawn(program, setting, limits), domain=domain, limits=limits, on_exit=on_exit)
         try:
             async with asyncio.timeout(limits.start_timeout_s):
                 await runner._ready
         except BaseException as error:
+            runner._asked_to_go = isinstance(error, asyncio.CancelledError)
             runner.kill()
             await runner.gone()
             if isinstance(error, TimeoutError):
@@ -150,13 +144,13 @@ class Runner:
         call_id = next(self._ids)
         parts = frames.encode({"id": call_id, "task": task, "arguments": arguments}, blobs)
         self._pending[call_id] = _Pending(subject, reply, loop.call_later(timeout_s, self._time_out, call_id))
-        self._writer.writelines(parts)
+        self._child.frames.writer.writelines(parts)
         return reply
 
     def kill(self) -> None:
         """Kills the child now; its calls fail as soon as it is gone."""
         self.alive = False
-        if self._process.returncode is None:
+        if self._child.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
@@ -170,7 +164,7 @@ class Runner:
         if drain and self._pending:
             await asyncio.wait([pending.reply for pending in self._pending.values()])
         self._asked_to_go = True
-        self._writer.close()
+        self._child.frames.writer.close()
         try:
             await asyncio.wait([self._life], timeout=_STOP_S)
         finally:
@@ -182,9 +176,7 @@ class Runner:
         await asyncio.wait([self._life])
 
     async def _live(self) -> None:
-        stderr = self._process.stderr
-        assert stderr is not None  # noqa: S101 - PIPE makes one; its type cannot tell
-        relaying = asyncio.create_task(relay(stderr, self._fields))
+        relaying = asyncio.create_task(relay(self._child.stderr.reader, self._fields))
         try:
             await self._greet()
             while True:
@@ -195,9 +187,11 @@ class Runner:
             logger.error("a runner broke the protocol: %s", error, extra=self._fields)  # noqa: TRY400 - no stack to see
         finally:
             self.kill()
-            self._writer.close()
-            code = await self._process.wait()
-            await relaying
+            code = await self._child.process.wait()
+            # A process that got away from the child may hold its standard error open.
+            await asyncio.wait([relaying], timeout=_LAST_WORDS_S)
+            relaying.cancel()
+            self._child.close()
             self._bury(code)
 
     async def _greet(self) -> None:
@@ -209,7 +203,9 @@ class Runner:
 
     async def _read(self) -> tuple[dict[str, Any], list[bytes]]:
         return await frames.read(
-            self._reader, max_header_bytes=self._limits.max_header_bytes, max_blob_bytes=self._limits.max_blob_bytes
+            self._child.frames.reader,
+            max_header_bytes=self._limits.max_header_bytes,
+            max_blob_bytes=self._limits.max_blob_bytes,
         )
 
     def _receive(self, header: Mapping[str, Any], blobs: list[bytes]) -> None:
@@ -248,47 +244,14 @@ class Runner:
         self._on_exit(None if self._asked_to_go else frozenset(culprits))
 
 
-async def _spawn(program: str, setting: EngineSetting, limits: RunnerLimits) -> tuple[Process, socket.socket]:
-    options = {
-        "parent_pid": os.getpid(),
-        "memory_bytes": limits.memory_bytes,
-        "open_files": limits.open_files,
-        "concurrency": limits.concurrency,
-        "setting": dataclasses.asdict(setting),
-    }
-    ours, theirs = socket.socketpair()
-    with theirs:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-B", "-P", "-m", "facetmesh.runners.worker",
-                program, str(theirs.fileno()), json.dumps(options),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=_environment(setting),
-                cwd="/",
-                start_new_session=True,
-            )  # fmt: skip
-        except BaseException:
-            ours.close()
-            raise
-    return process, ours
-
-
-def _environment(setting: EngineSetting) -> dict[str, str]:
-    # No secrets, and no sidecar's address; but the child imports what its parent would.
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **setting.environment()}
-
-
 def _outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.FacetmeshError:
     match header:
         case {"values": dict(values)}:
             return Reply(values, blobs)
         case {"error": {"code": str(code), "reason": str(reason), "message": str(message), "metadata": dict(metadata)}}:
             if code in _TASK_ERRORS and _REASON.fullmatch(reason) and len(message) <= _MAX_MESSAGE:
-                texts = {str(key): str(value)[:_MAX_MESSAGE] for key, value in metadata.items()}
+                few = itertools.islice(metadata.items(), _MAX_METADATA)
+                texts = {str(key)[:_MAX_TEXT]: str(value)[:_MAX_TEXT] for key, value in few}
                 return _TASK_ERRORS[code](message, reason=reason, metadata=texts)
     raise frames.FrameError("neither values nor an error")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -50,6 +51,13 @@ def die(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
     return Reply()
 
 
+def escape(_: Context, __: Mapping[str, Any], ___: Sequence[bytes]) -> Reply:
+    """Leaves a process of another session behind, and dies."""
+    subprocess.Popen(["sleep", "5"], start_new_session=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Reply()
+
+
 def refuse(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
     """Raises one of our errors."""
     raise errors.BY_CODE[arguments["code"]]("Not this.", reason="NOT_THIS", metadata={"image": "source"})
@@ -73,8 +81,8 @@ def write(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Repl
 
 def lie(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
     """Sends the parent bytes of its own on the socket, around the protocol."""
-    (descriptor,) = (path for path in Path("/proc/self/fd").iterdir() if path.is_socket())
-    os.write(int(descriptor.name), bytes.fromhex(arguments["bytes"]))
+    (socket,) = (int(path.name) for path in Path("/proc/self/fd").iterdir() if path.is_socket() and path.name != "2")
+    os.write(socket, bytes.fromhex(arguments["bytes"]))
     return Reply()
 
 
@@ -93,5 +101,5 @@ def count(context: Context, _: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
 
 TASKS: Mapping[str, Task] = {
     task.__name__: task
-    for task in (echo, environment, sleep, die, refuse, fail, devour, write, lie, flood, count)
+    for task in (echo, environment, sleep, die, escape, refuse, fail, devour, write, lie, flood, count)
 }

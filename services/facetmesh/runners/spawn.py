@@ -1,0 +1,97 @@
+"""Starting a runner's child."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+
+    from facetmesh.runners.settings import EngineSetting, RunnerLimits
+
+_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stream:
+    """Our end of a socket to a child."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Child:
+    """A child that was started."""
+
+    process: Process
+    frames: Stream
+    """Calls and replies."""
+    stderr: Stream
+    """What it writes to its standard error. No pipe of asyncio's, which would tell
+    the end of the process only when nobody has that open any more."""
+
+    def close(self) -> None:
+        """Closes our ends."""
+        self.frames.writer.close()
+        self.stderr.writer.close()
+
+
+async def spawn(program: str, setting: EngineSetting, limits: RunnerLimits) -> Child:
+    """Starts a child.
+
+    It is a new program, not a fork, because engines and gRPC start threads. It
+    gets no descriptor of ours but its ends of two sockets, and of our environment
+    only what it needs.
+
+    Args:
+        program: The module with the tasks.
+        setting: How its engines are to be opened.
+        limits: What it may use.
+
+    Raises:
+        OSError: No process could be made.
+    """
+    options = {
+        "parent_pid": os.getpid(),
+        "memory_bytes": limits.memory_bytes,
+        "open_files": limits.open_files,
+        "concurrency": limits.concurrency,
+        "setting": dataclasses.asdict(setting),
+    }
+    frames, their_frames = socket.socketpair()
+    stderr, their_stderr = socket.socketpair()
+    with their_frames, their_stderr:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-B", "-P", "-m", "facetmesh.runners.worker",
+                program, str(their_frames.fileno()), json.dumps(options),
+                pass_fds=(their_frames.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=their_stderr.fileno(),
+                env=_environment(setting),
+                cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            frames.close()
+            stderr.close()
+            raise
+    return Child(
+        process,
+        Stream(*await asyncio.open_unix_connection(sock=frames)),
+        Stream(*await asyncio.open_unix_connection(sock=stderr)),
+    )
+
+
+def _environment(setting: EngineSetting) -> dict[str, str]:
+    # No secrets, and no sidecar's address; but the child imports what its parent would.
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **setting.environment()}
