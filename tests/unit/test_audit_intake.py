@@ -9,14 +9,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from facetmesh.audit.intake import MAX_EVENT_BYTES, MAX_FUTURE_S, Event, Refusal
 from facetmesh.event.v1.event_pb2 import SignedEvent
-from facetmesh.kit.audit import EventSigner
+from facetmesh.kit.audit import EventSigner, Record, Recorder
+from facetmesh.kit.errors import InvalidArgument
+from facetmesh.kit.telemetry import Metrics
 from facetmesh.verify.event import ANNOUNCEMENT
 
 from .audit_world import World, seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from facetmesh.kit.dapr import Outgoing
 
 
 @pytest.fixture
@@ -99,6 +103,30 @@ def test_the_platforms_own_events_have_no_tenant(world: World) -> None:
     read = world.intake.read(world.signed("auth", tenant=""))
     assert isinstance(read, Event)
     assert read.tenant == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["tenants/acme/models/\x1b[2J\n", "x" * 1_000_000, "tenants/-", "tenants/a", "tenants/acme-", "\u202e\0"],
+)
+async def test_what_a_caller_asks_for_cannot_keep_its_refusal_out(world: World, name: str) -> None:
+    published: list[bytes] = []
+
+    class Publisher:
+        """Keeps what is published."""
+
+        async def publish_many(
+            self, topic: str, events: Sequence[Outgoing], *, type: str  # noqa: A002 - the Protocol's name
+        ) -> list[str]:
+            """Keeps them."""
+            published.extend(event.data for event in events)
+            return []
+
+    recorder = Recorder("test", world.services["auth"], Publisher(), Metrics.create(), clock=world.clock)
+    record = Record("facetmesh.auth.v1.AuthService/GetTenant", subject="platform/admin")
+    record.concerns([name])
+    await recorder.accept(record, InvalidArgument("The name is not one."))
+    await recorder.close()
+    assert isinstance(world.intake.read(published[0]), Event)
 
 
 @pytest.mark.parametrize("offset_s", [-10_000_000, 0, MAX_FUTURE_S - 1])

@@ -37,7 +37,8 @@ TOPIC = "audit.events"
 EVENT_TYPE = "facetmesh.event.v1.SignedEvent"
 SIGNATURE_CONTEXT = b"facetmesh-event-v1\n"
 _SALT_BYTES = 16
-_TENANT = re.compile(r"tenants/[a-z][a-z0-9-]*")
+_TENANT = re.compile(r"tenants/[a-z][a-z0-9-]{1,38}[a-z0-9](?![^/])")
+_LONGEST_NAME = 512
 _LARGEST_BATCH = 256
 _REFUSALS = frozenset({
     "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION",
@@ -111,8 +112,13 @@ class Record:
         self.subject, self.tenant = subject, tenant
 
     def concerns(self, names: Sequence[str]) -> None:
-        """Takes the resources that the request names: what the platform does to a tenant is that tenant's event."""
-        self.resource = names[0] if names else ""
+        """Takes the resources that the request names: what the platform does to a tenant is that tenant's event.
+
+        They are not validated yet. Of a hostile name what can be recorded is kept, so
+        that nobody can keep a refusal out of the log by what he asks for.
+        """
+        name = names[0][:_LONGEST_NAME] if names else ""
+        self.resource = "".join(c if c.isprintable() else "\ufffd" for c in name)
         match = _TENANT.match(self.resource)
         if match and not self.tenant:
             self.tenant = match[0]
