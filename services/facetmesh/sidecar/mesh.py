@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _SCHEMA = state.SCHEMA + queue.SCHEMA
 _TIDY_EVERY_S = 30.0
-_VACUUM_PAGES = 2000
+_MOST_VACUUM_PAGES = 2000
 _GRACE_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -235,4 +235,7 @@ def _look(connection: sqlite3.Connection) -> None:
 
 
 def _vacuum(connection: sqlite3.Connection) -> None:
-    connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+    """Gives free pages back to the file system."""
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(min(free, _MOST_VACUUM_PAGES)):
+        connection.execute("PRAGMA incremental_vacuum(1)")  # sqlite3 takes one step of it, whatever the number
