@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from facetmesh.kit.dapr import Disposition, Event, Outgoing
-from facetmesh.kit.errors import FacetmeshError
+from facetmesh.kit.errors import FacetmeshError, Unavailable
 
 from .harness import PROVIDERS, App, Embedded, Inbox, accept, until
 
@@ -229,3 +229,26 @@ async def test_a_sidecar_that_is_asked_to_end_finishes_first(provider: Embedded)
     await until(lambda: "next" in inbox.ids("single"), "the queue goes on")
     assert inbox.ids("single") == ["slow", "next"]
     await inbox.close()
+
+
+async def test_a_sidecar_that_answers_nothing_keeps_nobody_waiting(provider: Embedded) -> None:
+    provider.start()
+    await provider.ready()
+    sidecar = provider.apps[0].sidecar(timeout_s=0.5)
+    await sidecar.state().put("k", b"before")
+    with provider.suspended():
+        began = time.monotonic()
+        for call in (
+            sidecar.state().get("k"),
+            sidecar.state().put("k", b"meanwhile"),
+            sidecar.publisher().publish("single", b"x", event_id="1", type="t"),
+            sidecar.secrets().get("password"),
+        ):
+            with pytest.raises(Unavailable):
+                await call
+        assert time.monotonic() - began < 4
+        with pytest.raises(Unavailable):
+            await sidecar.healthy()
+    await sidecar.wait_ready(10)
+    assert await sidecar.state().get("k") is not None
+    await sidecar.close()

@@ -8,6 +8,14 @@
     ├── secrets.py    secrets from files
     └── store.py      SQLite, one thread, many writers in one commit
 
-`resources.py` reads the same YAML as daprd. Everything that a service can see
-is meant to be as daprd 1.18 does it; tests/contract holds both to the same cases.
+`resources.py` reads the same YAML as daprd. What a service can see is as daprd
+1.18 does it, and tests/contract holds both to the same cases, but for this:
+
+- A full disk is RESOURCE_EXHAUSTED, not INTERNAL.
+- A bulk publish is accepted whole or not at all; there are no failed entries.
+- An app that is not there is waited for; that does not count as a failure. One
+  that goes away five times over the same event gets that event no more.
+- Binary data of a CloudEvent is there in a bulk delivery too; daprd leaves it
+  out, so our subscriptions ask for the envelope as it was published (rawPayload).
+- What cannot be handled and has no dead-letter topic is dropped, and counted.
 """

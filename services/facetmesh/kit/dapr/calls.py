@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LARGEST_BYTES = (4 << 20) - (64 << 10)
 """What fits into one call: Dapr's default limit, less room for names and the envelope."""
 
+FAILED = "DAPR_INTERNAL"
+"""The reason where the sidecar, or what is behind it, failed and cannot say how."""
+
 _LARGEST_ANSWER_BYTES = 64 << 20
 _OPTIONS = (
     ("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES),

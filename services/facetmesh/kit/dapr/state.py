@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 from dapr.clients.grpc._request import TransactionalStateOperation, TransactionOperationType
 from dapr.clients.grpc._state import Concurrency, Consistency, StateItem, StateOptions
 
-from facetmesh.kit.dapr.calls import check_size, our_errors
+from facetmesh.kit.dapr.calls import FAILED, check_size, our_errors
+from facetmesh.kit.errors import Aborted, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,6 +86,8 @@ class State:
     ) -> None:
         """Writes a value. Once this returns, it survives a crash of the sidecar.
 
+        What was made with create is changed with its etag from then on: Redis refuses a write without.
+
         Args:
             key: Its name.
             value: What to store.
@@ -99,9 +102,15 @@ class State:
         check_size(value)
         options = (_FIRST_WRITE if create else _STRONG).get_proto()
         item = StateItem(key=key, value=value, etag=etag, options=options, metadata=_ttl(ttl_s))
-        with our_errors(_WHAT):
-            # Not save_state: that loses the status code.
-            await self._client.save_bulk_state(self._store, [item])
+        try:
+            with our_errors(_WHAT):
+                # Not save_state: that loses the status code.
+                await self._client.save_bulk_state(self._store, [item])
+        except Unavailable as error:
+            # daprd on Redis reports a lost first write as INTERNAL, as it does a failure.
+            if not create or error.reason != FAILED or await self.get(key) is None:
+                raise
+            raise Aborted("There is something already.") from error
 
     async def delete(self, key: str, etag: str | None = None) -> None:
         """Removes a value; without an etag, nothing happens when there is none.
