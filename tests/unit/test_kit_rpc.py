@@ -188,6 +188,10 @@ async def test_another_tenants_resource_looks_the_same_whether_it_exists(rig: Ri
     }
     assert len(answers) == 1
     assert next(iter(answers))[:2] == ("PERMISSION_DENIED", "TENANT_MISMATCH")
+    await rig.bus.last(5)
+    tried = {event.resource for event in rig.bus.events if event.reason == "TENANT_MISMATCH"}
+    assert tried == {"tenants/acme", "tenants/nobody", "tenants/globexx", "not a name"}
+    assert {event.tenant for event in rig.bus.events[1:]} == {"tenants/globex"}
 
 
 async def test_invalid_fields_are_named(rig: Rig) -> None:

@@ -120,9 +120,9 @@ class Guard(grpc.aio.ServerInterceptor):
                 "The service is at its limit of calls in progress.", reason="TOO_MANY_CALLS", retry_after_s=1
             )
         names = list(access.referenced(request))
+        audit.current().concerns(names)  # first, so that a refusal tells what was tried
         if principal is not None:
             access.authorize_tenant(principal, names)
-        audit.current().concerns(names)
         try:
             self._validator.validate(request)
         except protovalidate.ValidationError as error:
