@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.security.api import METHODS, path
 
 from facetmesh.access.v1 import access_pb2
-from facetmesh.audit.v1 import audit_pb2
-from facetmesh.auth.v1 import auth_pb2
-from facetmesh.detection.v1 import detection_pb2
 from facetmesh.fusion.v1 import fusion_pb2
 from facetmesh.kit import access
 from facetmesh.kit.errors import PermissionDenied
@@ -22,17 +20,6 @@ PUBLIC = {
     "facetmesh.auth.v1.AuthService/IssueToken", "facetmesh.auth.v1.AuthService/GetJwks",
     "facetmesh.audit.v1.AuditService/GetCheckpoint", "facetmesh.audit.v1.AuditService/GetConsistencyProof",
 }  # fmt: skip
-METHODS: list[MethodDescriptor] = [
-    method
-    for module in (auth_pb2, detection_pb2, fusion_pb2, audit_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-]
-
-
-def path(method: MethodDescriptor) -> str:
-    """package.Service/Method."""
-    return f"{method.containing_service.full_name}/{method.name}"
 
 
 @pytest.mark.parametrize("method", METHODS, ids=path)

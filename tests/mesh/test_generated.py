@@ -1,0 +1,64 @@
+"""Requests that hypothesis makes from the descriptors, against the real services: no INTERNAL, no UNKNOWN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from tests.security.api import METHODS, arbitrary, multicallable, path, refusal, valid
+
+from facetmesh.kit import access
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
+
+    from .conftest import Mesh
+
+ANSWERS = {
+    "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "ALREADY_EXISTS", "ABORTED",
+    "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED",
+}  # fmt: skip
+KNOWN = ("tenants/acme/models/faces",)
+
+
+def check(mesh: Mesh, method: MethodDescriptor, examples: int) -> None:
+    """Calls a method with that many requests."""
+    mesh.tenant("acme")
+    service = method.containing_service.full_name.split(".")[1]
+    rule = access.rule(path(method))
+    tokens = {}
+    for name, key in (("tenant", mesh.keys["acme"]), ("platform", mesh.admin_key)):
+        with mesh.client(key) as client:
+            tokens[name] = client.wait(client.asynchronous.token()).access_token
+    token = tokens["platform" if rule.roles == {"platform-admin"} else "tenant"]
+    metadata = (("authorization", f"Bearer {token}"),)
+    requests = arbitrary(method.input_type, "acme", KNOWN) | valid(method.input_type, "acme", KNOWN)
+
+    with grpc.insecure_channel(getattr(mesh.endpoints, service)) as channel:
+
+        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(request=requests)
+        def answered(request: object) -> None:
+            try:
+                call = multicallable(channel, method)(request, metadata=metadata, timeout=30)
+                if method.server_streaming:
+                    list(call)
+            except grpc.RpcError as error:
+                told = refusal(error)
+                assert told.code in ANSWERS, f"{told.code} {told.reason}: {told.message}"
+                assert told.reason
+
+        answered()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=path)
+def test_any_request_gets_an_answer_of_ours(mesh: Mesh, method: MethodDescriptor) -> None:
+    check(mesh, method, 25)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("method", METHODS, ids=path)
+def test_a_thousand_requests_get_answers_of_ours(mesh: Mesh, method: MethodDescriptor) -> None:
+    check(mesh, method, 1000)

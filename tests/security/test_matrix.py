@@ -1,0 +1,209 @@
+"""Every RPC against everybody who must not get in, generated from the descriptors.
+
+Behind the real guard stand servicers that answer whatever they are asked: what
+reaches one of them without a right is a leak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from hypothesis import Phase, find, settings
+from tests.security.api import METHODS, kind, multicallable, path, references, refusal, valid
+from tests.unit.conftest import AUDIENCE, ISSUER, Clock, pem
+
+from facetmesh.auth.keys import Grant
+from facetmesh.auth.tokens import TokenIssuer
+from facetmesh.kit import access, audit
+from facetmesh.kit.identity import CLOCK_SKEW_S, ROLE_NAMES, TokenVerifier
+from facetmesh.kit.rpc import Guard
+from facetmesh.kit.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from google.protobuf.descriptor import MethodDescriptor
+    from google.protobuf.message import Message
+
+    from facetmesh.kit.dapr import Outgoing
+
+LIFETIME_S = 600
+Cell = tuple[str, str, str]
+"""The status code, the reason and the message of a refusal; all empty where the servicer was reached."""
+
+
+class Bus:
+    """Takes every event."""
+
+    async def publish_many(self, topic: str, events: Sequence[Outgoing], *, type: str) -> list[str]:  # noqa: A002
+        """Takes them."""
+        del topic, events, type
+        return []
+
+
+@dataclass
+class Api:
+    """All services behind one guard."""
+
+    channel: grpc.aio.Channel
+    clock: Clock
+    issuer: TokenIssuer
+    reached: list[str] = field(default_factory=list)
+
+    def token(self, role: str, tenant: str | None = "acme", key: str = "k1") -> str:
+        """A token as auth would issue it."""
+        if role == "platform-admin":
+            return self.issuer.issue(Grant("platform/admin", None, (role,)))[0]
+        return self.issuer.issue(Grant(f"tenants/{tenant}/keys/{key}", tenant, (role,)))[0]
+
+    async def call(self, method: MethodDescriptor, request: Message, token: str | None) -> Cell:
+        """What becomes of a call."""
+        metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        reached = len(self.reached)
+        try:
+            call = multicallable(self.channel, method)(request, metadata=metadata, timeout=10)
+            if method.server_streaming:
+                async for _ in call:
+                    pass
+            else:
+                await call
+        except grpc.aio.AioRpcError as error:
+            told = refusal(error)
+            assert len(self.reached) == reached, f"{path(method)} was refused after it was done"
+            return told.code, told.reason, told.message
+        assert len(self.reached) == reached + 1
+        return "", "", ""
+
+
+def handlers(reached: list[str]) -> list[grpc.GenericRpcHandler[Any, Any]]:
+    """A servicer of each service that answers everybody."""
+    services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = collections.defaultdict(dict)
+    for method in METHODS:
+
+        async def unary(_: Message, __: Any, method: MethodDescriptor = method) -> Message:
+            reached.append(path(method))
+            return kind(method.output_type)()
+
+        async def stream(_: Message, __: Any, method: MethodDescriptor = method) -> AsyncIterator[Message]:
+            reached.append(path(method))
+            yield kind(method.output_type)()
+
+        make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        services[method.containing_service.full_name][method.name] = make(
+            stream if method.server_streaming else unary,
+            kind(method.input_type).FromString, lambda message: message.SerializeToString(),
+        )  # fmt: skip
+    return [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[Api]:
+    """The API on a port of its own."""
+    clock = Clock()
+    issuer = TokenIssuer(pem(), issuer=ISSUER, audience=AUDIENCE, lifetime_s=LIFETIME_S, clock=clock)
+    metrics = Metrics.create()
+    recorder = audit.Recorder("test", audit.EventSigner("auth", bytes(32)), Bus(), metrics, clock=clock)
+    verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
+    server = grpc.aio.server(interceptors=[Guard(verifier, recorder, metrics, max_concurrent_calls=64)])
+    reached: list[str] = []
+    server.add_generic_rpc_handlers(tuple(handlers(reached)))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Api(channel, clock, issuer, reached)
+    await server.stop(0)
+    await recorder.close()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    """The API on a port of its own."""
+    async with served() as made:
+        yield made
+
+
+@functools.cache
+def request_of(method: MethodDescriptor, tenant: str) -> Message:
+    """The simplest request that keeps the rules."""
+    return find(
+        valid(method.input_type, tenant), lambda _: True,
+        settings=settings(phases=[Phase.generate], database=None, max_examples=1),
+    )  # fmt: skip
+
+
+def with_one_name_of(method: MethodDescriptor, tenant: str, at: tuple[str, ...]) -> Message:
+    """A request of acme in which one field names what is another tenant's."""
+    request = kind(method.input_type)()
+    request.CopyFrom(request_of(method, "acme"))
+    *parents, last = at
+    holder, other = request, request_of(method, tenant)
+    for parent in parents:
+        holder, other = getattr(holder, parent), getattr(other, parent)
+    setattr(holder, last, getattr(other, last))
+    return request
+
+
+async def attacks(api: Api, method: MethodDescriptor) -> AsyncIterator[tuple[str, Cell, tuple[str, str]]]:
+    """What was tried, what became of it, and what should."""
+    rule = access.rule(path(method))
+    own = request_of(method, "acme")
+    role = min(rule.roles)
+    yield "no token", await api.call(method, own, None), ("UNAUTHENTICATED", "TOKEN_MISSING")
+    for token in ("", "x", "a.b.c", "x" * 5000, api.token(role)[:-6] + "AAAAAA"):
+        yield "garbage", await api.call(method, own, token), ("UNAUTHENTICATED", "TOKEN_INVALID")
+    forger = TokenIssuer(pem(), issuer=ISSUER, audience=AUDIENCE, lifetime_s=LIFETIME_S, clock=api.clock)
+    token = forger.issue(Grant("platform/admin", None, tuple(ROLE_NAMES.values())))[0]
+    yield "forged", await api.call(method, own, token), ("UNAUTHENTICATED", "TOKEN_INVALID")
+    token = api.token(role)
+    api.clock.now += LIFETIME_S + CLOCK_SKEW_S
+    yield "expired", await api.call(method, own, token), ("UNAUTHENTICATED", "TOKEN_EXPIRED")
+    for wrong in set(ROLE_NAMES.values()) - rule.roles:
+        yield "wrong role", await api.call(method, own, api.token(wrong)), ("PERMISSION_DENIED", "ROLE_MISSING")
+    for role in rule.roles - {"platform-admin"}:
+        for at in references(method.input_type):
+            for tenant in ("globex", "nobody"):
+                request = with_one_name_of(method, tenant, at)
+                denied = ("PERMISSION_DENIED", "TENANT_MISMATCH")
+                yield "other tenant's", await api.call(method, request, api.token(role)), denied
+
+
+async def test_nobody_gets_in_who_should_not(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    counts: dict[str, collections.Counter[str]] = {}
+    leaks: list[str] = []
+    told: dict[str, set[str]] = collections.defaultdict(set)
+    for method in METHODS:
+        if access.rule(path(method)).public:
+            continue
+        counts[path(method)] = collections.Counter()
+        async for attack, (code, reason, message), expected in attacks(api, method):
+            counts[path(method)][attack] += 1
+            told[f"{expected[1]}"].add(message)
+            if (code, reason) != expected:
+                leaks.append(f"{path(method)}: {attack}: {code or 'let in'} {reason}, expected {expected}")
+    columns = list(dict.fromkeys(attack for row in counts.values() for attack in row))
+    with capsys.disabled():
+        print(f"\n{'refused, of all that was tried':62}" + "".join(f"{column:>16}" for column in columns))  # noqa: T201
+        for name, row in counts.items():
+            print(f"{name:62}" + "".join(f"{row[column]:16}" for column in columns))  # noqa: T201
+        total = sum(row.total() for row in counts.values())
+        print(f"{len(counts)} RPCs, {total} attempts, {len(leaks)} leaks")  # noqa: T201
+    assert leaks == []
+    assert api.reached == []
+    # What exists and what does not, and whose it is, sound the same.
+    assert len(told["TENANT_MISMATCH"]) == len(told["ROLE_MISSING"]) == 1
+
+
+async def test_who_has_the_right_gets_in(api: Api) -> None:
+    for method in METHODS:
+        rule = access.rule(path(method))
+        tokens = [None] if rule.public else [api.token(role) for role in rule.roles]
+        async with asyncio.timeout(20):
+            for token in tokens:
+                assert await api.call(method, request_of(method, "acme"), token) == ("", "", ""), path(method)
