@@ -1,0 +1,182 @@
+"""What the tests of fusion's jobs share: the real store and worker, with stand-ins for what lies beyond the service."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from facetmesh.fusion.dispatcher import Dispatcher
+from facetmesh.fusion.faces import Face, Found
+from facetmesh.fusion.fusions import Fusions
+from facetmesh.fusion.registry import Registry
+from facetmesh.fusion.store import DaprStore
+from facetmesh.fusion.worker import Worker
+from facetmesh.kit.errors import FacetmeshError, NotFound
+
+from .conftest import Clock, MemoryState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from facetmesh.fusion.operations import Operation, Ref
+
+MODEL = "tenants/acme/models/faces"
+SMALL, LARGE = Face((0, 0, 10, 10)), Face((20, 0, 60, 50))
+
+
+@dataclass
+class MemoryBlobs:
+    """Blobs in a dict."""
+
+    blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+    async def put(self, tenant: str, key: str, data: bytes) -> None:
+        """Stores data."""
+        self.blobs[tenant, key] = data
+
+    async def get(self, tenant: str, key: str) -> bytes:
+        """The data."""
+        try:
+            return self.blobs[tenant, key]
+        except KeyError:
+            raise NotFound("There is no such data.") from None
+
+    async def delete(self, tenant: str, key: str) -> None:
+        """Deletes data."""
+        self.blobs.pop((tenant, key), None)
+
+
+@dataclass
+class Script:
+    """Detection and the pipeline: does what a test says, in the order it says it."""
+
+    faces: list[Face] = field(default_factory=lambda: [SMALL, LARGE])
+    errors: list[Exception] = field(default_factory=list)
+    """Raised by the next calls of the pipeline, one each."""
+    found_in: list[tuple[str, str, bytes]] = field(default_factory=list)
+    fused: list[tuple[Face, Face]] = field(default_factory=list)
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
+    running: int = 0
+    most_running: int = 0
+
+    def __post_init__(self) -> None:
+        """Lets the pipeline run through, unless a test says otherwise."""
+        self.may_end.set()
+
+    async def find(self, tenant_id: str, model: str, image: bytes) -> Found:
+        """Finds the faces."""
+        self.found_in.append((tenant_id, model, image))
+        return Found(self.faces, f"{model}/versions/1")
+
+    async def fuse(
+        self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
+    ) -> bytes:
+        """Fuses."""
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            self.began.set()
+            await self.may_end.wait()
+            if self.errors:
+                raise self.errors.pop(0)
+            self.fused.append((source_face, target_face))
+            return b"fused " + source + b" into " + target + tenant_id.encode() + subject[:0].encode()
+        finally:
+            self.running -= 1
+
+
+@dataclass
+class Record:
+    """What was said of a piece of work."""
+
+    tenant: str
+    subject: str
+    number: int
+    told: dict[str, object] = field(default_factory=dict)
+    error: FacetmeshError | None = None
+
+    @property
+    def receipt(self) -> str:
+        """Its name."""
+        return f"{self.tenant}/receipts/{self.number}"
+
+    def describe(
+        self, *, resource: str, model_version: str = "", inputs: Sequence[bytes] = (), output: bytes = b""
+    ) -> None:
+        """Adds what is known."""
+        self.told = {"resource": resource, "model_version": model_version, "inputs": list(inputs), "output": output}
+
+
+@dataclass
+class Recorder:
+    """Keeps what was recorded."""
+
+    records: list[Record] = field(default_factory=list)
+    refuses: list[FacetmeshError] = field(default_factory=list)
+    """Raised instead of accepting, one each."""
+
+    @asynccontextmanager
+    async def record(self, *, method: str, tenant: str, subject: str) -> AsyncIterator[Record]:
+        """Records what is done within."""
+        assert method == "facetmesh.fusion/fuse"
+        record = Record(tenant, subject, len(self.records))
+        try:
+            yield record
+        except FacetmeshError as error:
+            record.error = error
+            raise
+        finally:
+            if self.refuses:
+                raise self.refuses.pop(0)
+            self.records.append(record)
+
+
+class World:
+    """The service's domain, put together."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.state = MemoryState()
+        self.blobs = MemoryBlobs()
+        self.script = Script()
+        self.recorder = Recorder()
+        self.registry = Registry(DaprStore(self.state), clock)
+        self.woken: list[Ref] = []
+        self.fusions = Fusions(self.registry, self.blobs, self._wake)
+        self.worker = Worker(
+            "w1", registry=self.registry, blobs=self.blobs, finder=self.script, fuser=self.script,
+            recorder=self.recorder, trace=lambda *_: nullcontext(),
+        )  # fmt: skip
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Returns once the condition is true; fails when it does not become so."""
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    async def _wake(self, ref: Ref) -> None:
+        self.woken.append(ref)
+
+    def another_worker(self, owner: str) -> Worker:
+        """A worker, as of another replica: it hears no news of this one."""
+        return Worker(
+            owner, registry=Registry(self.registry.store, self.clock), blobs=self.blobs, finder=self.script, fuser=self.script,
+            recorder=self.recorder, trace=lambda *_: nullcontext(),
+        )  # fmt: skip
+
+    def dispatcher(self, concurrency: int = 2) -> Dispatcher:
+        """A dispatcher of the first worker's jobs."""
+        return Dispatcher(self.registry, self.worker, concurrency)
+
+    async def create(self, tenant_id: str = "acme", target: bytes = b"target", **options: object) -> Operation:
+        """Asks for a fusion."""
+        return await self.fusions.create(tenant_id, b"source", target, face_model=MODEL, **options)  # type: ignore[arg-type]
+
+
+def sha256(data: bytes) -> str:
+    """In hex."""
+    return hashlib.sha256(data).hexdigest()

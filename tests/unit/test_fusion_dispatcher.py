@@ -1,0 +1,159 @@
+"""The dispatcher: finds work without being told, is fair, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from facetmesh.fusion import dispatcher as dispatching
+from facetmesh.fusion.operations import LEASE_S, Ref
+from facetmesh.kit.errors import Unavailable
+
+from .conftest import Clock
+from .fusion_jobs import World
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from facetmesh.fusion.dispatcher import Dispatcher
+
+
+@pytest.fixture
+def world(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A service without work, whose dispatcher looks often."""
+    monkeypatch.setattr(dispatching, "SCAN_S", 0.02)
+    return World(clock)
+
+
+@asynccontextmanager
+async def running(world: World, concurrency: int = 2) -> AsyncIterator[Dispatcher]:
+    """A dispatcher at work."""
+    dispatcher = world.dispatcher(concurrency)
+    task = asyncio.create_task(dispatcher.run())
+    try:
+        yield dispatcher
+    finally:
+        task.cancel()
+        await dispatcher.close(5)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(5):
+        while not await condition():
+            await asyncio.sleep(0.002)
+
+
+def cleared(world: World) -> Callable[[], Awaitable[bool]]:
+    async def condition() -> bool:
+        return await world.registry.store.announced() == []
+
+    return condition
+
+
+async def test_work_is_found_without_an_event_and_cleared_away(world: World) -> None:
+    operations = [await world.create() for _ in range(5)]
+    async with running(world):
+        await until(cleared(world))
+    for operation in operations:
+        assert (await world.fusions.get(operation.ref)).result is not None
+    assert len(world.script.fused) == len(world.recorder.records) == 5
+    assert not [key for _, key in world.blobs.blobs if key.startswith("inputs/")]
+
+
+async def test_an_event_is_faster_than_the_next_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatching, "SCAN_S", 1000)
+    async with running(world) as dispatcher:
+        await asyncio.sleep(0.01)
+        operation = await world.create()
+        dispatcher.wake(operation.ref)
+        assert (await world.fusions.wait(operation.ref, 5)).done
+
+
+async def test_no_more_than_so_many_at_a_time(world: World) -> None:
+    world.script.may_end.clear()
+    operations = [await world.create() for _ in range(6)]
+    async with running(world, 2):
+        await world.until(lambda: world.script.running == 2)
+        await asyncio.sleep(0.05)
+        world.script.may_end.set()
+        for operation in operations:
+            await world.fusions.wait(operation.ref, 5)
+    assert world.script.most_running == 2
+
+
+async def test_a_tenant_with_much_work_does_not_make_another_wait(world: World, clock: Clock) -> None:
+    many = [await world.create("acme") for _ in range(10)]
+    clock.now += 1
+    one = await world.create("globex")
+    clock.now += 1
+    world.script.may_end.clear()
+    async with running(world, 2):
+        await world.until(lambda: world.script.running == 2)
+        assert {(await world.fusions.get(ref)).attempts for ref in (many[0].ref, one.ref)} == {1}
+        world.script.may_end.set()
+        await until(cleared(world))
+
+
+async def test_a_dead_workers_job_is_taken_up_when_its_lease_has_ended(world: World, clock: Clock) -> None:
+    operation = await world.create()
+    await world.registry.change(operation.ref, lambda found: found.claim("dead", clock.now))
+    async with running(world):
+        await asyncio.sleep(0.1)
+        assert not (await world.fusions.get(operation.ref)).done
+        clock.now += LEASE_S
+        ended = await world.fusions.wait(operation.ref, 5)
+    assert ended.result is not None
+    assert ended.attempts == 2
+
+
+async def test_what_died_between_its_end_and_clearing_is_cleared(world: World) -> None:
+    operation = await world.create()
+    await world.worker.work(operation)
+    assert len(world.blobs.blobs) == 3
+    async with running(world):
+        await until(cleared(world))
+    assert len(world.blobs.blobs) == 1
+
+
+async def test_what_never_became_an_operation_is_cleared_in_time(world: World, clock: Clock) -> None:
+    ref = Ref.new("acme", clock.now)
+    await world.registry.store.announce(ref)
+    await world.blobs.put("acme", f"inputs/{ref.id}/source", b"source")
+    async with running(world):
+        await asyncio.sleep(0.1)
+        assert await world.registry.store.announced() == [ref]
+        clock.now += dispatching.ABANDONED_S + 2
+        await until(cleared(world))
+    assert world.blobs.blobs == {}
+
+
+async def test_an_outage_of_the_store_is_survived(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.create()
+    announced, fails = world.registry.store.announced, [Unavailable("gone")] * 3
+
+    async def unsteady() -> list[Ref]:
+        if fails:
+            raise fails.pop()
+        return await announced()
+
+    monkeypatch.setattr(world.registry.store, "announced", unsteady)
+    async with running(world):
+        await world.until(lambda: not fails)
+        await until(cleared(world))
+
+
+async def test_closing_lets_jobs_end(world: World) -> None:
+    world.script.may_end.clear()
+    operation = await world.create()
+    dispatcher = world.dispatcher()
+    task = asyncio.create_task(dispatcher.run())
+    await world.script.began.wait()
+    task.cancel()
+    closing = asyncio.create_task(dispatcher.close(5))
+    await asyncio.sleep(0.01)
+    world.script.may_end.set()
+    await closing
+    assert (await world.fusions.get(operation.ref)).result is not None

@@ -1,0 +1,207 @@
+"""Workers: a job is done once, or ends with a reason, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from facetmesh.fusion.faces import Face
+from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, MAX_ATTEMPTS, Caller, Operation, Stage
+from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
+
+from .conftest import Clock
+from .fusion_jobs import LARGE, SMALL, World, sha256
+
+
+@pytest.fixture
+def world(clock: Clock) -> World:
+    """A service without work."""
+    return World(clock)
+
+
+async def reason(world: World, operation: Operation) -> str:
+    ended = await world.worker.work(operation)
+    assert ended.failure is not None
+    return ended.failure.reason
+
+
+async def test_a_job_is_done_and_accounted_for(world: World) -> None:
+    operation = await world.create(caller=Caller("tenants/acme/keys/k1"), target_face_index=1)
+    ended = await world.worker.work(operation)
+    result = ended.result
+    assert result is not None
+    assert world.script.fused == [(LARGE, SMALL)]
+    assert (result.source_face, result.target_face) == (LARGE.box, SMALL.box)
+    image = world.blobs.blobs["acme", f"fusions/{operation.id}/1"]
+    assert (result.sha256, result.size_bytes) == (sha256(image), len(image))
+    (record,) = world.recorder.records
+    assert result.receipt == record.receipt
+    assert (record.tenant, record.subject, record.error) == ("tenants/acme", "tenants/acme/keys/k1", None)
+    assert record.told["inputs"] == [bytes.fromhex(sha256(b"source")), bytes.fromhex(sha256(b"target"))]
+    assert record.told["output"] == bytes.fromhex(result.sha256)
+    assert {tenant for tenant, _, _ in world.script.found_in} == {"acme"}
+
+
+async def test_only_the_result_stays(world: World) -> None:
+    operation = await world.create()
+    await world.worker.clear(await world.worker.work(operation))
+    assert list(world.blobs.blobs) == [("acme", f"fusions/{operation.id}/1")]
+    assert await world.registry.store.announced() == []
+
+
+@pytest.mark.parametrize(
+    ("faces", "index", "expected"),
+    [([], 0, "NO_FACE"), ([SMALL], 1, "FACE_INDEX_OUT_OF_RANGE"), ([SMALL, LARGE], 7, "FACE_INDEX_OUT_OF_RANGE")],
+)
+async def test_missing_faces_are_refused(world: World, faces: list[Face], index: int, expected: str) -> None:
+    world.script.faces = faces
+    operation = await world.create(source_face_index=index)
+    assert await reason(world, operation) == expected
+    failure = (await world.fusions.get(operation.ref)).failure
+    assert failure is not None
+    assert (failure.code, failure.metadata["image"]) == ("INVALID_ARGUMENT", "source")
+    assert [record.error.reason for record in world.recorder.records if record.error] == [expected]
+
+
+async def test_a_refusal_is_final_and_recorded(world: World) -> None:
+    world.script.errors = [InvalidArgument("No.", reason="FACE_PROFILE")]
+    assert await reason(world, await world.create()) == "FACE_PROFILE"
+    assert len(world.recorder.records) == 1
+
+
+async def test_what_detection_refuses_names_the_image(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def find(_: str, __: str, image: bytes) -> object:
+        if image == b"target":
+            raise FailedPrecondition("The model is not there.", reason="MODEL_NOT_FETCHED")
+        return await type(world.script).find(world.script, _, __, image)
+
+    monkeypatch.setattr(world.script, "find", find)
+    operation = await world.create()
+    assert await reason(world, operation) == "MODEL_NOT_FETCHED"
+    failure = (await world.fusions.get(operation.ref)).failure
+    assert failure is not None
+    assert (failure.code, failure.metadata["image"]) == ("FAILED_PRECONDITION", "target")
+
+
+async def test_an_outage_is_waited_for_and_leaves_no_trace_in_the_log(world: World, clock: Clock) -> None:
+    world.script.errors = [Unavailable("gone", reason="RUNNER_DIED")]
+    operation = await world.create()
+    rested = await world.worker.work(operation)
+    assert (rested.stage, rested.attempts) == (Stage.QUEUED, 1)
+    assert world.recorder.records == []
+    with pytest.raises(Aborted):
+        await world.worker.work(operation)
+    clock.now += BACKOFF_S[0]
+    ended = await world.worker.work(operation)
+    assert ended.result is not None
+    assert ended.attempts == 2
+    assert await world.fusions.download(operation.ref)
+
+
+async def test_an_outage_without_end_ends_the_job(world: World, clock: Clock) -> None:
+    world.script.errors = [Unavailable("gone", reason="RUNNER_DIED") for _ in range(9)]
+    operation = await world.create()
+    for _ in range(MAX_ATTEMPTS):
+        operation = await world.worker.work(operation)
+        clock.now += 60
+    assert operation.failure is not None
+    assert operation.failure.reason == "RUNNER_DIED"
+    assert len(world.script.errors) == 9 - MAX_ATTEMPTS
+    assert len(world.recorder.records) == 1
+
+
+async def test_a_job_that_kills_its_workers_ends(world: World, clock: Clock) -> None:
+    operation = await world.create()
+    for _ in range(MAX_ATTEMPTS):  # workers that took it and were never seen again
+        await world.registry.change(operation.ref, lambda found: found.claim("dead", clock.now))
+        clock.now += LEASE_S
+    assert await reason(world, operation) == "ATTEMPTS_EXHAUSTED"
+    assert world.script.fused == []
+
+
+async def test_our_own_faults_end_the_job_too(world: World, clock: Clock) -> None:
+    world.script.errors = [ZeroDivisionError() for _ in range(9)]
+    operation = await world.create()
+    for _ in range(MAX_ATTEMPTS):
+        operation = await world.worker.work(operation)
+        clock.now += 60
+    assert operation.failure is not None
+    assert operation.failure.code == "INTERNAL"
+
+
+async def test_nothing_unaccounted_is_a_result(world: World, clock: Clock) -> None:
+    world.recorder.refuses = [Unavailable("no log", reason="AUDIT_UNAVAILABLE")]
+    operation = await world.create()
+    assert not (await world.worker.work(operation)).done
+    clock.now += 60
+    ended = await world.worker.work(operation)
+    assert ended.result is not None
+    assert ended.result.receipt.endswith("/0")
+
+
+async def test_cancelling_stops_the_work_within_a_second(world: World) -> None:
+    world.script.may_end.clear()
+    operation = await world.create()
+    working = asyncio.create_task(world.worker.work(operation))
+    await world.script.began.wait()
+    began = asyncio.get_running_loop().time()
+    await world.fusions.cancel(operation.ref)
+    with pytest.raises(Aborted) as lost:
+        await working
+    assert lost.value.reason == "LEASE_LOST"
+    assert asyncio.get_running_loop().time() - began < 1
+    assert world.script.running == 0
+    await world.worker.clear(await world.fusions.get(operation.ref))
+    assert world.blobs.blobs == {}
+    assert world.recorder.records == []
+
+
+async def test_a_worker_that_lost_its_lease_changes_nothing(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hung, another did the job; then it goes on."""
+    monkeypatch.setattr("facetmesh.fusion.worker.HEARTBEAT_S", 1000)
+    world.script.may_end.clear()
+    operation = await world.create()
+    slow = asyncio.create_task(world.worker.work(operation))
+    await world.script.began.wait()
+    await asyncio.sleep(0.02)  # its own last sign of life, at the new stage
+    clock.now += LEASE_S
+    taker = asyncio.create_task(world.another_worker("w2").work(operation))
+    await world.until(lambda: world.script.running == 2)
+    world.script.may_end.set()
+    ended = await taker
+    with pytest.raises(Aborted):
+        await slow
+    assert (await world.fusions.get(operation.ref)).result == ended.result
+    assert ended.attempts == 2
+    await world.worker.clear(ended)
+    assert list(world.blobs.blobs) == [("acme", f"fusions/{operation.id}/2")]
+    assert len(world.recorder.records) == 1
+
+
+async def test_a_long_job_keeps_its_lease(world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facetmesh.fusion.worker.HEARTBEAT_S", 0.001)
+    world.script.may_end.clear()
+    operation = await world.create()
+    working = asyncio.create_task(world.worker.work(operation))
+    await world.script.began.wait()
+    for _ in range(5):
+        clock.now += LEASE_S - 1
+        deadline = asyncio.get_running_loop().time() + 5
+        while (await world.fusions.get(operation.ref)).until_s < clock.now + LEASE_S:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.001)
+    world.script.may_end.set()
+    assert (await working).attempts == 1
+
+
+async def test_inputs_that_are_not_the_ones_asked_for_are_refused(world: World, clock: Clock) -> None:
+    operation = await world.create()
+    world.blobs.blobs["acme", f"inputs/{operation.id}/source"] = b"another"
+    for _ in range(MAX_ATTEMPTS):
+        operation = await world.worker.work(operation)
+        clock.now += 60
+    assert operation.failure is not None
+    assert operation.failure.reason == "REQUEST_ID_REUSED"
