@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.faces import Face, Found
@@ -76,6 +76,7 @@ class Script:
         self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
     ) -> bytes:
         """Fuses."""
+        assert subject.startswith("operations/")
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -84,7 +85,7 @@ class Script:
             if self.errors:
                 raise self.errors.pop(0)
             self.fused.append((source_face, target_face))
-            return b"fused " + source + b" into " + target + tenant_id.encode() + subject[:0].encode()
+            return b" ".join([source, b"into", target, b"for", tenant_id.encode()])
         finally:
             self.running -= 1
 
@@ -108,7 +109,9 @@ class Record:
         self, *, resource: str, model_version: str = "", inputs: Sequence[bytes] = (), output: bytes = b""
     ) -> None:
         """Adds what is known."""
-        self.told = {"resource": resource, "model_version": model_version, "inputs": list(inputs), "output": output}
+        self.told = {
+            "resource": resource, "model_version": model_version, "inputs": list(inputs), "output": output,
+        }  # fmt: skip
 
 
 @dataclass
@@ -147,10 +150,7 @@ class World:
         self.registry = Registry(DaprStore(self.state), clock)
         self.woken: list[Ref] = []
         self.fusions = Fusions(self.registry, self.blobs, self._wake)
-        self.worker = Worker(
-            "w1", registry=self.registry, blobs=self.blobs, finder=self.script, fuser=self.script,
-            recorder=self.recorder, trace=lambda *_: nullcontext(),
-        )  # fmt: skip
+        self.worker = self._worker("w1", self.registry)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns once the condition is true; fails when it does not become so."""
@@ -163,18 +163,22 @@ class World:
 
     def another_worker(self, owner: str) -> Worker:
         """A worker, as of another replica: it hears no news of this one."""
+        return self._worker(owner, Registry(self.registry.store, self.clock))
+
+    def _worker(self, owner: str, registry: Registry) -> Worker:
         return Worker(
-            owner, registry=Registry(self.registry.store, self.clock), blobs=self.blobs, finder=self.script, fuser=self.script,
-            recorder=self.recorder, trace=lambda *_: nullcontext(),
+            owner, registry=registry, blobs=self.blobs, finder=self.script, fuser=self.script, recorder=self.recorder,
+            trace=lambda *_: nullcontext(),
         )  # fmt: skip
 
     def dispatcher(self, concurrency: int = 2) -> Dispatcher:
         """A dispatcher of the first worker's jobs."""
         return Dispatcher(self.registry, self.worker, concurrency)
 
-    async def create(self, tenant_id: str = "acme", target: bytes = b"target", **options: object) -> Operation:
+    async def create(self, tenant_id: str = "acme", target: bytes = b"target", **options: Any) -> Operation:
         """Asks for a fusion."""
-        return await self.fusions.create(tenant_id, b"source", target, face_model=MODEL, **options)  # type: ignore[arg-type]
+        asked: dict[str, Any] = {"face_model": MODEL, **options}
+        return await self.fusions.create(tenant_id, b"source", target, **asked)
 
 
 def sha256(data: bytes) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
 from facetmesh.fusion.operations import Ref, Stage
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 
-from .conftest import Clock
 from .fusion_jobs import World, sha256
+
+if TYPE_CHECKING:
+    from .conftest import Clock
 
 REQUEST = "2f9b6c1e-0000-4000-8000-000000000001"
 

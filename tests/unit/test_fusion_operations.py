@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from facetmesh.fusion.operations import (
@@ -19,7 +21,8 @@ from facetmesh.fusion.operations import (
 from facetmesh.fusion.store import DaprStore
 from facetmesh.kit.errors import Aborted, InvalidArgument, Unavailable
 
-from .conftest import MemoryState
+if TYPE_CHECKING:
+    from .conftest import MemoryState
 
 NOW = 1_800_000_000.0
 JOB = Job("aa", "bb", "tenants/acme/models/faces", 0, 1)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
-from facetmesh.fusion.faces import Face
 from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, MAX_ATTEMPTS, Caller, Operation, Stage
 from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
 
-from .conftest import Clock
 from .fusion_jobs import LARGE, SMALL, World, sha256
+
+if TYPE_CHECKING:
+    from facetmesh.fusion.faces import Face
+
+    from .conftest import Clock
 
 
 @pytest.fixture

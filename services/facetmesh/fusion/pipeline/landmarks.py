@@ -33,6 +33,8 @@ MAX_YAW_DEG = 30.0
 """Faces turned aside further, as FaceMesh sees it, are refused: their hidden half would have to be made up.
 
 FaceMesh flattens depth: a face that is turned by 45 degrees looks like 30 to it."""
+MIN_BOX_INSIDE = 0.5
+"""How much of a face's box must lie in the image."""
 MIN_INSIDE = 0.9
 """How much of a face's outline must lie in the image."""
 
@@ -70,6 +72,13 @@ class Box:
     def centre(self) -> tuple[float, float]:
         """The middle."""
         return (self.x_min + self.x_max) / 2, (self.y_min + self.y_max) / 2
+
+    def share_within(self, width: int, height: int) -> float:
+        """How much of it lies in an image of that size, 0 to 1."""
+        across = min(self.x_max, width) - max(self.x_min, 0.0)
+        down = min(self.y_max, height) - max(self.y_min, 0.0)
+        area = (self.x_max - self.x_min) * (self.y_max - self.y_min)
+        return max(0.0, across) * max(0.0, down) / area if area > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +131,10 @@ def find(
     Raises:
         InvalidArgument: FACE_TOO_SMALL, FACE_NOT_CLEAR, FACE_PROFILE or FACE_AT_EDGE.
     """
-    if box.side < MIN_FACE_PX:
+    if not box.side >= MIN_FACE_PX:
         raise _refusal(which, "FACE_TOO_SMALL", f"is smaller than {MIN_FACE_PX} pixels")
+    if not box.share_within(image.shape[1], image.shape[0]) >= MIN_BOX_INSIDE:
+        raise _cut_off(which)
     rolls = ROLLS_RAD if eyes is None else (math.atan2(eyes[1, 1] - eyes[0, 1], eyes[1, 0] - eyes[0, 0]),)
     faces: list[Face] = []
     for roll in rolls:
@@ -194,7 +205,11 @@ def _check(face: Face, image: NDArray[np.uint8], which: str) -> None:
     outline = face.flat[list(OVAL)]
     inside = ((outline >= 0) & (outline <= (width - 1, height - 1))).all(axis=1).mean()
     if inside < MIN_INSIDE:
-        raise _refusal(which, "FACE_AT_EDGE", "is cut off by the edge of the image")
+        raise _cut_off(which)
+
+
+def _cut_off(which: str) -> InvalidArgument:
+    return _refusal(which, "FACE_AT_EDGE", "is cut off by the edge of the image")
 
 
 def _refusal(which: str, reason: str, problem: str) -> InvalidArgument:

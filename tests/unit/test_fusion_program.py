@@ -1,0 +1,119 @@
+"""The pipeline where it runs: in a runner of its own, on real files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from facetmesh.fusion.faces import Face
+from facetmesh.fusion.fuser import Fuser
+from facetmesh.kit import catalog
+from facetmesh.kit.errors import FailedPrecondition, InvalidArgument
+from facetmesh.runners.images import decode, encode_jpeg
+from facetmesh.runners.pool import RunnerPool
+
+from . import fusion_world as world
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ASTRONAUT = Face((173, 83, 274, 180))
+SMILES = Face((455, 306, 572, 412))
+SHA256 = catalog.asset("facemesh").sha256
+
+
+@pytest.fixture(scope="module")
+def source() -> bytes:
+    """The astronaut's file."""
+    return catalog.fetch("photo-astronaut").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def target() -> bytes:
+    """The six faces' file."""
+    return catalog.fetch("photo-six-faces").read_bytes()
+
+
+@pytest.fixture
+async def fuser() -> AsyncIterator[Fuser]:
+    """The pipeline in a runner."""
+    async with RunnerPool("facetmesh.fusion.program") as pool:
+        yield Fuser(pool, lambda: catalog.fetch("facemesh"), SHA256)
+
+
+async def test_real_files_in_a_real_file_out(fuser: Fuser, source: bytes, target: bytes) -> None:
+    made = await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, SMILES)
+    pixels, before = decode(made), world.group()
+    assert pixels.shape == before.shape
+    rows, columns = np.nonzero((pixels != before).any(axis=2))
+    assert len(rows) > 1000
+    x_min, y_min, x_max, y_max = SMILES.box
+    assert x_min - 20 < columns.min() < columns.max() < x_max + 20
+    assert y_min - 20 < rows.min() < rows.max() < y_max + 20
+
+
+async def test_known_eyes_lead_to_the_same_picture(fuser: Fuser, source: bytes, target: bytes) -> None:
+    (right, left) = ((float(x), float(y)) for x, y in _eyes())
+    with_eyes = Face(ASTRONAUT.box, right, left)
+    pictures = [
+        decode(await fuser.fuse("acme", "operations/1", source, face, target, SMILES)).astype(int)
+        for face in (ASTRONAUT, with_eyes)
+    ]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"), [(b"\x89PNG\r\n\x1a\n", "IMAGE_TRUNCATED"), (b"GIF89a", "IMAGE_NOT_RECOGNIZED")]
+)
+@pytest.mark.parametrize("which", ["source", "target"])
+async def test_a_bad_image_is_refused_by_name(
+    fuser: Fuser, source: bytes, target: bytes, broken: bytes, reason: str, which: str
+) -> None:
+    files = {"source": source, "target": target, which: broken}
+    with pytest.raises(InvalidArgument) as refusal:
+        await fuser.fuse("acme", "operations/1", files["source"], ASTRONAUT, files["target"], SMILES)
+    assert (refusal.value.reason, refusal.value.metadata) == (reason, {"image": which})
+
+
+async def test_a_face_that_will_not_do_is_refused_by_name(fuser: Fuser, source: bytes, target: bytes) -> None:
+    profile = Face((899, 83, 1024, 198))
+    with pytest.raises(InvalidArgument) as refusal:
+        await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, profile)
+    assert (refusal.value.reason, refusal.value.metadata) == ("FACE_PROFILE", {"image": "target"})
+
+
+async def test_hostile_boxes_are_refusals_and_no_crash(fuser: Fuser) -> None:
+    noise = encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    for box in ((-1e9, -1e9, 1e9, 1e9), (1e9, 1e9, 1e9 + 100, 1e9 + 100), (50, 50, -50, -50), (0, 0, 64, 64)):
+        with pytest.raises(InvalidArgument) as refusal:
+            await fuser.fuse("acme", "operations/1", noise, Face(box), noise, Face(box))
+        assert refusal.value.reason.startswith("FACE_")
+
+
+async def test_a_landmark_model_that_is_not_there_is_said_so(source: bytes, target: bytes) -> None:
+    def missing() -> None:
+        raise FailedPrecondition("Fetch it.", reason="MODEL_NOT_FETCHED")
+
+    async with RunnerPool("facetmesh.fusion.program") as pool:
+        fuser = Fuser(pool, missing, SHA256)  # type: ignore[arg-type]
+        with pytest.raises(FailedPrecondition):
+            await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, SMILES)
+
+
+def test_the_service_loads_no_native_code() -> None:
+    code = (
+        "import sys, facetmesh.fusion.__main__;"
+        "print([name for name in ('openvino', 'cv2', 'PIL', 'simplejpeg', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.strip() == "[]"
+
+
+def _eyes() -> np.ndarray:
+    points = world.astronauts_face().flat
+    return np.stack([points[[33, 133]].mean(axis=0), points[[263, 362]].mean(axis=0)])
