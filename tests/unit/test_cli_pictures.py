@@ -1,0 +1,110 @@
+"""Pictures: what was found is framed and named, and all of it can be seen."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facetmesh.cli import pictures
+from facetmesh.detection.v1 import detection_pb2
+from facetmesh.fusion.v1 import fusion_pb2
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GREY = (120, 120, 120)
+
+
+def file(width: int, height: int, colour: tuple[int, int, int] = GREY, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+def detection(*box: float, label: str = "FACE_FEMALE") -> detection_pb2.Detection:
+    x_min, y_min, x_max, y_max = box
+    return detection_pb2.Detection(
+        box=detection_pb2.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max), label=label, confidence=0.5
+    )
+
+
+def drawn(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def is_box(pixels: np.ndarray) -> np.ndarray:
+    return (pixels == pictures.BOX_COLOUR).all(axis=2)
+
+
+def test_a_box_is_where_the_detection_is(tmp_path: Path) -> None:
+    pictures.draw_detections(file(1200, 900), [detection(300, 200, 500, 450)], tmp_path / "d.png")
+    framed = is_box(drawn(tmp_path / "d.png"))
+    assert framed.shape == (900, 1200)
+    assert framed[325, 300:303].any()
+    assert framed[325, 498:501].any()
+    assert framed[448:451, 400].any()
+    assert not framed[210:440, 310:490].any()
+
+
+def test_a_small_photo_is_enlarged(tmp_path: Path) -> None:
+    pictures.draw_detections(file(200, 100), [detection(20, 20, 60, 80)], tmp_path / "d.png")
+    framed = is_box(drawn(tmp_path / "d.png"))
+    assert framed.shape == (500, 1000)
+    assert framed[250, 98:106].any()
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 100, 100), (1150, 850, 1200, 900), (0, 0, 1200, 900), (-30, -30, 50, 50), (600, 0, 601, 900)]
+)
+def test_a_label_stays_in_the_picture(tmp_path: Path, box: tuple[float, float, float, float]) -> None:
+    pictures.draw_detections(file(1200, 900), [detection(*box)], tmp_path / "d.png")
+    text = (drawn(tmp_path / "d.png") == pictures.LABEL_COLOUR).all(axis=2)
+    assert text.sum() > 60
+
+
+def test_labels_of_neighbours_do_not_cover_each_other(tmp_path: Path) -> None:
+    alone, both = tmp_path / "1.png", tmp_path / "2.png"
+    pictures.draw_detections(file(1200, 900), [detection(300, 200, 500, 450)], alone)
+    found = [detection(300, 200, 500, 450), detection(310, 202, 520, 470)]
+    pictures.draw_detections(file(1200, 900), found, both)
+    text = [(drawn(path) == pictures.LABEL_COLOUR).all(axis=2).sum() for path in (alone, both)]
+    assert text[1] == pytest.approx(2 * text[0], rel=0.1)
+
+
+def test_nothing_found_is_the_photo(tmp_path: Path) -> None:
+    pictures.draw_detections(file(1200, 900), [], tmp_path / "d.png")
+    assert np.abs(drawn(tmp_path / "d.png").astype(int) - GREY).max() < 5
+
+
+def test_a_photo_is_drawn_the_way_it_is_held(tmp_path: Path) -> None:
+    exif = b"Exif\x00\x00MM\x00*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    pictures.draw_detections(file(1200, 900, exif=exif), [], tmp_path / "d.png")
+    assert drawn(tmp_path / "d.png").shape[:2] == (1200, 900)
+
+
+@pytest.mark.parametrize("size", [(1280, 886), (300, 900), (64, 64)])
+def test_a_fusion_shows_three_photos_and_their_faces(tmp_path: Path, size: tuple[int, int]) -> None:
+    red, green, blue = (200, 30, 30), (30, 160, 30), (30, 30, 200)
+    box = fusion_pb2.FaceBox(x_min=10, y_min=10, x_max=50, y_max=60)
+    pictures.draw_fusion(
+        file(512, 512, red), file(*size, green), file(*size, blue), box, box, tmp_path / "f.png"
+    )
+    pixels = drawn(tmp_path / "f.png").astype(int)
+    for column, colour in enumerate((red, green, blue)):
+        left = pictures.MARGIN_PX + column * (pictures.COLUMN_PX + pictures.MARGIN_PX)
+        strip = pixels[:, left : left + pictures.COLUMN_PX]
+        near = np.abs(strip - colour).max(axis=2) < 25
+        rows = np.flatnonzero(near.sum(axis=1) > 20)
+        assert len(rows) > pictures.COLUMN_PX + 100  # the photo above, the enlarged face beneath
+        assert near[rows[-5]].all()
+        others = [other for other in (red, green, blue) if other != colour]
+        assert not any((np.abs(strip - other).max(axis=2) < 25).any() for other in others)
+        assert is_box(strip).any()
+    assert (np.abs(pixels - pictures.INK_COLOUR).max(axis=2) < 40).sum() > 200

@@ -1,0 +1,109 @@
+"""Faces: detection asked over a real channel, and which face is meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from facetmesh.detection.v1 import detection_pb2 as pb
+from facetmesh.detection.v1 import detection_pb2_grpc
+from facetmesh.fusion.detection import DetectionFaces
+from facetmesh.fusion.faces import Face, choose
+from facetmesh.kit import status
+from facetmesh.kit.errors import FailedPrecondition, InvalidArgument, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MODEL = "tenants/acme/models/faces"
+
+
+class Detection(detection_pb2_grpc.DetectionServiceServicer):
+    """Answers as a test says."""
+
+    def __init__(self) -> None:
+        self.answer: pb.DetectResponse | FailedPrecondition = pb.DetectResponse(model_version=f"{MODEL}/versions/1")
+        self.requests: list[tuple[pb.DetectRequest, dict[str, Any]]] = []
+
+    async def Detect(self, request: pb.DetectRequest, context: Any) -> pb.DetectResponse:
+        """Answers."""
+        self.requests.append((request, dict(context.invocation_metadata())))
+        if isinstance(self.answer, FailedPrecondition):
+            await status.abort(context, self.answer)
+        assert isinstance(self.answer, pb.DetectResponse)
+        return self.answer
+
+
+@pytest.fixture
+async def detection() -> AsyncIterator[tuple[Detection, DetectionFaces]]:
+    """A detection service and its client."""
+    server, servicer = grpc.aio.server(), Detection()
+    detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    async def token(tenant: str) -> str:
+        return f"token of {tenant}"
+
+    client = DetectionFaces(f"127.0.0.1:{port}", token)
+    yield servicer, client
+    await client.close()
+    await server.stop(None)
+
+
+async def test_it_is_asked_on_behalf_of_the_tenant(detection: tuple[Detection, DetectionFaces]) -> None:
+    servicer, client = detection
+    found = await client.find("acme", MODEL, b"image")
+    ((request, metadata),) = servicer.requests
+    assert (request.model, request.image) == (MODEL, b"image")
+    assert metadata["authorization"] == "Bearer token of tenants/acme"
+    assert metadata["x-facetmesh-model"] == MODEL
+    assert (list(found.faces), found.model_version) == ([], f"{MODEL}/versions/1")
+
+
+async def test_only_faces_count_and_eyes_come_along(detection: tuple[Detection, DetectionFaces]) -> None:
+    servicer, client = detection
+    servicer.answer = pb.DetectResponse(detections=[
+        pb.Detection(label=label, box=pb.BoundingBox(x_max=width, y_max=10), keypoints=points)
+        for label, width, points in (
+            ("FEET_EXPOSED", 90, []), ("FACE_MALE", 10, []),
+            ("face", 20, [pb.Keypoint(label="left_eye", x=15, y=5), pb.Keypoint(label="right_eye", x=5, y=5)]),
+        )
+    ])  # fmt: skip
+    found = await client.find("acme", MODEL, b"image")
+    assert list(found.faces) == [Face((0, 0, 10, 10)), Face((0, 0, 20, 10), (5, 5), (15, 5))]
+
+
+async def test_a_refusal_is_passed_on_with_its_reason(detection: tuple[Detection, DetectionFaces]) -> None:
+    servicer, client = detection
+    servicer.answer = FailedPrecondition("Fetch it.", reason="MODEL_NOT_FETCHED")
+    with pytest.raises(FailedPrecondition) as refusal:
+        await client.find("acme", MODEL, b"image")
+    assert refusal.value.reason == "MODEL_NOT_FETCHED"
+
+
+async def test_an_outage_is_unavailable() -> None:
+    async def token(_: str) -> str:
+        return "t"
+
+    client = DetectionFaces("127.0.0.1:1", token)
+    with pytest.raises(Unavailable):
+        await client.find("acme", MODEL, b"image")
+    await client.close()
+
+
+def test_faces_are_counted_by_size() -> None:
+    small, large, middle = Face((0, 0, 10, 10)), Face((0, 0, 30, 30)), Face((0, 0, 5, 60))
+    faces = [small, large, middle]
+    assert [choose(faces, index, "source") for index in range(3)] == [large, middle, small]
+
+
+@pytest.mark.parametrize(("count", "reason"), [(0, "NO_FACE"), (2, "FACE_INDEX_OUT_OF_RANGE")])
+def test_a_face_that_is_not_there_is_refused(count: int, reason: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        choose([Face((0, 0, 10, 10))] * count, 2, "target")
+    assert refusal.value.reason == reason
+    assert refusal.value.metadata == {"image": "target", "faces": str(count)}
+    assert "target" in refusal.value.message
