@@ -166,6 +166,40 @@ def test_what_is_no_image(data: bytes) -> None:
     assert refusal(data) == "IMAGE_NOT_RECOGNIZED"
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [(kind, saved(picture(), kind)) for kind in ("GIF", "BMP", "TIFF", "AVIF")]
+    + [("HEIC", b"\x00\x00\x00\x18ftypheic"), ("SVG", b'<?xml version="1.0"?>\n<svg/>'), ("PDF", b"%PDF-1.7")],
+)
+def test_other_kinds_are_refused_by_name(name: str, data: bytes) -> None:
+    """Who sends a phone's HEIC learns what it is."""
+    with pytest.raises(InvalidArgument, match=name):
+        images.decode(data)
+
+
+PROGRESSIVE = FILES["progressive JPEG"]
+SCAN = PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2]
+SEGMENTS = {"Exif": b"\xff\xe1\x00\x0eExif\x00\x00MM\x00*\x00\x00", "comments": b"\xff\xfe\x00\x02"}
+
+
+@pytest.mark.parametrize("data", [
+    PROGRESSIVE[:-2] + SCAN * 10_000 + b"\xff\xd9",
+    *(FILES["JPEG"][:2] + segment * 1_000_000 + FILES["JPEG"][2:] for segment in SEGMENTS.values()),
+], ids=["scans", *SEGMENTS])  # fmt: skip
+def test_a_jpeg_that_only_keeps_a_decoder_busy(data: bytes) -> None:
+    """Refused before a decoder spends its minutes on it."""
+    began = time.perf_counter()
+    assert refusal(data) == "IMAGE_UNSUPPORTED"
+    assert time.perf_counter() - began < 0.5
+
+
+def test_markers_in_what_a_jpeg_carries_are_no_segments() -> None:
+    """Neither in its metadata nor behind its end."""
+    data, noise = FILES["JPEG"], b"\xff\xda" * 30_000
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + len(noise)) + noise
+    assert images.decode(data[:2] + exif + data[2:] + noise).shape == (HEIGHT, WIDTH, 3)
+
+
 @pytest.mark.parametrize("data", [
     png_header(60_000, 60_000), png_header(60_000, 60_000) + chunk(b"IDAT", b""), jpeg_of(65_000, 65_000),
     webp_of(16_000_000, 16_000_000), FILES["JPEG"] + bytes(20_000_000),

@@ -12,7 +12,6 @@ transparency is laid over white. Of an animation it is the first frame.
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from facetmesh.kit.errors import InvalidArgument
+from facetmesh.runners import headers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,6 @@ Image.MAX_IMAGE_PIXELS = None
 
 _ORIENTATION = 0x0112
 _TRANSPOSING = range(5, 9)
-_WHITE = (255, 255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +89,16 @@ def decode_scaled(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, longer_s
     Raises:
         InvalidArgument: As for `decode`.
     """
-    kind = _kind(data)
+    kind = headers.kind(data)
     if len(data) > limits.file_bytes:
         raise _too_large(f"{len(data)} bytes", f"{limits.file_bytes} bytes")
-    if kind == "PNG":
-        _check_size(*_png_size(data), limits)
+    if kind == "JPEG":
+        headers.check_jpeg(data)
+    elif kind == "PNG":
+        _check_size(*headers.png_size(data), limits)
     elif kind == "WEBP":
         # Pillow allocates a WebP's canvas when it opens the file.
-        _check_size(*_webp_size(data), limits)
+        _check_size(*headers.webp_size(data), limits)
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
             _check_size(*image.size, limits)
@@ -129,40 +130,6 @@ def encode_png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def _kind(data: bytes) -> str:
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WEBP"
-    raise InvalidArgument("This is no JPEG, PNG or WebP file.", reason="IMAGE_NOT_RECOGNIZED")
-
-
-def _png_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the first chunk, which must be IHDR."""
-    if len(data) < 24:  # noqa: PLR2004 - where they end
-        raise _truncated()
-    width, height = struct.unpack(">II", data[16:24])
-    return width, height
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the first chunk: RFC 9649."""
-    chunk, body = data[12:16], data[20:30]
-    if len(body) < 10:  # noqa: PLR2004 - what the longest of the three needs
-        raise _truncated()
-    if chunk == b"VP8X":
-        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
-    if chunk == b"VP8L":
-        bits = int.from_bytes(body[1:5], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if chunk == b"VP8 ":
-        width, height = struct.unpack("<HH", body[6:10])
-        return width & 0x3FFF, height & 0x3FFF
-    raise InvalidArgument("The image is damaged.", reason="IMAGE_CORRUPT")
-
-
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if width < 1 or height < 1:
         raise InvalidArgument("The image has no pixels.", reason="IMAGE_CORRUPT")
@@ -172,10 +139,6 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 def _too_large(size: str, limit: str) -> InvalidArgument:
     return InvalidArgument(f"The image has {size}; at most {limit} are allowed.", reason="IMAGE_TOO_LARGE")
-
-
-def _truncated() -> InvalidArgument:
-    return InvalidArgument("The image ends too early.", reason="IMAGE_TRUNCATED")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -204,9 +167,9 @@ def _convert(image: Image.Image) -> Pixels:
         grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        background = Image.new("RGBA", opaque.size, _WHITE)
-        image = Image.alpha_composite(background, opaque)
+        layer = image.convert("RGBA")
+        image = Image.new("RGB", layer.size, "white")
+        image.paste(layer, mask=layer)
     return np.array(image.convert("RGB"))
 
 
@@ -228,7 +191,7 @@ def _refusal(kind: str, data: bytes, error: Exception) -> InvalidArgument:
         "WEBP": int.from_bytes(data[4:8], "little") + 8 <= len(data),
     }
     if not complete[kind]:
-        return _truncated()
+        return headers.truncated()
     if isinstance(error, UnidentifiedImageError):
         return InvalidArgument("The image is damaged, or of a kind that is not read here.", reason="IMAGE_UNSUPPORTED")
     return InvalidArgument("The image is damaged.", reason="IMAGE_CORRUPT")
