@@ -63,6 +63,23 @@ def test_a_revoked_key_is_useless(cli: Cli, key_file: Path) -> None:
     assert error(cli("models", "list", key_file=other))["reason"] == "KEY_INVALID"
 
 
+def test_a_tenants_life(cli: Cli, tmp_path: Path) -> None:
+    key = tmp_path / "hooli.key"
+    cli.ok("tenants", "create", "hooli")
+    cli.ok("keys", "create", "hooli", f"--out={key}")
+    assert cli.ok("tenants", "update", "hooli", "--display-name=Hooli")["display_name"] == "Hooli"
+    assert cli.ok("tenants", "suspend", "hooli")["state"] == "STATE_SUSPENDED"
+    assert error(cli("models", "list", key_file=key))["reason"] == "TENANT_SUSPENDED"
+    assert cli.ok("tenants", "resume", "hooli")["state"] == "STATE_ACTIVE"
+    assert cli.ok("models", "list", key_file=key)
+    assert "expire_time" in cli.ok("tenants", "delete", "hooli")
+    assert error(cli("models", "list", key_file=key))["reason"] == "KEY_INVALID"
+    lists = (cli.ok("tenants", "list", *more)["tenants"] for more in ((), ("--deleted",)))
+    present, all_ = ({tenant["name"] for tenant in listed} for listed in lists)
+    assert "tenants/hooli" in all_ - present
+    assert cli.ok("tenants", "undelete", "hooli")["state"] == "STATE_ACTIVE"
+
+
 def test_detect_and_its_receipt(
     cli: Cli, key_file: Path, assets: dict[str, Path], tmp_path: Path,
 ) -> None:

@@ -82,10 +82,11 @@ def valid(descriptor: Descriptor, tenant: str, known: Sequence[str] = ()) -> st.
 
 def arbitrary(descriptor: Descriptor, tenant: str, known: Sequence[str] = ()) -> st.SearchStrategy[Message]:
     """Messages of which each field keeps the rules, breaks them, or is absent."""
-    fields = {
-        field.name: _hostile(field) if field.is_repeated else _valid(field, tenant, known) | _hostile(field)
-        for field in descriptor.fields
-    }
+    fields = {field.name: _hostile(field, tenant) for field in descriptor.fields}
+    fields |= {
+        field.name: fields[field.name] | _valid(field, tenant, known)
+        for field in descriptor.fields if not field.is_repeated
+    }  # fmt: skip
     return st.fixed_dictionaries({}, optional=fields).map(lambda values: kind(descriptor)(**values))
 
 
@@ -111,13 +112,15 @@ def _valid_text(rules: validate_pb2.StringRules, tenant: str, known: Sequence[st
     return st.uuids().map(str) if rules.uuid else st.text("ab -", min_size=1, max_size=20)
 
 
-def _hostile(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+def _hostile(field: FieldDescriptor, tenant: str) -> st.SearchStrategy[Any]:
     one: st.SearchStrategy[Any]
     if field.message_type is not None:
-        if field.message_type.full_name.startswith("google.protobuf."):
+        if field.message_type.full_name == "google.protobuf.FieldMask":
+            one = st.fixed_dictionaries({"paths": st.lists(st.sampled_from(["display_name", "*", "name", "", "a.b"]))})
+        elif field.message_type.full_name.startswith("google.protobuf."):
             one = st.sampled_from([{"seconds": -1}, {"nanos": -1}, {"seconds": 10**11}, {"seconds": 1, "nanos": -5}])
         else:
-            one = arbitrary(field.message_type, "acme")
+            one = arbitrary(field.message_type, tenant)
     elif field.type == field.TYPE_STRING:
         one = st.text(st.characters(codec="utf-8"), max_size=300) | st.sampled_from(
             ["tenants/-", "tenants/acme/../globex", "tenants/acme/models/" + "a" * 5000, "\0", "%s%n", "' OR 1=1 --"]

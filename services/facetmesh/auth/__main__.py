@@ -27,6 +27,8 @@ class AuthSettings(ServiceSettings):
 
     token_lifetime_s: Annotated[int, Field(ge=10, le=3600)] = 600
     """How long a token works, in seconds."""
+    tenant_grace_days: Annotated[int, Field(ge=0, le=3650)] = 30
+    """How long a deleted tenant can be undeleted, in days."""
 
 
 def own_keys(admin_key: str, service_keys: str) -> dict[apikeys.ApiKey, str]:
@@ -52,7 +54,7 @@ async def main() -> None:
     async with open_mesh(settings) as mesh:
         secrets = mesh.dapr.secrets()
         store = DaprStore(mesh.dapr.state())
-        tenants = Tenants(store, time.time)
+        tenants = Tenants(store, time.time, grace_s=settings.tenant_grace_days * 86_400)
         own = own_keys(await secrets.get("admin-key"), await secrets.get("service-keys"))
         keys = Keys(store, tenants, await mesh.secret_bytes("key-pepper"), own, time.time)
         issuer = TokenIssuer(

@@ -95,7 +95,7 @@ class Keys:
         Raises:
             NotFound: There is no such tenant.
         """
-        await self._tenants.get(tenant_id)
+        await self._tenants.present(tenant_id)
         key_id = secrets.token_hex(8)
         text = apikeys.new_key(tenant_id, key_id)
         key = Key(tenant_id, key_id, display_name, tuple(roles) or ("caller",), self._digest(text), self._clock())
@@ -137,8 +137,9 @@ class Keys:
             tenant_id: The tenant that a service wants to act for.
 
         Raises:
-            Unauthenticated: The key is unknown, wrong or revoked; which one is not told.
-            PermissionDenied: The key may not act for this tenant.
+            Unauthenticated: The key is unknown, wrong or revoked, or its tenant is deleted; which one is not told.
+            PermissionDenied: The key may not act for this tenant, or the tenant is suspended.
+            NotFound: A service's key, and there is no such tenant.
         """
         parsed = apikeys.parse(text)
         digest = self._digest(text)
@@ -152,6 +153,10 @@ class Keys:
             raise _no_such_key()
         if tenant_id not in (None, key.tenant_id):
             raise PermissionDenied("The key may not act for this tenant.", reason="TENANT_MISMATCH")
+        try:
+            await self._tenants.served(key.tenant_id)
+        except NotFound:
+            raise _no_such_key() from None
         return Grant(f"tenants/{key.tenant_id}/keys/{key.id}", key.tenant_id, key.roles)
 
     async def _own_grant(self, parsed: apikeys.ApiKey, digest: str, tenant_id: str | None) -> Grant:
@@ -162,7 +167,7 @@ class Keys:
                 raise PermissionDenied("The platform's key acts for no tenant.", reason="TENANT_MISMATCH")
             return Grant(f"{apikeys.PLATFORM}/{parsed.id}", None, ("platform-admin",))
         if tenant_id is not None:
-            await self._tenants.get(tenant_id)
+            await self._tenants.served(tenant_id)
         return Grant(f"{apikeys.SERVICES}/{parsed.id}", tenant_id, ("service",))
 
     def _digest(self, text: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from facetmesh.auth.tenants import TenantState
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from facetmesh.kit import audit
 from facetmesh.kit.errors import NotFound
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from facetmesh.auth.tokens import TokenIssuer
 
 _ROLES = {name: number for number, name in ROLE_NAMES.items()}
+_STATES = {
+    TenantState.ACTIVE: auth_pb2.Tenant.STATE_ACTIVE, TenantState.SUSPENDED: auth_pb2.Tenant.STATE_SUSPENDED,
+    TenantState.DELETED: auth_pb2.Tenant.STATE_DELETED,
+}
 
 
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
@@ -48,12 +53,37 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         """Lists all tenants."""
         ids, token = page(await self._tenants.ids(), request.page_size, request.page_token)
         response = auth_pb2.ListTenantsResponse(next_page_token=token)
+        read = self._tenants.get if request.show_deleted else self._tenants.present
         for tenant_id in ids:
             try:
-                response.tenants.append(_tenant(await self._tenants.get(tenant_id)))
+                response.tenants.append(_tenant(await read(tenant_id)))
             except NotFound:
                 continue  # the index is a hint
         return response
+
+    async def UpdateTenant(self, request: auth_pb2.UpdateTenantRequest, _: Any) -> auth_pb2.Tenant:
+        """Changes a tenant."""
+        wanted = request.tenant
+        audit.current().concerns([wanted.name])
+        if not (wanted.display_name or request.update_mask.paths):
+            return _tenant(await self._tenants.present(_last(wanted.name)))
+        return _tenant(await self._tenants.rename(_last(wanted.name), wanted.display_name, wanted.etag))
+
+    async def SuspendTenant(self, request: auth_pb2.SuspendTenantRequest, _: Any) -> auth_pb2.Tenant:
+        """Shuts a tenant out."""
+        return _tenant(await self._tenants.suspend(_last(request.name), request.etag))
+
+    async def ResumeTenant(self, request: auth_pb2.ResumeTenantRequest, _: Any) -> auth_pb2.Tenant:
+        """Lets a tenant in again."""
+        return _tenant(await self._tenants.resume(_last(request.name), request.etag))
+
+    async def DeleteTenant(self, request: auth_pb2.DeleteTenantRequest, _: Any) -> auth_pb2.Tenant:
+        """Deletes a tenant."""
+        return _tenant(await self._tenants.delete(_last(request.name), request.etag))
+
+    async def UndeleteTenant(self, request: auth_pb2.UndeleteTenantRequest, _: Any) -> auth_pb2.Tenant:
+        """Brings a deleted tenant back."""
+        return _tenant(await self._tenants.undelete(_last(request.name), request.etag))
 
     async def CreateKey(self, request: auth_pb2.CreateKeyRequest, _: Any) -> auth_pb2.Key:
         """Creates a key."""
@@ -101,7 +131,9 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _time(seconds: float) -> Timestamp:
+def _time(seconds: float | None) -> Timestamp | None:
+    if seconds is None:
+        return None
     time = Timestamp()
     time.FromMicroseconds(int(seconds * 1e6))
     return time
@@ -110,7 +142,8 @@ def _time(seconds: float) -> Timestamp:
 def _tenant(tenant: Tenant) -> auth_pb2.Tenant:
     return auth_pb2.Tenant(
         name=f"tenants/{tenant.id}", display_name=tenant.display_name, create_time=_time(tenant.created_s),
-        etag=tenant.etag,
+        etag=tenant.etag, state=_STATES[tenant.state], delete_time=_time(tenant.deleted_s),
+        expire_time=_time(tenant.expires_s),
     )
 
 
@@ -118,5 +151,5 @@ def _key(key: Key) -> auth_pb2.Key:
     return auth_pb2.Key(
         name=f"tenants/{key.tenant_id}/keys/{key.id}", display_name=key.display_name,
         roles=[_ROLES[role] for role in key.roles], create_time=_time(key.created_s),
-        revoke_time=None if key.revoked_s is None else _time(key.revoked_s),
+        revoke_time=_time(key.revoked_s),
     )

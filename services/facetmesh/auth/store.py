@@ -47,6 +47,10 @@ class DaprStore:
             return False
         return True
 
+    async def save_tenant(self, tenant: Tenant) -> None:
+        """Stores a tenant in place of the one that was read."""
+        await self._state.put(f"tenants/{tenant.id}", _text(tenant), etag=tenant.etag)
+
     async def tenant_ids(self) -> list[str]:
         """All ids, sorted."""
         return await self._tenants.ids()

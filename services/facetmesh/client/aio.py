@@ -12,6 +12,7 @@ import grpc
 from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from facetmesh.client import calls
+from facetmesh.client.administration import Administration
 from facetmesh.client.channels import open_channel
 from facetmesh.client.endpoints import Endpoints
 from facetmesh.client.tokens import TokenSource, with_token
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from google.longrunning import operations_pb2
 
-    from facetmesh.access.v1 import access_pb2
 
 _MODEL_HEADER = "x-facetmesh-model"
 _WAIT_S = 30
@@ -42,7 +42,7 @@ class FusedImage:
     """The image file."""
 
 
-class AsyncClient:
+class AsyncClient(Administration):
     """Calls a mesh.
 
     Every method raises the class of `facetmesh.client` that is named after the
@@ -93,40 +93,6 @@ class AsyncClient:
         if self._source is None:
             raise InvalidArgument("The client has no key to exchange for a token.", reason="KEY_MISSING")
         return await self._source.get()
-
-    # Tenants and keys.
-
-    async def create_tenant(self, tenant_id: str, *, display_name: str = "") -> auth_pb2.Tenant:
-        """Creates a tenant. For platform admins."""
-        request = auth_pb2.CreateTenantRequest(
-            tenant_id=tenant_id, tenant=auth_pb2.Tenant(display_name=display_name), request_id=str(uuid.uuid4()),
-        )
-        return await calls.result(self._auth.CreateTenant(request))
-
-    async def get_tenant(self, tenant: str) -> auth_pb2.Tenant:
-        """Returns a tenant."""
-        return await calls.result(self._auth.GetTenant(auth_pb2.GetTenantRequest(name=calls.tenant_name(tenant))))
-
-    async def list_tenants(self, *, limit: int | None = None) -> list[auth_pb2.Tenant]:
-        """The tenants, in the order of their ids; all when limit is None. For platform admins."""
-        return await calls.pages(self._auth.ListTenants, auth_pb2.ListTenantsRequest(), "tenants", limit)
-
-    async def create_key(
-        self, *, tenant: str | None = None, display_name: str = "", roles: Sequence[access_pb2.Role.ValueType] = (),
-    ) -> auth_pb2.Key:
-        """Creates an API key, whose `secret` is shown this once. A caller's when no roles are given."""
-        key = auth_pb2.Key(display_name=display_name, roles=roles)
-        request = auth_pb2.CreateKeyRequest(parent=await self._parent(tenant), key=key)
-        return await calls.result(self._auth.CreateKey(request))
-
-    async def list_keys(self, *, tenant: str | None = None, limit: int | None = None) -> list[auth_pb2.Key]:
-        """A tenant's keys, without their secrets."""
-        request = auth_pb2.ListKeysRequest(parent=await self._parent(tenant))
-        return await calls.pages(self._auth.ListKeys, request, "keys", limit)
-
-    async def revoke_key(self, key: str) -> auth_pb2.Key:
-        """Revokes a key: it can no longer be exchanged for tokens."""
-        return await calls.result(self._auth.RevokeKey(auth_pb2.RevokeKeyRequest(name=await self._name("keys", key))))
 
     # Models and detection.
 

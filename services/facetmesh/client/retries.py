@@ -15,8 +15,10 @@ _TIMEOUTS_S = {
 }
 _IDEMPOTENT = {
     "facetmesh.auth.v1.AuthService": (
-        # CreateTenant by its request_id. Not CreateKey: each call makes a key.
-        "CreateTenant", "GetTenant", "ListTenants", "ListKeys", "RevokeKey", "IssueToken", "GetJwks",
+        # CreateTenant by its request_id. Not CreateKey: each call makes a key. Nor DeleteTenant and its
+        # opposite: a repeat is told that it is done.
+        "CreateTenant", "GetTenant", "ListTenants", "UpdateTenant", "SuspendTenant", "ResumeTenant", "ListKeys",
+        "RevokeKey", "IssueToken", "GetJwks",
     ),
     "facetmesh.detection.v1.DetectionService": ("Detect", "CreateModel", "GetModel", "ListModels"),
     "facetmesh.fusion.v1.FusionService": (

@@ -50,6 +50,31 @@ class AuthServiceStub:
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsResponse.FromString,
                 _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/UpdateTenant',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.SuspendTenant = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/SuspendTenant',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.SuspendTenantRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.ResumeTenant = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/ResumeTenant',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ResumeTenantRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/DeleteTenant',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.UndeleteTenant = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/UndeleteTenant',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UndeleteTenantRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+                _registered_method=True)
         self.CreateKey = channel.unary_unary(
                 '/facetmesh.auth.v1.AuthService/CreateKey',
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.CreateKeyRequest.SerializeToString,
@@ -98,6 +123,47 @@ class AuthServiceServicer:
 
     def ListTenants(self, request, context):
         """Lists all tenants, in the order of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes a tenant. ABORTED when the tenant's etag is given and is not that of
+        the tenant as it is. NOT_FOUND when it is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendTenant(self, request, context):
+        """Shuts a tenant out: its keys are refused with PERMISSION_DENIED and the
+        reason TENANT_SUSPENDED. Its data stays. Suspending a suspended tenant
+        changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTenant(self, request, context):
+        """Lets a suspended tenant in again. Resuming an active tenant changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTenant(self, request, context):
+        """Deletes a tenant. Its keys are refused at once. Until its expire_time
+        UndeleteTenant brings it back; its id is never given to another. NOT_FOUND
+        when it is deleted already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteTenant(self, request, context):
+        """Brings a deleted tenant back as it was. ALREADY_EXISTS when it is not
+        deleted, FAILED_PRECONDITION when its expire_time has passed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +223,31 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.ListTenants,
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsRequest.FromString,
                     response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.SerializeToString,
+            ),
+            'SuspendTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendTenant,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.SuspendTenantRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.SerializeToString,
+            ),
+            'ResumeTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTenant,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ResumeTenantRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.SerializeToString,
+            ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.SerializeToString,
+            ),
+            'UndeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteTenant,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UndeleteTenantRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.SerializeToString,
             ),
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
@@ -266,6 +357,141 @@ class AuthService:
             '/facetmesh.auth.v1.AuthService/ListTenants',
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsRequest.SerializeToString,
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/UpdateTenant',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.UpdateTenantRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/SuspendTenant',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.SuspendTenantRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/ResumeTenant',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.ResumeTenantRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/DeleteTenant',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.DeleteTenantRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/UndeleteTenant',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.UndeleteTenantRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
             options,
             channel_credentials,
             insecure,

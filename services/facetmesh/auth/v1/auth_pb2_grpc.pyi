@@ -43,6 +43,26 @@ class AuthServiceStub:
     """Returns a tenant."""
     ListTenants: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListTenantsRequest, _auth_pb2.ListTenantsResponse]
     """Lists all tenants, in the order of their ids."""
+    UpdateTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateTenantRequest, _auth_pb2.Tenant]
+    """Changes a tenant. ABORTED when the tenant's etag is given and is not that of
+    the tenant as it is. NOT_FOUND when it is deleted.
+    """
+    SuspendTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SuspendTenantRequest, _auth_pb2.Tenant]
+    """Shuts a tenant out: its keys are refused with PERMISSION_DENIED and the
+    reason TENANT_SUSPENDED. Its data stays. Suspending a suspended tenant
+    changes nothing.
+    """
+    ResumeTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ResumeTenantRequest, _auth_pb2.Tenant]
+    """Lets a suspended tenant in again. Resuming an active tenant changes nothing."""
+    DeleteTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.DeleteTenantRequest, _auth_pb2.Tenant]
+    """Deletes a tenant. Its keys are refused at once. Until its expire_time
+    UndeleteTenant brings it back; its id is never given to another. NOT_FOUND
+    when it is deleted already.
+    """
+    UndeleteTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UndeleteTenantRequest, _auth_pb2.Tenant]
+    """Brings a deleted tenant back as it was. ALREADY_EXISTS when it is not
+    deleted, FAILED_PRECONDITION when its expire_time has passed.
+    """
     CreateKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.CreateKeyRequest, _auth_pb2.Key]
     """Creates an API key. Its secret is in this answer and never again."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListKeysRequest, _auth_pb2.ListKeysResponse]
@@ -71,6 +91,26 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Returns a tenant."""
     ListTenants: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListTenantsRequest, _auth_pb2.ListTenantsResponse]  # type: ignore[assignment]
     """Lists all tenants, in the order of their ids."""
+    UpdateTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
+    """Changes a tenant. ABORTED when the tenant's etag is given and is not that of
+    the tenant as it is. NOT_FOUND when it is deleted.
+    """
+    SuspendTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.SuspendTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
+    """Shuts a tenant out: its keys are refused with PERMISSION_DENIED and the
+    reason TENANT_SUSPENDED. Its data stays. Suspending a suspended tenant
+    changes nothing.
+    """
+    ResumeTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.ResumeTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
+    """Lets a suspended tenant in again. Resuming an active tenant changes nothing."""
+    DeleteTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.DeleteTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
+    """Deletes a tenant. Its keys are refused at once. Until its expire_time
+    UndeleteTenant brings it back; its id is never given to another. NOT_FOUND
+    when it is deleted already.
+    """
+    UndeleteTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.UndeleteTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
+    """Brings a deleted tenant back as it was. ALREADY_EXISTS when it is not
+    deleted, FAILED_PRECONDITION when its expire_time has passed.
+    """
     CreateKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.CreateKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
     """Creates an API key. Its secret is in this answer and never again."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListKeysRequest, _auth_pb2.ListKeysResponse]  # type: ignore[assignment]
@@ -114,6 +154,56 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ListTenantsResponse, _abc.Awaitable[_auth_pb2.ListTenantsResponse]]:
         """Lists all tenants, in the order of their ids."""
+
+    @_abc_1.abstractmethod
+    def UpdateTenant(
+        self,
+        request: _auth_pb2.UpdateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Tenant, _abc.Awaitable[_auth_pb2.Tenant]]:
+        """Changes a tenant. ABORTED when the tenant's etag is given and is not that of
+        the tenant as it is. NOT_FOUND when it is deleted.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendTenant(
+        self,
+        request: _auth_pb2.SuspendTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Tenant, _abc.Awaitable[_auth_pb2.Tenant]]:
+        """Shuts a tenant out: its keys are refused with PERMISSION_DENIED and the
+        reason TENANT_SUSPENDED. Its data stays. Suspending a suspended tenant
+        changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeTenant(
+        self,
+        request: _auth_pb2.ResumeTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Tenant, _abc.Awaitable[_auth_pb2.Tenant]]:
+        """Lets a suspended tenant in again. Resuming an active tenant changes nothing."""
+
+    @_abc_1.abstractmethod
+    def DeleteTenant(
+        self,
+        request: _auth_pb2.DeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Tenant, _abc.Awaitable[_auth_pb2.Tenant]]:
+        """Deletes a tenant. Its keys are refused at once. Until its expire_time
+        UndeleteTenant brings it back; its id is never given to another. NOT_FOUND
+        when it is deleted already.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteTenant(
+        self,
+        request: _auth_pb2.UndeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Tenant, _abc.Awaitable[_auth_pb2.Tenant]]:
+        """Brings a deleted tenant back as it was. ALREADY_EXISTS when it is not
+        deleted, FAILED_PRECONDITION when its expire_time has passed.
+        """
 
     @_abc_1.abstractmethod
     def CreateKey(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from facetmesh.cli.options import Options
 
 app = typer.Typer(no_args_is_help=True)
+_COLUMNS = ("tenant", "display name", "state", "created (UTC)", "can be undeleted until (UTC)")
 TenantId = Annotated[str, typer.Argument(help="The tenant's id: 3 to 40 of a-z, 0-9 and hyphen.")]
 
 
@@ -36,14 +37,57 @@ def get(context: typer.Context, tenant: TenantId) -> None:
 
 
 @app.command("list")
-def list_(context: typer.Context) -> None:
+def list_(
+    context: typer.Context, *, deleted: Annotated[bool, typer.Option(help="List deleted tenants too.")] = False,
+) -> None:
     """List all tenants."""
     with options(context).admin_client() as client:
-        _show(options(context), client.list_tenants())
+        _show(options(context), client.list_tenants(show_deleted=deleted))
+
+
+@app.command()
+def update(
+    context: typer.Context, tenant: TenantId, display_name: Annotated[str, typer.Option(help="What people call it.")],
+) -> None:
+    """Change what people call a tenant."""
+    with options(context).admin_client() as client:
+        _show(options(context), [client.update_tenant(tenant, display_name=display_name)], one=True)
+
+
+@app.command()
+def suspend(context: typer.Context, tenant: TenantId) -> None:
+    """Shut a tenant out until it is resumed."""
+    with options(context).admin_client() as client:
+        _show(options(context), [client.suspend_tenant(tenant)], one=True)
+
+
+@app.command()
+def resume(context: typer.Context, tenant: TenantId) -> None:
+    """Let a suspended tenant in again."""
+    with options(context).admin_client() as client:
+        _show(options(context), [client.resume_tenant(tenant)], one=True)
+
+
+@app.command()
+def delete(context: typer.Context, tenant: TenantId) -> None:
+    """Delete a tenant. It can be undeleted for a while."""
+    with options(context).admin_client() as client:
+        _show(options(context), [client.delete_tenant(tenant)], one=True)
+
+
+@app.command()
+def undelete(context: typer.Context, tenant: TenantId) -> None:
+    """Bring a deleted tenant back."""
+    with options(context).admin_client() as client:
+        _show(options(context), [client.undelete_tenant(tenant)], one=True)
 
 
 def _show(chosen: Options, tenants: list[auth_pb2.Tenant], *, one: bool = False) -> None:
     data = [output.as_data(tenant) for tenant in tenants]
-    rows = ((tenant.name, tenant.display_name, output.moment(tenant.create_time)) for tenant in tenants)
-    view = output.table(("tenant", "display name", "created (UTC)"), rows)
+    rows = (
+        (tenant.name, tenant.display_name, tenant.State.Name(tenant.state).removeprefix("STATE_").lower(),
+         output.moment(tenant.create_time), output.moment(tenant.expire_time))
+        for tenant in tenants
+    )  # fmt: skip
+    view = output.table(_COLUMNS, rows)
     output.answer(chosen, data[0] if one else {"tenants": data}, view)

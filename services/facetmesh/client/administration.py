@@ -1,0 +1,89 @@
+"""The client's calls that manage tenants and keys."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from facetmesh.auth.v1 import auth_pb2
+from facetmesh.client import calls
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from facetmesh.access.v1 import access_pb2
+
+
+class Administration(ABC):
+    """What AsyncClient can do with tenants and keys."""
+
+    _auth: Any  # auth_pb2_grpc.AuthServiceStub, whose stubs differ for grpc.aio
+
+    async def create_tenant(self, tenant_id: str, *, display_name: str = "") -> auth_pb2.Tenant:
+        """Creates a tenant. For platform admins."""
+        request = auth_pb2.CreateTenantRequest(
+            tenant_id=tenant_id, tenant=auth_pb2.Tenant(display_name=display_name), request_id=str(uuid.uuid4()),
+        )
+        return await calls.result(self._auth.CreateTenant(request))
+
+    async def get_tenant(self, tenant: str) -> auth_pb2.Tenant:
+        """Returns a tenant."""
+        return await calls.result(self._auth.GetTenant(auth_pb2.GetTenantRequest(name=calls.tenant_name(tenant))))
+
+    async def list_tenants(self, *, limit: int | None = None, show_deleted: bool = False) -> list[auth_pb2.Tenant]:
+        """The tenants, in the order of their ids; all when limit is None. For platform admins."""
+        request = auth_pb2.ListTenantsRequest(show_deleted=show_deleted)
+        return await calls.pages(self._auth.ListTenants, request, "tenants", limit)
+
+    async def update_tenant(self, tenant: str, *, display_name: str, etag: str = "") -> auth_pb2.Tenant:
+        """Changes what people call a tenant; only if it still has the etag, where one is given. For platform admins."""
+        wanted = auth_pb2.Tenant(name=calls.tenant_name(tenant), display_name=display_name, etag=etag)
+        request = auth_pb2.UpdateTenantRequest(tenant=wanted)
+        request.update_mask.paths.append("display_name")
+        return await calls.result(self._auth.UpdateTenant(request))
+
+    async def suspend_tenant(self, tenant: str, *, etag: str = "") -> auth_pb2.Tenant:
+        """Shuts a tenant out until it is resumed. For platform admins."""
+        request = auth_pb2.SuspendTenantRequest(name=calls.tenant_name(tenant), etag=etag)
+        return await calls.result(self._auth.SuspendTenant(request))
+
+    async def resume_tenant(self, tenant: str, *, etag: str = "") -> auth_pb2.Tenant:
+        """Lets a suspended tenant in again. For platform admins."""
+        request = auth_pb2.ResumeTenantRequest(name=calls.tenant_name(tenant), etag=etag)
+        return await calls.result(self._auth.ResumeTenant(request))
+
+    async def delete_tenant(self, tenant: str, *, etag: str = "") -> auth_pb2.Tenant:
+        """Deletes a tenant; until its expire_time it can be undeleted. For platform admins."""
+        request = auth_pb2.DeleteTenantRequest(name=calls.tenant_name(tenant), etag=etag)
+        return await calls.result(self._auth.DeleteTenant(request))
+
+    async def undelete_tenant(self, tenant: str, *, etag: str = "") -> auth_pb2.Tenant:
+        """Brings a deleted tenant back. For platform admins."""
+        request = auth_pb2.UndeleteTenantRequest(name=calls.tenant_name(tenant), etag=etag)
+        return await calls.result(self._auth.UndeleteTenant(request))
+
+    async def create_key(
+        self, *, tenant: str | None = None, display_name: str = "", roles: Sequence[access_pb2.Role.ValueType] = (),
+    ) -> auth_pb2.Key:
+        """Creates an API key, whose `secret` is shown this once. A caller's when no roles are given."""
+        key = auth_pb2.Key(display_name=display_name, roles=roles)
+        request = auth_pb2.CreateKeyRequest(parent=await self._parent(tenant), key=key)
+        return await calls.result(self._auth.CreateKey(request))
+
+    async def list_keys(self, *, tenant: str | None = None, limit: int | None = None) -> list[auth_pb2.Key]:
+        """A tenant's keys, without their secrets."""
+        request = auth_pb2.ListKeysRequest(parent=await self._parent(tenant))
+        return await calls.pages(self._auth.ListKeys, request, "keys", limit)
+
+    async def revoke_key(self, key: str) -> auth_pb2.Key:
+        """Revokes a key: it can no longer be exchanged for tokens."""
+        return await calls.result(self._auth.RevokeKey(auth_pb2.RevokeKeyRequest(name=await self._name("keys", key))))
+
+    @abstractmethod
+    async def _parent(self, tenant: str | None) -> str:
+        """The tenant's resource name; the key's own tenant when None."""
+
+    @abstractmethod
+    async def _name(self, collection: str, name: str) -> str:
+        """A whole resource name."""
