@@ -46,7 +46,7 @@ def test_each_point_of_another_face_comes_from_its_own_place() -> None:
 def test_shrinking_does_not_alias() -> None:
     stripes = np.zeros((400, 400, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = warp.resample(stripes, grid((100, 100)) * 4 + 1.5, scale=0.25)
+    small = warp.resample(stripes, grid((100, 100)) * 4, scale=0.25)
     assert np.abs(small[2:-2, 2:-2].astype(int) - 127).max() < 8
 
 

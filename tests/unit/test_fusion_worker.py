@@ -185,6 +185,25 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
     assert len(world.recorder.records) == 1
 
 
+async def test_a_result_that_came_too_late_is_removed(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = await world.create()
+    put = world.blobs.put
+
+    async def slow_disk(tenant: str, key: str, data: bytes) -> None:
+        await put(tenant, key, data)
+        clock.now += LEASE_S
+        await world.registry.change(operation.ref, lambda found: found.claim("w2", clock.now))
+
+    monkeypatch.setattr(world.blobs, "put", slow_disk)
+    with pytest.raises(Aborted):
+        await world.worker.work(operation)
+    assert sorted(key for _, key in world.blobs.blobs) == [
+        f"inputs/{operation.id}/source", f"inputs/{operation.id}/target",
+    ]  # fmt: skip
+
+
 async def test_a_long_job_keeps_its_lease(world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facetmesh.fusion.worker.HEARTBEAT_S", 0.001)
     world.script.may_end.clear()

@@ -123,9 +123,11 @@ class Worker:
                 if not job.done():
                     job.cancel()
                     await asyncio.wait([job])
-                    await self._blobs.delete(attempt.tenant_id, result_key(attempt.ref, attempt.attempts))
                     await lease  # raises why it was lost
                 return await job
+            except Aborted:
+                await self._blobs.delete(attempt.tenant_id, result_key(attempt.ref, attempt.attempts))
+                raise
             finally:
                 for task in (job, lease):
                     task.cancel()
