@@ -75,3 +75,26 @@ def test_sharpness_and_grain_become_the_targets(view: tuple[np.ndarray, np.ndarr
 
     assert fineness(colour.match(image, soft, skin, like, unit)) < 0.6 * fineness(image)
     assert fineness(colour.match(soft, grainy, skin, like, unit)) == pytest.approx(fineness(grainy), rel=0.35)
+
+
+def test_pale_highlights_take_the_colour_of_orange_skin(
+    view: tuple[np.ndarray, np.ndarray, np.ndarray, float],
+) -> None:
+    image, skin, like, unit = view
+    rows, columns = np.nonzero(skin)
+    spot = (slice(rows[len(rows) // 2] - 2, rows[len(rows) // 2] + 3), slice(columns.min() + 8, columns.min() + 14))
+    source = image.copy()
+    source[spot] = (92, 1, 3)
+    orange = (image + np.array((0, 16, 28), np.float32)).astype(np.float32)
+    matched = colour.match(source, orange, skin, like, unit)
+    assert np.hypot(*matched[spot][..., 1:].reshape(-1, 2).mean(axis=0)) > 20
+
+
+def test_no_colour_glows(view: tuple[np.ndarray, np.ndarray, np.ndarray, float]) -> None:
+    image, skin, like, unit = view
+    glowing = image.copy()
+    lips = (slice(152, 156), slice(210, 235))
+    glowing[lips] = (50, 70, 60)
+    matched = colour.match(glowing, image, skin, like, unit)
+    around = np.hypot(*np.median(image[skin > 0], axis=0)[1:])
+    assert np.hypot(matched[lips][..., 1], matched[lips][..., 2]).max() < 2.3 * around

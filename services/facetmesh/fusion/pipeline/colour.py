@@ -33,6 +33,9 @@ GRAIN_SCALE_PX = 1.2
 """What counts as grain or sharpness rather than form, in pixels."""
 TINT_LIMIT = 18.0
 """How much colour a shadow may gain, in Lab units."""
+KNEE, CEILING = 1.2, 1.8
+"""From how many times the skin's colourfulness on colours are held back, and what none exceeds by much."""
+_SLACK = 4.0
 _FILL = 0.02
 _TINY = 1e-6
 
@@ -52,11 +55,12 @@ def match(source: Image, target: Image, skin: Weights, like: Weights, unit: floa
     bare = skin > 0.5  # noqa: PLR2004 - half
     detail_s, detail_t = source[..., 0] - light_s[..., 0], target[..., 0] - light_t[..., 0]
     contrast = float(np.clip(_spread(detail_t[bare]) / _spread(detail_s[bare]), *CONTRAST))
-    colours = _colours(_chroma(source), _chroma(light_s), _chroma(light_t))
+    colours = _colours(_chroma(source), _chroma(light_s), _chroma(light_t), like)
     tint = contrast * _tint(_chroma(target - light_t), detail_t, bare) - _tint(
         _chroma(source - light_s), detail_s, bare
     )
     colours += _shadows(tint * detail_s * like, colours, _chroma(light_t))
+    colours = _restrained(colours, _chroma(light_t))
     detail = _grain(source[..., 0], target[..., 0], detail_s, bare, like)
     lightness = light_t[..., 0] + (1 + (contrast - 1) * like) * detail
     return np.dstack([np.clip(lightness, 0, 100), colours.real, colours.imag]).astype(np.float32)
@@ -76,13 +80,14 @@ def _light(image: Image, skin: Weights, scale: float) -> Image:
     return light
 
 
-def _colours(chroma: Chroma, light_s: Chroma, light_t: Chroma) -> Chroma:
+def _colours(chroma: Chroma, light_s: Chroma, light_t: Chroma, like: Weights) -> Chroma:
     """The source's colours as far from the target's light as they were from the source's."""
     ratio = light_t / (light_s + _TINY)
     length = np.abs(ratio)
     ratio *= np.clip(length, *COLOURFULNESS) / (length + _TINY)
-    # What is as colourful as skin (lips) is moved, not stretched: stretching makes it glow.
-    vivid = np.clip((np.abs(chroma) / (np.abs(light_s) + _TINY) - 0.3) / 0.6, 0, 1) * np.clip(4 * (length - 1), 0, 1)
+    # Skin, its pale highlights too, and what is as colourful (lips) is moved, not stretched: stretching makes it glow.
+    vivid = np.maximum(like, np.clip((np.abs(chroma) / (np.abs(light_s) + _TINY) - 0.3) / 0.6, 0, 1))
+    vivid *= np.clip(4 * (length - 1), 0, 1)
     moved: Chroma = (1 - vivid) * chroma * ratio + vivid * (chroma + light_t - light_s)
     return moved
 
@@ -102,6 +107,15 @@ def _shadows(tint: Chroma, colours: Chroma, light: Chroma) -> Chroma:
     share = np.where(added > 0, 5 * added / strength, surplus / (np.abs(added) + _TINY))
     gained: Chroma = tint * np.clip(share, 0, 1)
     return gained
+
+
+def _restrained(colours: Chroma, light: Chroma) -> Chroma:
+    """Colours of which none is much more colourful than the skin around."""
+    length, skin = np.abs(colours), np.abs(light)
+    knee, room = KNEE * skin + _SLACK, (CEILING - KNEE) * skin + _SLACK
+    limited = np.minimum(length, knee) + room * np.tanh(np.maximum(0, length - knee) / room)
+    restrained: Chroma = colours * (limited / (length + _TINY))
+    return restrained
 
 
 def _grain(source: Plane, target: Plane, detail: Plane, bare: NDArray[np.bool_], like: Weights) -> Plane:
