@@ -63,6 +63,27 @@ def test_a_revoked_key_is_useless(cli: Cli, key_file: Path) -> None:
     assert error(cli("models", "list", key_file=other))["reason"] == "KEY_INVALID"
 
 
+def test_a_key_is_limited_and_rotated(cli: Cli, key_file: Path, tmp_path: Path) -> None:
+    assert key_file
+    key = tmp_path / "limited.key"
+    methods = "--method=facetmesh.detection.v1.DetectionService/*"
+    made = cli.ok("keys", "create", "initech", methods, "--model=other", "--days=1", f"--out={key}")
+    assert made["models"] == ["tenants/initech/models/other"]
+    assert "expire_time" in made
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    told = error(cli("detect", str(tmp_path / "photo.jpg"), "--model=faces", key_file=key))
+    assert (told["code"], told["reason"]) == ("PERMISSION_DENIED", "SCOPE_MISSING")
+    assert cli.ok("models", "list", key_file=key)["models"]
+    old = key.read_text()
+    cli.ok("keys", "rotate", made["name"], "--overlap-hours=0", f"--out={key}")
+    assert key.read_text() != old
+    assert cli.ok("models", "list", key_file=key)["models"]
+    key.write_text(old)
+    assert error(cli("models", "list", key_file=key))["reason"] == "KEY_INVALID"
+    (listed,) = (one for one in cli.ok("keys", "list", "initech")["keys"] if one["name"] == made["name"])
+    assert "last_use_time" in listed
+
+
 def test_a_tenants_life(cli: Cli, tmp_path: Path) -> None:
     key = tmp_path / "hooli.key"
     cli.ok("tenants", "create", "hooli")

@@ -57,11 +57,13 @@ class Api:
     issuer: TokenIssuer
     reached: list[str] = field(default_factory=list)
 
-    def token(self, role: str, tenant: str | None = "acme", key: str = "k1") -> str:
-        """A token as auth would issue it."""
+    def token(self, role: str, *, methods: Sequence[str] = (), models: Sequence[str] = ()) -> str:
+        """A token as auth would issue it to a key of acme, or to the platform admin."""
         if role == "platform-admin":
-            return self.issuer.issue(Grant("platform/admin", None, (role,)))[0]
-        return self.issuer.issue(Grant(f"tenants/{tenant}/keys/{key}", tenant, (role,)))[0]
+            grant = Grant("platform/admin", None, (role,), tuple(methods), tuple(models))
+        else:
+            grant = Grant("tenants/acme/keys/k1", "acme", (role,), tuple(methods), tuple(models))
+        return self.issuer.issue(grant)[0]
 
     async def call(self, method: MethodDescriptor, request: Message, token: str | None) -> Cell:
         """What becomes of a call."""
@@ -146,7 +148,11 @@ def with_one_name_of(method: MethodDescriptor, tenant: str, at: tuple[str, ...])
     holder, other = request, request_of(method, tenant)
     for parent in parents:
         holder, other = getattr(holder, parent), getattr(other, parent)
-    setattr(holder, last, getattr(other, last))
+    value = getattr(other, last)
+    if isinstance(value, str):
+        setattr(holder, last, value)
+    else:
+        getattr(holder, last).append(f"tenants/{tenant}/models/faces")
     return request
 
 
@@ -166,6 +172,12 @@ async def attacks(api: Api, method: MethodDescriptor) -> AsyncIterator[tuple[str
     yield "expired", await api.call(method, own, token), ("UNAUTHENTICATED", "TOKEN_EXPIRED")
     for wrong in set(ROLE_NAMES.values()) - rule.roles:
         yield "wrong role", await api.call(method, own, api.token(wrong)), ("PERMISSION_DENIED", "ROLE_MISSING")
+    limited = ("PERMISSION_DENIED", "SCOPE_MISSING")
+    token = api.token(role, methods=["facetmesh.other.v1.OtherService/*", f"{path(method)}Not"])
+    yield "out of scope", await api.call(method, own, token), limited
+    if list(access.referenced(own, access.MODEL)):
+        token = api.token(role, models=["tenants/acme/models/other"])
+        yield "out of scope", await api.call(method, own, token), limited
     for role in rule.roles - {"platform-admin"}:
         for at in references(method.input_type):
             for tenant in ("globex", "nobody"):
@@ -198,12 +210,17 @@ async def test_nobody_gets_in_who_should_not(api: Api, capsys: pytest.CaptureFix
     assert api.reached == []
     # What exists and what does not, and whose it is, sound the same.
     assert len(told["TENANT_MISMATCH"]) == len(told["ROLE_MISSING"]) == 1
+    assert len(told["SCOPE_MISSING"]) == 2  # methods, models
 
 
 async def test_who_has_the_right_gets_in(api: Api) -> None:
     for method in METHODS:
         rule = access.rule(path(method))
-        tokens = [None] if rule.public else [api.token(role) for role in rule.roles]
+        tokens: list[str | None] = [None] if rule.public else [api.token(role) for role in rule.roles]
+        for role in rule.roles:
+            models = list(access.referenced(request_of(method, "acme"), access.MODEL))
+            service = method.containing_service.full_name
+            tokens += [api.token(role, methods=[name], models=models) for name in (path(method), f"{service}/*")]
         async with asyncio.timeout(20):
             for token in tokens:
                 assert await api.call(method, request_of(method, "acme"), token) == ("", "", ""), path(method)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from facetmesh.auth.keys import Keys
+from facetmesh.auth.keys import Keys, KeySpec
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.tenants import Tenants, TenantState
 from facetmesh.kit import apikeys
@@ -53,7 +53,7 @@ async def test_a_tenant_that_is_renamed_has_another_etag(tenants: Tenants) -> No
 
 async def test_a_suspended_tenants_key_gets_no_token_until_it_is_resumed(tenants: Tenants, keys: Keys) -> None:
     await tenants.create("acme", "", "")
-    _, text = await keys.create("acme", "", [])
+    _, text = await keys.create("acme", KeySpec())
     suspended = await tenants.suspend("acme", "")
     assert suspended.state is TenantState.SUSPENDED
     assert await tenants.suspend("acme", "") == suspended
@@ -77,7 +77,7 @@ async def test_a_deleted_tenant_is_as_if_it_were_not_there_until_it_is_undeleted
     tenants: Tenants, keys: Keys, clock: Clock
 ) -> None:
     await tenants.create("acme", "", "")
-    _, text = await keys.create("acme", "", [])
+    _, text = await keys.create("acme", KeySpec())
     await tenants.suspend("acme", "")
     deleted = await tenants.delete("acme", "")
     assert (deleted.state, deleted.deleted_s, deleted.expires_s) == (
@@ -87,7 +87,7 @@ async def test_a_deleted_tenant_is_as_if_it_were_not_there_until_it_is_undeleted
         await keys.grant(text, None)
     assert refusal.value.reason == "KEY_INVALID"
     for call in (
-        keys.grant(FUSION, "acme"), keys.create("acme", "", []), tenants.delete("acme", ""),
+        keys.grant(FUSION, "acme"), keys.create("acme", KeySpec()), tenants.delete("acme", ""),
         tenants.rename("acme", "x", ""), tenants.suspend("acme", ""), tenants.resume("acme", ""),
         tenants.present("acme"),
     ):  # fmt: skip

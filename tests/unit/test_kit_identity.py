@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -11,7 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from facetmesh.auth.keys import Grant
 from facetmesh.auth.tokens import TokenIssuer
+from facetmesh.detection.v1 import detection_pb2
+from facetmesh.kit import access
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
 from facetmesh.kit.identity import CLOCK_SKEW_S, MAX_TOKEN_BYTES, TokenVerifier, authorize
 
@@ -20,7 +25,8 @@ from .conftest import AUDIENCE, ISSUER, Clock, pem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facetmesh.auth.keys import Grant
+
+METHOD = "facetmesh.detection.v1.DetectionService/Detect"
 
 
 class Source:
@@ -187,8 +193,58 @@ async def test_any_text_gets_a_refusal_and_nothing_else(verifier: TokenVerifier,
 
 async def test_roles_let_in_or_not(verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant) -> None:
     principal = await verifier.verify(issuer.issue(acme_caller)[0])
-    authorize(principal, frozenset({"caller", "auditor"}))
+    authorize(principal, frozenset({"caller", "auditor"}), METHOD)
     with pytest.raises(PermissionDenied):
-        authorize(principal, frozenset({"auditor"}))
+        authorize(principal, frozenset({"auditor"}), METHOD)
     with pytest.raises(PermissionDenied):
-        authorize(principal, frozenset())
+        authorize(principal, frozenset(), METHOD)
+
+
+@pytest.mark.parametrize(
+    ("methods", "allowed"),
+    [
+        ((), True),
+        ((METHOD,), True),
+        (("a.v1.A/Get", METHOD), True),
+        (("facetmesh.detection.v1.DetectionService/*",), True),
+        (("facetmesh.detection.v1.DetectionService/DetectAll",), False),
+        (("facetmesh.detection.v1.DetectionService",), False),
+        (("facetmesh.detection.v1.Detection/*",), False),
+        (("*",), False),
+    ],
+)  # fmt: skip
+async def test_a_limited_key_calls_its_methods_only(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, methods: tuple[str, ...], *, allowed: bool
+) -> None:
+    principal = await verifier.verify(issuer.issue(replace(acme_caller, methods=methods))[0])
+    with nullcontext() if allowed else pytest.raises(PermissionDenied):
+        authorize(principal, frozenset({"caller"}), METHOD)
+
+
+async def test_a_limited_key_names_its_models_only(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant
+) -> None:
+    grant = replace(acme_caller, models=("tenants/acme/models/faces",))
+    principal = await verifier.verify(issuer.issue(grant)[0])
+    access.authorize_models(principal, detection_pb2.DetectRequest(model="tenants/acme/models/faces"))
+    access.authorize_models(principal, detection_pb2.ListModelsRequest(parent="tenants/acme"))
+    with pytest.raises(PermissionDenied):
+        access.authorize_models(principal, detection_pb2.DetectRequest(model="tenants/acme/models/faces2"))
+
+
+async def test_a_token_ends_with_its_key(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, clock: Clock
+) -> None:
+    token, expires = issuer.issue(replace(acme_caller, expires_s=clock.now + 60))
+    assert expires == clock.now + 60
+    clock.now = expires + CLOCK_SKEW_S
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token)
+
+
+def test_the_largest_scopes_fit_into_a_token(issuer: TokenIssuer) -> None:
+    tenant = "t" * 40
+    methods = tuple(f"facetmesh.{n}{'p' * 19}.v1.{'S' * 40}/{'M' * 40}" for n in range(8))
+    models = tuple(f"tenants/{tenant}/models/{n}{'m' * 62}" for n in range(8))
+    grant = Grant(f"tenants/{tenant}/keys/{'k' * 16}", tenant, ("caller", "auditor"), methods, models)
+    assert len(issuer.issue(grant)[0]) < MAX_TOKEN_BYTES

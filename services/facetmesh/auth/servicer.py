@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from facetmesh.auth.keys import KeySpec
 from facetmesh.auth.tenants import TenantState
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from facetmesh.kit import audit
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from facetmesh.auth.tokens import TokenIssuer
 
 _ROLES = {name: number for number, name in ROLE_NAMES.items()}
+_OVERLAP_S = 86_400.0
+"""How long the old secret of a rotated key works, where nothing is asked for."""
 _STATES = {
     TenantState.ACTIVE: auth_pb2.Tenant.STATE_ACTIVE, TenantState.SUSPENDED: auth_pb2.Tenant.STATE_SUSPENDED,
     TenantState.DELETED: auth_pb2.Tenant.STATE_DELETED,
@@ -87,12 +90,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     async def CreateKey(self, request: auth_pb2.CreateKeyRequest, _: Any) -> auth_pb2.Key:
         """Creates a key."""
-        roles = [ROLE_NAMES[role] for role in request.key.roles]
-        key, text = await self._keys.create(_last(request.parent), request.key.display_name, roles)
-        answer = _key(key)
-        answer.secret = text
-        audit.current().describe(resource=answer.name)
-        return answer
+        key, text = await self._keys.create(_last(request.parent), _spec(request.key))
+        return _shown_once(key, text)
 
     async def ListKeys(self, request: auth_pb2.ListKeysRequest, _: Any) -> auth_pb2.ListKeysResponse:
         """Lists a tenant's keys."""
@@ -110,6 +109,12 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         """Revokes a key."""
         _, tenant_id, _, key_id = request.name.split("/")
         return _key(await self._keys.revoke(tenant_id, key_id))
+
+    async def RotateKey(self, request: auth_pb2.RotateKeyRequest, _: Any) -> auth_pb2.Key:
+        """Gives a key a new secret."""
+        _, tenant_id, _, key_id = request.name.split("/")
+        overlap_s = request.overlap.ToMicroseconds() / 1e6 if request.HasField("overlap") else _OVERLAP_S
+        return _shown_once(*await self._keys.rotate(tenant_id, key_id, overlap_s))
 
     async def IssueToken(self, request: auth_pb2.IssueTokenRequest, _: Any) -> auth_pb2.IssueTokenResponse:
         """Exchanges a key for a token."""
@@ -151,5 +156,21 @@ def _key(key: Key) -> auth_pb2.Key:
     return auth_pb2.Key(
         name=f"tenants/{key.tenant_id}/keys/{key.id}", display_name=key.display_name,
         roles=[_ROLES[role] for role in key.roles], create_time=_time(key.created_s),
-        revoke_time=_time(key.revoked_s),
+        revoke_time=_time(key.revoked_s), expire_time=_time(key.expires_s), last_use_time=_time(key.used_s),
+        methods=key.methods, models=key.models, overlap_expire_time=_time(key.old_until_s or None),
+    )
+
+
+def _shown_once(key: Key, text: str) -> auth_pb2.Key:
+    answer = _key(key)
+    answer.secret = text
+    audit.current().describe(resource=answer.name)
+    return answer
+
+
+def _spec(key: auth_pb2.Key) -> KeySpec:
+    return KeySpec(
+        key.display_name, tuple(ROLE_NAMES[role] for role in key.roles) or ("caller",),
+        key.expire_time.ToMicroseconds() / 1e6 if key.HasField("expire_time") else None,
+        tuple(key.methods), tuple(key.models),
     )

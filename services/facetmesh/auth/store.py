@@ -61,7 +61,8 @@ class DaprStore:
         if entry is None:
             return None
         fields = _fields(entry)
-        return Key(**{**fields, "roles": tuple(fields["roles"])})
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return Key(**{**fields, **lists})
 
     async def save_key(self, key: Key) -> None:
         """Stores a key: a new one when its etag is empty, else in place of the one that was read."""

@@ -62,12 +62,16 @@ class TokenIssuer:
         """A token for what a key gives right to, and when it expires, in seconds since the epoch."""
         now = int(self._clock())
         expires = now + self._lifetime_s
+        if grant.expires_s is not None:
+            expires = min(expires, int(grant.expires_s))
         claims: dict[str, object] = {
             "iss": self._issuer, "aud": self._audience, "sub": grant.subject, "iat": now, "exp": expires,
             "jti": secrets.token_hex(16), "roles": list(grant.roles),
         }  # fmt: skip
         if grant.tenant_id is not None:
             claims["tenant"] = f"tenants/{grant.tenant_id}"
+        # Absent where there is no limit: most tokens stay small.
+        claims |= {name: list(only) for name, only in (("methods", grant.methods), ("models", grant.models)) if only}
         return jwt.encode(claims, self._key, _ALGORITHM, headers={"kid": self._kid, "typ": _TYPE}), expires
 
     async def jwks(self) -> str:

@@ -11,6 +11,7 @@ from facetmesh.client import calls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from facetmesh.access.v1 import access_pb2
 
@@ -64,12 +65,38 @@ class Administration(ABC):
         return await calls.result(self._auth.UndeleteTenant(request))
 
     async def create_key(
-        self, *, tenant: str | None = None, display_name: str = "", roles: Sequence[access_pb2.Role.ValueType] = (),
+        self,
+        *,
+        tenant: str | None = None,
+        display_name: str = "",
+        roles: Sequence[access_pb2.Role.ValueType] = (),
+        expire_time: datetime | None = None,
+        methods: Sequence[str] = (),
+        models: Sequence[str] = (),
     ) -> auth_pb2.Key:
-        """Creates an API key, whose `secret` is shown this once. A caller's when no roles are given."""
-        key = auth_pb2.Key(display_name=display_name, roles=roles)
-        request = auth_pb2.CreateKeyRequest(parent=await self._parent(tenant), key=key)
-        return await calls.result(self._auth.CreateKey(request))
+        """Creates an API key, whose `secret` is shown this once.
+
+        Args:
+            tenant: Whose; the key's own tenant when None.
+            display_name: What people call it.
+            roles: What it may do; a caller's when empty.
+            expire_time: When it stops working; never when None.
+            methods: The only methods it may call, as package.Service/Method or package.Service/*; any when empty.
+            models: The only models it may name, by name or id; any when empty.
+        """
+        parent = await self._parent(tenant)
+        names = [name if "/" in name else f"{parent}/models/{name}" for name in models]
+        key = auth_pb2.Key(display_name=display_name, roles=roles, methods=methods, models=names)
+        if expire_time is not None:
+            key.expire_time.FromDatetime(expire_time)
+        return await calls.result(self._auth.CreateKey(auth_pb2.CreateKeyRequest(parent=parent, key=key)))
+
+    async def rotate_key(self, key: str, *, overlap_s: float | None = None) -> auth_pb2.Key:
+        """Gives a key a new `secret`, shown this once; the old one works for overlap_s more, a day when None."""
+        request = auth_pb2.RotateKeyRequest(name=await self._name("keys", key))
+        if overlap_s is not None:
+            request.overlap.FromMicroseconds(int(overlap_s * 1e6))
+        return await calls.result(self._auth.RotateKey(request))
 
     async def list_keys(self, *, tenant: str | None = None, limit: int | None = None) -> list[auth_pb2.Key]:
         """A tenant's keys, without their secrets."""

@@ -81,6 +81,7 @@ class Client:
     delete_tenant = _blocking(AsyncClient.delete_tenant)
     undelete_tenant = _blocking(AsyncClient.undelete_tenant)
     create_key = _blocking(AsyncClient.create_key)
+    rotate_key = _blocking(AsyncClient.rotate_key)
     list_keys = _blocking(AsyncClient.list_keys)
     revoke_key = _blocking(AsyncClient.revoke_key)
     create_model = _blocking(AsyncClient.create_model)

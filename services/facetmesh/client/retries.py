@@ -15,7 +15,8 @@ _TIMEOUTS_S = {
 }
 _IDEMPOTENT = {
     "facetmesh.auth.v1.AuthService": (
-        # CreateTenant by its request_id. Not CreateKey: each call makes a key. Nor DeleteTenant and its
+        # CreateTenant by its request_id. Not CreateKey and RotateKey: each call makes a
+        # secret. Nor DeleteTenant and its
         # opposite: a repeat is told that it is done.
         "CreateTenant", "GetTenant", "ListTenants", "UpdateTenant", "SuspendTenant", "ResumeTenant", "ListKeys",
         "RevokeKey", "IssueToken", "GetJwks",

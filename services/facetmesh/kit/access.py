@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 EXEMPT_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection",
                              "grpc.reflection.v1.ServerReflection"})  # fmt: skip
 """Outside of tenants: probes and tools call these without a token."""
+MODEL = "facetmesh.dev/Model"
+"""The resource type that a key can be limited by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +73,33 @@ def authorize_tenant(principal: Principal, names: Iterable[str]) -> None:
             raise PermissionDenied("There is no such resource, or it is not yours.", reason="TENANT_MISMATCH")
 
 
-def referenced(message: Message) -> Iterator[str]:
-    """The resource names in all fields, nested ones too, that carry google.api.resource_reference."""
+def authorize_models(principal: Principal, request: Message) -> None:
+    """Returns when the principal may name the models that a request names.
+
+    Raises:
+        PermissionDenied: Its key is limited to others.
+    """
+    if principal.models and not principal.models.issuperset(referenced(request, MODEL)):
+        raise PermissionDenied("Your key is limited to other models.", reason="SCOPE_MISSING")
+
+
+def referenced(message: Message, kind: str | None = None) -> Iterator[str]:
+    """The resource names in all fields, nested ones too, that carry google.api.resource_reference.
+
+    Args:
+        message: The request.
+        kind: Only those of this resource type; all when None.
+    """
     for field, nested in _reference_fields(message.DESCRIPTOR):
         value = getattr(message, field.name)
         if not nested:
-            yield from value if field.is_repeated else [value]
+            if kind in (None, field.GetOptions().Extensions[resource_pb2.resource_reference].type):
+                yield from value if field.is_repeated else [value]
         elif field.is_repeated:
             for item in value:
-                yield from referenced(item)
+                yield from referenced(item, kind)
         elif message.HasField(field.name):
-            yield from referenced(value)
+            yield from referenced(value, kind)
 
 
 @lru_cache(maxsize=512)

@@ -54,6 +54,10 @@ class Principal:
     """tenants/{tenant}; None for those who belong to no tenant."""
     roles: frozenset[str]
     """Names as in ROLE_NAMES."""
+    methods: frozenset[str] = frozenset()
+    """The only methods it may call, as package.Service/Method or package.Service/*; any when empty."""
+    models: frozenset[str] = frozenset()
+    """The only models it may name; any when empty."""
     token: str = field(default="", repr=False)
     """The token itself."""
 
@@ -142,7 +146,8 @@ class TokenVerifier:
             del self._verified[fingerprint]
         claims = self._claims(token, await self._key(token))
         principal = Principal(
-            claims["sub"], claims.get("tenant"), frozenset(claims["roles"]), token,
+            claims["sub"], claims.get("tenant"), frozenset(claims["roles"]), frozenset(claims.get("methods", ())),
+            frozenset(claims.get("models", ())), token,
         )
         self._verified[fingerprint] = (float(claims["exp"]) + CLOCK_SKEW_S, principal)
         if len(self._verified) > _CACHED_TOKENS:
@@ -179,13 +184,14 @@ class TokenVerifier:
         except jwt.InvalidTokenError:
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID") from None
         now = self._clock()
-        expires, issued, roles = claims["exp"], claims["iat"], claims.get("roles")
+        expires, issued = claims["exp"], claims["iat"]
         if not all(isinstance(t, int | float) for t in (expires, issued)) or issued > now + CLOCK_SKEW_S:
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         if now >= expires + CLOCK_SKEW_S:
             raise Unauthenticated("The token has expired: exchange the key again.", reason="TOKEN_EXPIRED")
         tenant = claims.get("tenant")
-        if not isinstance(roles, list) or not all(isinstance(r, str) for r in roles):
+        lists = (claims.get("roles"), claims.get("methods", []), claims.get("models", []))
+        if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         if not isinstance(tenant, str | None):
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
@@ -206,11 +212,13 @@ class TokenVerifier:
             self._keys = keys
 
 
-def authorize(principal: Principal, roles: frozenset[str]) -> None:
-    """Returns when principal has one of roles.
+def authorize(principal: Principal, roles: frozenset[str], method: str) -> None:
+    """Returns when principal has one of roles, and may call the method.
 
     Raises:
-        PermissionDenied: It has none.
+        PermissionDenied: It has none, or its key is limited to other methods.
     """
     if principal.roles.isdisjoint(roles):
         raise PermissionDenied("Your token's roles do not allow this.", reason="ROLE_MISSING")
+    if principal.methods and principal.methods.isdisjoint({method, f"{method.partition('/')[0]}/*"}):
+        raise PermissionDenied("Your key is limited to other methods.", reason="SCOPE_MISSING")

@@ -1,7 +1,7 @@
 """What happens around every RPC, in one interceptor, so that no service can forget it.
 
-authenticate → authorize by role → (only now is the message read) → authorize by
-tenant → validate → the servicer → the audit event is accepted → the answer.
+authenticate → authorize by role and method → (only now is the message read) →
+authorize by tenant and model → validate → the servicer → the audit event is accepted → the answer.
 
 Errors become google.rpc.Status here and nowhere else.
 """
@@ -81,7 +81,7 @@ class Guard(grpc.aio.ServerInterceptor):
             principal = None if rule.public else await self._authenticate(handler_call_details)
             if principal is not None:
                 record.identify(subject=principal.subject, tenant=principal.tenant or "")
-                identity.authorize(principal, rule.roles)
+                identity.authorize(principal, rule.roles, rule.method)
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
         call = _Call(self, rule, record, principal)
@@ -123,6 +123,7 @@ class Guard(grpc.aio.ServerInterceptor):
         audit.current().concerns(names)  # first, so that a refusal tells what was tried
         if principal is not None:
             access.authorize_tenant(principal, names)
+            access.authorize_models(principal, request)
         try:
             self._validator.validate(request)
         except protovalidate.ValidationError as error:

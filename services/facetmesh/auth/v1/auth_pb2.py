@@ -26,11 +26,12 @@ from facetmesh.buf.validate import validate_pb2 as buf_dot_validate_dot_validate
 from facetmesh.access.v1 import access_pb2 as facetmesh_dot_access_dot_v1_dot_access__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x61\x63\x65tmesh/auth/v1/auth.proto\x12\x11\x66\x61\x63\x65tmesh.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\x06Tenant\x12\x42\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x08\xbaH-r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\xd8\x01\x01\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32\x1f.facetmesh.auth.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03:<\xea\x41\x39\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\x12\x10tenants/{tenant}*\x07tenants2\x06tenant\"\xa9\x01\n\x13\x43reateTenantRequest\x12<\n\ttenant_id\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"l\n\x10GetTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\"u\n\x12ListTenantsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\x12\x1a\n\x0cshow_deleted\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.facetmesh.auth.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x01\n\x13UpdateTenantRequest\x12j\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB?\xe2\x41\x01\x02\xbaH8\xba\x01\x32\n\x0btenant.name\x12\x12\x61 name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01\x12L\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1b\xe2\x41\x01\x01\xbaH\x14\xe2\x01\x11\x12\x0c\x64isplay_name\x12\x01*\"\x8b\x01\n\x14SuspendTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13ResumeTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13\x44\x65leteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8c\x01\n\x15UndeleteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\xc8\x02\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x43\n\x05roles\x18\x03 \x03(\x0e\x32\x19.facetmesh.access.v1.RoleB\x19\xe2\x41\x01\x01\xbaH\x12\x92\x01\x0f\x10\x04\x18\x01\"\t\x82\x01\x06\x18\x02\x18\x03\x18\x04\x12\x17\n\x06secret\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:>\xea\x41;\n\x11\x66\x61\x63\x65tmesh.dev/Key\x12\x1btenants/{tenant}/keys/{key}*\x04keys2\x03key\"\x96\x01\n\x10\x43reateKeyRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x16.facetmesh.auth.v1.KeyB\x04\xe2\x41\x01\x01\"\xaf\x01\n\x0fListKeysRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.facetmesh.auth.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x10RevokeKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\"y\n\x11IssueTokenRequest\x12\x1e\n\x03key\x18\x01 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x44\n\x06tenant\x18\x02 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?$\"\x9a\x01\n\x12IssueTokenResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12(\n\x05roles\x18\x04 \x03(\x0e\x32\x19.facetmesh.access.v1.Role\"\x10\n\x0eGetJwksRequest\"\x14\n\x04Jwks\x12\x0c\n\x04json\x18\x01 \x01(\t2\xb8\t\n\x0b\x41uthService\x12Z\n\x0c\x43reateTenant\x12&.facetmesh.auth.v1.CreateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Y\n\tGetTenant\x12#.facetmesh.auth.v1.GetTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x0c\xba\xd7\x18\x08\n\x04\x01\x02\x03\x04\x18\x02\x12\x65\n\x0bListTenants\x12%.facetmesh.auth.v1.ListTenantsRequest\x1a&.facetmesh.auth.v1.ListTenantsResponse\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0cUpdateTenant\x12&.facetmesh.auth.v1.UpdateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12\\\n\rSuspendTenant\x12\'.facetmesh.auth.v1.SuspendTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0cResumeTenant\x12&.facetmesh.auth.v1.ResumeTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0c\x44\x65leteTenant\x12&.facetmesh.auth.v1.DeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12^\n\x0eUndeleteTenant\x12(.facetmesh.auth.v1.UndeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12R\n\tCreateKey\x12#.facetmesh.auth.v1.CreateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12]\n\x08ListKeys\x12\".facetmesh.auth.v1.ListKeysRequest\x1a#.facetmesh.auth.v1.ListKeysResponse\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12R\n\tRevokeKey\x12#.facetmesh.auth.v1.RevokeKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12\x61\n\nIssueToken\x12$.facetmesh.auth.v1.IssueTokenRequest\x1a%.facetmesh.auth.v1.IssueTokenResponse\"\x06\xba\xd7\x18\x02\x10\x01\x12O\n\x07GetJwks\x12!.facetmesh.auth.v1.GetJwksRequest\x1a\x17.facetmesh.auth.v1.Jwks\"\x08\xba\xd7\x18\x04\x10\x01\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x61\x63\x65tmesh/auth/v1/auth.proto\x12\x11\x66\x61\x63\x65tmesh.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\x06Tenant\x12\x42\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x08\xbaH-r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\xd8\x01\x01\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32\x1f.facetmesh.auth.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03:<\xea\x41\x39\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\x12\x10tenants/{tenant}*\x07tenants2\x06tenant\"\xa9\x01\n\x13\x43reateTenantRequest\x12<\n\ttenant_id\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"l\n\x10GetTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\"u\n\x12ListTenantsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\x12\x1a\n\x0cshow_deleted\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.facetmesh.auth.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x01\n\x13UpdateTenantRequest\x12j\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB?\xe2\x41\x01\x02\xbaH8\xba\x01\x32\n\x0btenant.name\x12\x12\x61 name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01\x12L\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1b\xe2\x41\x01\x01\xbaH\x14\xe2\x01\x11\x12\x0c\x64isplay_name\x12\x01*\"\x8b\x01\n\x14SuspendTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13ResumeTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13\x44\x65leteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8c\x01\n\x15UndeleteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\xe1\x05\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x43\n\x05roles\x18\x03 \x03(\x0e\x32\x19.facetmesh.access.v1.RoleB\x19\xe2\x41\x01\x01\xbaH\x12\x92\x01\x0f\x10\x04\x18\x01\"\t\x82\x01\x06\x18\x02\x18\x03\x18\x04\x12\x17\n\x06secret\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x01\x05\x12\x37\n\rlast_use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x66\n\x07methods\x18\t \x03(\tBU\xe2\x41\x02\x01\x05\xbaHM\x92\x01J\x10\x08\x18\x01\"DrB2@^facetmesh\\.[a-z]{1,20}\\.v1\\.[A-Za-z]{1,40}/([A-Za-z]{1,40}|\\*)$\x12\x7f\n\x06models\x18\n \x03(\tBo\xe2\x41\x02\x01\x05\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHO\x92\x01L\x10\x08\x18\x01\"FrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12=\n\x13overlap_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:>\xea\x41;\n\x11\x66\x61\x63\x65tmesh.dev/Key\x12\x1btenants/{tenant}/keys/{key}*\x04keys2\x03key\"\x96\x01\n\x10\x43reateKeyRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x16.facetmesh.auth.v1.KeyB\x04\xe2\x41\x01\x01\"\xaf\x01\n\x0fListKeysRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.facetmesh.auth.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x10RevokeKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\"\xbe\x01\n\x10RotateKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\x12>\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"y\n\x11IssueTokenRequest\x12\x1e\n\x03key\x18\x01 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x44\n\x06tenant\x18\x02 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?$\"\x9a\x01\n\x12IssueTokenResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12(\n\x05roles\x18\x04 \x03(\x0e\x32\x19.facetmesh.access.v1.Role\"\x10\n\x0eGetJwksRequest\"\x14\n\x04Jwks\x12\x0c\n\x04json\x18\x01 \x01(\t2\x8c\n\n\x0b\x41uthService\x12Z\n\x0c\x43reateTenant\x12&.facetmesh.auth.v1.CreateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Y\n\tGetTenant\x12#.facetmesh.auth.v1.GetTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x0c\xba\xd7\x18\x08\n\x04\x01\x02\x03\x04\x18\x02\x12\x65\n\x0bListTenants\x12%.facetmesh.auth.v1.ListTenantsRequest\x1a&.facetmesh.auth.v1.ListTenantsResponse\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0cUpdateTenant\x12&.facetmesh.auth.v1.UpdateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12\\\n\rSuspendTenant\x12\'.facetmesh.auth.v1.SuspendTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0cResumeTenant\x12&.facetmesh.auth.v1.ResumeTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0c\x44\x65leteTenant\x12&.facetmesh.auth.v1.DeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12^\n\x0eUndeleteTenant\x12(.facetmesh.auth.v1.UndeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12R\n\tCreateKey\x12#.facetmesh.auth.v1.CreateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12]\n\x08ListKeys\x12\".facetmesh.auth.v1.ListKeysRequest\x1a#.facetmesh.auth.v1.ListKeysResponse\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12R\n\tRevokeKey\x12#.facetmesh.auth.v1.RevokeKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12R\n\tRotateKey\x12#.facetmesh.auth.v1.RotateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12\x61\n\nIssueToken\x12$.facetmesh.auth.v1.IssueTokenRequest\x1a%.facetmesh.auth.v1.IssueTokenResponse\"\x06\xba\xd7\x18\x02\x10\x01\x12O\n\x07GetJwks\x12!.facetmesh.auth.v1.GetJwksRequest\x1a\x17.facetmesh.auth.v1.Jwks\"\x08\xba\xd7\x18\x04\x10\x01\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -99,6 +100,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEY'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_KEY'].fields_by_name['revoke_time']._loaded_options = None
   _globals['_KEY'].fields_by_name['revoke_time']._serialized_options = b'\342A\001\003'
+  _globals['_KEY'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_KEY'].fields_by_name['expire_time']._serialized_options = b'\342A\002\001\005'
+  _globals['_KEY'].fields_by_name['last_use_time']._loaded_options = None
+  _globals['_KEY'].fields_by_name['last_use_time']._serialized_options = b'\342A\001\003'
+  _globals['_KEY'].fields_by_name['methods']._loaded_options = None
+  _globals['_KEY'].fields_by_name['methods']._serialized_options = b'\342A\002\001\005\272HM\222\001J\020\010\030\001\"DrB2@^facetmesh\\.[a-z]{1,20}\\.v1\\.[A-Za-z]{1,40}/([A-Za-z]{1,40}|\\*)$'
+  _globals['_KEY'].fields_by_name['models']._loaded_options = None
+  _globals['_KEY'].fields_by_name['models']._serialized_options = b'\342A\002\001\005\372A\025\n\023facetmesh.dev/Model\272HO\222\001L\020\010\030\001\"FrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$'
+  _globals['_KEY'].fields_by_name['overlap_expire_time']._loaded_options = None
+  _globals['_KEY'].fields_by_name['overlap_expire_time']._serialized_options = b'\342A\001\003'
   _globals['_KEY']._loaded_options = None
   _globals['_KEY']._serialized_options = b'\352A;\n\021facetmesh.dev/Key\022\033tenants/{tenant}/keys/{key}*\004keys2\003key'
   _globals['_CREATEKEYREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -113,6 +124,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
   _globals['_REVOKEKEYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_REVOKEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\023\n\021facetmesh.dev/Key\272H?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$'
+  _globals['_ROTATEKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ROTATEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\023\n\021facetmesh.dev/Key\272H?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$'
+  _globals['_ROTATEKEYREQUEST'].fields_by_name['overlap']._loaded_options = None
+  _globals['_ROTATEKEYREQUEST'].fields_by_name['overlap']._serialized_options = b'\342A\001\001\272H\013\252\001\010\"\004\010\200\365$2\000'
   _globals['_ISSUETOKENREQUEST'].fields_by_name['key']._loaded_options = None
   _globals['_ISSUETOKENREQUEST'].fields_by_name['key']._serialized_options = b'\200\001\001\342A\001\002\272H\007r\005\020\001\030\200\002'
   _globals['_ISSUETOKENREQUEST'].fields_by_name['tenant']._loaded_options = None
@@ -141,50 +156,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\272\327\030\004\n\002\001\002'
   _globals['_AUTHSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\272\327\030\004\n\002\001\002'
+  _globals['_AUTHSERVICE'].methods_by_name['RotateKey']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\272\327\030\004\n\002\001\002'
   _globals['_AUTHSERVICE'].methods_by_name['IssueToken']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['IssueToken']._serialized_options = b'\272\327\030\002\020\001'
   _globals['_AUTHSERVICE'].methods_by_name['GetJwks']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\272\327\030\004\020\001\030\002'
-  _globals['_TENANT']._serialized_start=242
-  _globals['_TENANT']._serialized_end=751
-  _globals['_TENANT_STATE']._serialized_start=601
-  _globals['_TENANT_STATE']._serialized_end=689
-  _globals['_CREATETENANTREQUEST']._serialized_start=754
-  _globals['_CREATETENANTREQUEST']._serialized_end=923
-  _globals['_GETTENANTREQUEST']._serialized_start=925
-  _globals['_GETTENANTREQUEST']._serialized_end=1033
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1035
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1152
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1154
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1244
-  _globals['_UPDATETENANTREQUEST']._serialized_start=1247
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1454
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1457
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1596
-  _globals['_RESUMETENANTREQUEST']._serialized_start=1599
-  _globals['_RESUMETENANTREQUEST']._serialized_end=1737
-  _globals['_DELETETENANTREQUEST']._serialized_start=1740
-  _globals['_DELETETENANTREQUEST']._serialized_end=1878
-  _globals['_UNDELETETENANTREQUEST']._serialized_start=1881
-  _globals['_UNDELETETENANTREQUEST']._serialized_end=2021
-  _globals['_KEY']._serialized_start=2024
-  _globals['_KEY']._serialized_end=2352
-  _globals['_CREATEKEYREQUEST']._serialized_start=2355
-  _globals['_CREATEKEYREQUEST']._serialized_end=2505
-  _globals['_LISTKEYSREQUEST']._serialized_start=2508
-  _globals['_LISTKEYSREQUEST']._serialized_end=2683
-  _globals['_LISTKEYSRESPONSE']._serialized_start=2685
-  _globals['_LISTKEYSRESPONSE']._serialized_end=2766
-  _globals['_REVOKEKEYREQUEST']._serialized_start=2768
-  _globals['_REVOKEKEYREQUEST']._serialized_end=2894
-  _globals['_ISSUETOKENREQUEST']._serialized_start=2896
-  _globals['_ISSUETOKENREQUEST']._serialized_end=3017
-  _globals['_ISSUETOKENRESPONSE']._serialized_start=3020
-  _globals['_ISSUETOKENRESPONSE']._serialized_end=3174
-  _globals['_GETJWKSREQUEST']._serialized_start=3176
-  _globals['_GETJWKSREQUEST']._serialized_end=3192
-  _globals['_JWKS']._serialized_start=3194
-  _globals['_JWKS']._serialized_end=3214
-  _globals['_AUTHSERVICE']._serialized_start=3217
-  _globals['_AUTHSERVICE']._serialized_end=4425
+  _globals['_TENANT']._serialized_start=274
+  _globals['_TENANT']._serialized_end=783
+  _globals['_TENANT_STATE']._serialized_start=633
+  _globals['_TENANT_STATE']._serialized_end=721
+  _globals['_CREATETENANTREQUEST']._serialized_start=786
+  _globals['_CREATETENANTREQUEST']._serialized_end=955
+  _globals['_GETTENANTREQUEST']._serialized_start=957
+  _globals['_GETTENANTREQUEST']._serialized_end=1065
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1067
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1184
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1186
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1276
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1279
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1486
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1489
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1628
+  _globals['_RESUMETENANTREQUEST']._serialized_start=1631
+  _globals['_RESUMETENANTREQUEST']._serialized_end=1769
+  _globals['_DELETETENANTREQUEST']._serialized_start=1772
+  _globals['_DELETETENANTREQUEST']._serialized_end=1910
+  _globals['_UNDELETETENANTREQUEST']._serialized_start=1913
+  _globals['_UNDELETETENANTREQUEST']._serialized_end=2053
+  _globals['_KEY']._serialized_start=2056
+  _globals['_KEY']._serialized_end=2793
+  _globals['_CREATEKEYREQUEST']._serialized_start=2796
+  _globals['_CREATEKEYREQUEST']._serialized_end=2946
+  _globals['_LISTKEYSREQUEST']._serialized_start=2949
+  _globals['_LISTKEYSREQUEST']._serialized_end=3124
+  _globals['_LISTKEYSRESPONSE']._serialized_start=3126
+  _globals['_LISTKEYSRESPONSE']._serialized_end=3207
+  _globals['_REVOKEKEYREQUEST']._serialized_start=3209
+  _globals['_REVOKEKEYREQUEST']._serialized_end=3335
+  _globals['_ROTATEKEYREQUEST']._serialized_start=3338
+  _globals['_ROTATEKEYREQUEST']._serialized_end=3528
+  _globals['_ISSUETOKENREQUEST']._serialized_start=3530
+  _globals['_ISSUETOKENREQUEST']._serialized_end=3651
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=3654
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=3808
+  _globals['_GETJWKSREQUEST']._serialized_start=3810
+  _globals['_GETJWKSREQUEST']._serialized_end=3826
+  _globals['_JWKS']._serialized_start=3828
+  _globals['_JWKS']._serialized_end=3848
+  _globals['_AUTHSERVICE']._serialized_start=3851
+  _globals['_AUTHSERVICE']._serialized_end=5143
 # @@protoc_insertion_point(module_scope)

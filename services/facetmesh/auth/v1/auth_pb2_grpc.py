@@ -90,6 +90,11 @@ class AuthServiceStub:
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/RotateKey',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
+                _registered_method=True)
         self.IssueToken = channel.unary_unary(
                 '/facetmesh.auth.v1.AuthService/IssueToken',
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.IssueTokenRequest.SerializeToString,
@@ -191,6 +196,15 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateKey(self, request, context):
+        """Gives a key a new secret, which is in this answer and never again. The old
+        one works until the overlap has passed. FAILED_PRECONDITION when the key is
+        revoked or has expired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def IssueToken(self, request, context):
         """Exchanges an API key for a token of a few minutes. UNAUTHENTICATED, with
         the same text, whether the key is unknown, wrong, expired or revoked.
@@ -262,6 +276,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
             'RevokeKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeKey,
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RotateKeyRequest.FromString,
                     response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.SerializeToString,
             ),
             'IssueToken': grpc.unary_unary_rpc_method_handler(
@@ -572,6 +591,33 @@ class AuthService:
             target,
             '/facetmesh.auth.v1.AuthService/RevokeKey',
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/RotateKey',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.RotateKeyRequest.SerializeToString,
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
             options,
             channel_credentials,

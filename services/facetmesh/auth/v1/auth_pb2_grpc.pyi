@@ -71,6 +71,11 @@ class AuthServiceStub:
     """Revokes a key: it can no longer be exchanged. Tokens already issued end
     with their lifetime. Revoking a revoked key changes nothing.
     """
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RotateKeyRequest, _auth_pb2.Key]
+    """Gives a key a new secret, which is in this answer and never again. The old
+    one works until the overlap has passed. FAILED_PRECONDITION when the key is
+    revoked or has expired.
+    """
     IssueToken: _grpc.UnaryUnaryMultiCallable[_auth_pb2.IssueTokenRequest, _auth_pb2.IssueTokenResponse]
     """Exchanges an API key for a token of a few minutes. UNAUTHENTICATED, with
     the same text, whether the key is unknown, wrong, expired or revoked.
@@ -118,6 +123,11 @@ class AuthServiceAsyncStub(AuthServiceStub):
     RevokeKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
     """Revokes a key: it can no longer be exchanged. Tokens already issued end
     with their lifetime. Revoking a revoked key changes nothing.
+    """
+    RotateKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RotateKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
+    """Gives a key a new secret, which is in this answer and never again. The old
+    one works until the overlap has passed. FAILED_PRECONDITION when the key is
+    revoked or has expired.
     """
     IssueToken: _aio.UnaryUnaryMultiCallable[_auth_pb2.IssueTokenRequest, _auth_pb2.IssueTokenResponse]  # type: ignore[assignment]
     """Exchanges an API key for a token of a few minutes. UNAUTHENTICATED, with
@@ -229,6 +239,17 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_auth_pb2.Key, _abc.Awaitable[_auth_pb2.Key]]:
         """Revokes a key: it can no longer be exchanged. Tokens already issued end
         with their lifetime. Revoking a revoked key changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _auth_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Key, _abc.Awaitable[_auth_pb2.Key]]:
+        """Gives a key a new secret, which is in this answer and never again. The old
+        one works until the overlap has passed. FAILED_PRECONDITION when the key is
+        revoked or has expired.
         """
 
     @_abc_1.abstractmethod

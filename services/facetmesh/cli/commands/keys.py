@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +14,13 @@ from facetmesh.cli.options import KEY_VARIABLE, options
 from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, Role
 from facetmesh.kit import files
 
+if TYPE_CHECKING:
+    from facetmesh.auth.v1 import auth_pb2
+    from facetmesh.cli.options import Options
+
 app = typer.Typer(no_args_is_help=True)
+KeyName = Annotated[str, typer.Argument(help="Its name: tenants/TENANT/keys/KEY.")]
+Out = Annotated[Path | None, typer.Option(help="Write the key into this file (mode 0600).", dir_okay=False)]
 
 
 class RoleName(StrEnum):
@@ -24,6 +31,7 @@ class RoleName(StrEnum):
     AUDITOR = "auditor"
 
 
+_COLUMNS = ("key", "display name", "roles", "created (UTC)", "last used (UTC)", "expires (UTC)", "revoked (UTC)")
 _ROLES = {
     RoleName.CALLER: ROLE_CALLER, RoleName.TENANT_ADMIN: ROLE_TENANT_ADMIN, RoleName.AUDITOR: ROLE_AUDITOR,
 }
@@ -36,13 +44,43 @@ def create(
     *,
     role: Annotated[list[RoleName] | None, typer.Option(help="What it may do; repeatable.")] = None,
     display_name: Annotated[str, typer.Option(help="What people call it.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Write the key into this file (mode 0600).", dir_okay=False)] = None,
+    days: Annotated[float | None, typer.Option(help="After how many days it stops working; never.", min=0)] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this method, as package.Service/Method or package.Service/*; repeatable."),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model of the tenant; repeatable.")] = None,
+    out: Out = None,
 ) -> None:
     """Create an API key. It is shown this once."""
     chosen = options(context)
     with chosen.admin_client() as client:
         roles = [_ROLES[name] for name in role or [RoleName.CALLER]]
-        key = client.create_key(tenant=tenant, display_name=display_name, roles=roles)
+        expire_time = None if days is None else datetime.now(UTC) + timedelta(days=days)
+        key = client.create_key(
+            tenant=tenant, display_name=display_name, roles=roles, expire_time=expire_time, methods=method or (),
+            models=model or (),
+        )
+    _show_once(chosen, key, out)
+
+
+@app.command()
+def rotate(
+    context: typer.Context,
+    key: KeyName,
+    *,
+    overlap_hours: Annotated[
+        float, typer.Option(help="How long the old one goes on working; 0 after a leak.", min=0, max=168),
+    ] = 24,
+    out: Out = None,
+) -> None:
+    """Give a key a new secret. It is shown this once."""
+    chosen = options(context)
+    with chosen.admin_client() as client:
+        _show_once(chosen, client.rotate_key(key, overlap_s=overlap_hours * 3600), out)
+
+
+def _show_once(chosen: Options, key: auth_pb2.Key, out: Path | None) -> None:
     data = output.as_data(key)
     if out is None:
         view = f"{key.name}\n[bold]{key.secret}[/]\nThis is shown once. Keep it, and give it in {KEY_VARIABLE}."
@@ -63,17 +101,15 @@ def list_(
         keys = client.list_keys(tenant=tenant)
     rows = (
         (key.name, key.display_name, ", ".join(_role(role) for role in key.roles), output.moment(key.create_time),
-         output.moment(key.revoke_time))
+         output.moment(key.last_use_time), output.moment(key.expire_time), output.moment(key.revoke_time))
         for key in keys
     )  # fmt: skip
-    view = output.table(("key", "display name", "roles", "created (UTC)", "revoked (UTC)"), rows)
+    view = output.table(_COLUMNS, rows)
     output.answer(chosen, {"keys": [output.as_data(key) for key in keys]}, view)
 
 
 @app.command()
-def revoke(
-    context: typer.Context, key: Annotated[str, typer.Argument(help="Its name: tenants/TENANT/keys/KEY.")],
-) -> None:
+def revoke(context: typer.Context, key: KeyName) -> None:
     """Revoke a key: it can no longer be exchanged for tokens."""
     chosen = options(context)
     with chosen.admin_client() as client:

@@ -1,0 +1,151 @@
+"""Keys that end, are exchanged for others, and are limited."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from facetmesh.auth.keys import Key, Keys, KeySpec
+from facetmesh.auth.store import DaprStore
+from facetmesh.auth.tenants import Tenants
+from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
+
+if TYPE_CHECKING:
+    from .conftest import Clock, MemoryState
+
+METHOD = "facetmesh.detection.v1.DetectionService/Detect"
+
+
+@pytest.fixture
+async def keys(state: MemoryState, clock: Clock) -> Keys:
+    """The keys of acme: none yet."""
+    store: Any = DaprStore(state)  # type: ignore[arg-type]
+    tenants = Tenants(store, clock)
+    await tenants.create("acme", "", "")
+    return Keys(store, tenants, b"pepper", {}, clock)
+
+
+async def works(keys: Keys, text: str) -> bool:
+    """Whether the text is exchanged."""
+    try:
+        await keys.grant(text, None)
+    except Unauthenticated:
+        return False
+    return True
+
+
+async def test_a_key_ends_when_it_was_told_to(keys: Keys, clock: Clock) -> None:
+    key, text = await keys.create("acme", KeySpec(expires_s=clock.now + 60))
+    assert (await keys.grant(text, None)).expires_s == clock.now + 60
+    clock.now += 60
+    assert not await works(keys, text)
+    with pytest.raises(FailedPrecondition):
+        await keys.rotate("acme", key.id, 60)
+
+
+async def test_a_key_that_would_have_ended_is_not_made(keys: Keys, clock: Clock) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        await keys.create("acme", KeySpec(expires_s=clock.now))
+    assert refusal.value.reason == "EXPIRE_TIME_PAST"
+    assert await keys.ids("acme") == []
+
+
+async def test_what_limits_a_key_is_in_its_grant_and_outlives_the_store(keys: Keys) -> None:
+    spec = KeySpec("x", ("caller", "auditor"), None, (METHOD,), ("tenants/acme/models/faces",))
+    key, text = await keys.create("acme", spec)
+    assert await keys.get("acme", key.id) == key
+    grant = await keys.grant(text, None)
+    assert (grant.roles, grant.methods, grant.models) == (spec.roles, spec.methods, spec.models)
+
+
+@pytest.mark.parametrize("limits", [{"methods": (METHOD,)}, {"models": ("tenants/acme/models/faces",)}])
+async def test_who_can_make_keys_is_not_limited(keys: Keys, limits: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        await keys.create("acme", KeySpec(roles=("caller", "tenant-admin"), **limits))
+    assert refusal.value.reason == "ADMIN_NOT_LIMITED"
+
+
+async def test_both_texts_work_until_the_overlap_has_passed(keys: Keys, clock: Clock) -> None:
+    key, old = await keys.create("acme", KeySpec())
+    rotated, new = await keys.rotate("acme", key.id, 3600)
+    assert rotated.id == key.id
+    assert old != new
+    clock.now += 3599
+    assert await works(keys, old)
+    assert await works(keys, new)
+    clock.now += 1
+    assert not await works(keys, old)
+    assert await works(keys, new)
+
+
+async def test_after_a_leak_the_old_text_works_no_more(keys: Keys) -> None:
+    key, old = await keys.create("acme", KeySpec())
+    _, new = await keys.rotate("acme", key.id, 0)
+    assert not await works(keys, old)
+    assert await works(keys, new)
+
+
+async def test_of_three_texts_the_first_is_gone(keys: Keys) -> None:
+    key, first = await keys.create("acme", KeySpec())
+    _, second = await keys.rotate("acme", key.id, 3600)
+    _, third = await keys.rotate("acme", key.id, 3600)
+    assert [await works(keys, text) for text in (first, second, third)] == [False, True, True]
+
+
+async def test_a_revoked_key_works_with_neither_text(keys: Keys) -> None:
+    key, old = await keys.create("acme", KeySpec())
+    _, new = await keys.rotate("acme", key.id, 3600)
+    await keys.revoke("acme", key.id)
+    assert [await works(keys, text) for text in (old, new)] == [False, False]
+    with pytest.raises(FailedPrecondition):
+        await keys.rotate("acme", key.id, 3600)
+
+
+async def test_the_last_use_is_noted_once_an_hour(keys: Keys, state: MemoryState, clock: Clock) -> None:
+    key, text = await keys.create("acme", KeySpec())
+    assert key.used_s is None
+    first = clock.now
+    await keys.grant(text, None)
+    writes = state.writes
+    clock.now += 3599
+    await keys.grant(text, None)
+    assert (state.writes, (await keys.get("acme", key.id)).used_s) == (writes, first)
+    clock.now += 1
+    await keys.grant(text, None)
+    assert (await keys.get("acme", key.id)).used_s == clock.now
+
+
+@pytest.mark.parametrize("error", [Aborted("x"), Unavailable("x")])
+async def test_nobody_is_refused_for_want_of_the_note(
+    keys: Keys, state: MemoryState, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    _, text = await keys.create("acme", KeySpec())
+
+    async def failing(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(state, "put", failing)
+    assert await works(keys, text)
+
+
+async def test_a_key_is_revoked_though_it_is_used_meanwhile(state: MemoryState, clock: Clock, keys: Keys) -> None:
+    class Busy(DaprStore):
+        """Notes a use between a read and the write after it, twice."""
+
+        left = 2
+
+        async def save_key(self, key: Key) -> None:
+            if self.left:
+                self.left -= 1
+                read = await self.key(key.tenant_id, key.id)
+                assert read is not None
+                await super().save_key(replace(read, used_s=clock.now + self.left))
+            await super().save_key(key)
+
+    key, text = await keys.create("acme", KeySpec())
+    store: Any = Busy(state)  # type: ignore[arg-type]
+    revoked = await Keys(store, Tenants(store, clock), b"pepper", {}, clock).revoke("acme", key.id)
+    assert revoked.revoked_s == clock.now
+    assert not await works(keys, text)
