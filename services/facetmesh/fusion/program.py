@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from facetmesh.fusion.pipeline import landmarks
 from facetmesh.fusion.pipeline.fuse import fuse as fuse_faces
-from facetmesh.kit.errors import FacetmeshError
+from facetmesh.fusion.pipeline.refine import corrected
+from facetmesh.kit.errors import FacetmeshError, InvalidArgument
 from facetmesh.runners.engines import open_model
 from facetmesh.runners.images import decode, encode_png
 from facetmesh.runners.tasks import Reply
@@ -53,6 +55,10 @@ def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
             which=which,
         )
     result = fuse_faces(images["source"], faces["source"], images["target"], faces["target"])
+    with contextlib.suppress(InvalidArgument):  # a fused face that FaceMesh refuses is not improved
+        seen = landmarks.find(model, result, faces["target"].box)
+        better = corrected(faces["source"], faces["target"], seen)
+        result = fuse_faces(images["source"], better, images["target"], faces["target"])
     return Reply({which: _quality(face) for which, face in faces.items()}, [encode_png(result)])
 
 

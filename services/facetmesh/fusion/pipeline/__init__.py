@@ -8,6 +8,7 @@ One module for each stage, in the order of work:
     colour      the source's skin brought into the target's light, sharpness matched
     blend       both images joined band by band
     fuse        the stages put together
+    refine      what a second fusion does better
 
 Images are RGB, uint8 or float32 in 0 to 1, of shape (height, width, 3). Points are
 (x, y) or (x, y, z) in pixels, float32, origin top left. Native code runs here: for

@@ -96,6 +96,12 @@ class Face:
         return np.ascontiguousarray(self.points[:, :2])
 
     @property
+    def box(self) -> Box:
+        """The smallest box around the points."""
+        low, high = self.flat.min(axis=0), self.flat.max(axis=0)
+        return Box(float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+
+    @property
     def unit(self) -> float:
         """How far the eyes are apart, in pixels."""
         return eye_distance(self.flat)

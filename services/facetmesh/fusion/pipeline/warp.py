@@ -38,7 +38,7 @@ def dense_map(source: Points, target: Points, shape: tuple[int, int]) -> Field:
         x and y in the source for each pixel, (rows, columns, 2). Far outside of the
         face it is the similarity that fits both faces best.
     """
-    overall = _similarity(target, source)
+    overall = similarity(target, source)
     outline = list(OVAL)
     source, target = _with_rings(source, outline), _with_rings(target, outline)
     rows, columns = shape
@@ -79,7 +79,7 @@ def resample(image: NDArray[np.uint8], field: Field, *, scale: float) -> NDArray
     ).astype(np.uint8)
 
 
-def _similarity(points: Points, onto: Points) -> NDArray[np.float64]:
+def similarity(points: Points, onto: Points) -> NDArray[np.float64]:
     """The turn, scale and shift that bring points nearest to others, (2, 3): Umeyama, 1991."""
     centre, goal = points.mean(axis=0), onto.mean(axis=0)
     a, b = (points - centre).astype(np.float64), (onto - goal).astype(np.float64)

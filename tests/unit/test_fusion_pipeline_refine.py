@@ -1,0 +1,44 @@
+"""The second try: closer to the target's geometry than the first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from facetmesh.fusion.pipeline import landmarks, refine
+from facetmesh.fusion.pipeline.fuse import fuse
+
+from . import fusion_world as world
+
+
+def seen(image: np.ndarray, target: landmarks.Face) -> landmarks.Face:
+    return landmarks.find(world.facemesh(), image, target.box)
+
+
+def error(found: landmarks.Face, target: landmarks.Face) -> float:
+    return float(np.median(np.linalg.norm(found.flat - target.flat, axis=1))) / target.unit
+
+
+@pytest.mark.parametrize("box", [world.LOOKS_DOWN, world.SMILES, world.LAUGHS])
+def test_the_second_fusion_fits_better(box: landmarks.Box) -> None:
+    source, target = world.astronauts_face(), world.face("photo-six-faces", box)
+    first = seen(fuse(world.astronaut(), source, world.group(), target), target)
+    better = refine.corrected(source, target, first)
+    second = seen(fuse(world.astronaut(), better, world.group(), target), target)
+    assert error(second, target) < 0.8 * error(first, target)
+    assert error(second, target) < 0.03
+
+
+def test_what_fits_is_left_alone() -> None:
+    source, target = world.astronauts_face(), world.face("photo-six-faces", world.SMILES)
+    assert np.array_equal(refine.corrected(source, target, target).points, source.points)
+
+
+def test_no_point_is_moved_far_whatever_was_seen() -> None:
+    source = world.astronauts_face()
+    astray = replace(source, points=source.points + 1000)
+    moved = refine.corrected(source, source, astray).flat - source.flat
+    assert np.linalg.norm(moved, axis=1).max() <= refine.LARGEST * source.unit * 1.001
+    assert (moved > 0).all()
