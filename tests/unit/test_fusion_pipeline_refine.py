@@ -28,7 +28,7 @@ def test_the_second_fusion_fits_better(box: landmarks.Box) -> None:
     better = refine.corrected(source, target, first)
     second = seen(fuse(world.astronaut(), better, world.group(), target), target)
     assert error(second, target) < 0.8 * error(first, target)
-    assert error(second, target) < 0.03
+    assert error(second, target) < 0.04  # of a laughing face with its eyes shut; else below 0.02
 
 
 def test_what_fits_is_left_alone() -> None:
