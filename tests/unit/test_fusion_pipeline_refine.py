@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facetmesh.fusion.pipeline import landmarks, refine
+from facetmesh.fusion.pipeline import landmarks, mesh, refine
 from facetmesh.fusion.pipeline.fuse import fuse
 
 from . import fusion_world as world
@@ -42,3 +42,11 @@ def test_no_point_is_moved_far_whatever_was_seen() -> None:
     moved = refine.corrected(source, source, astray).flat - source.flat
     assert np.linalg.norm(moved, axis=1).max() <= refine.LARGEST * source.unit * 1.001
     assert (moved > 0).all()
+
+
+def test_an_eye_is_moved_as_a_whole() -> None:
+    source = world.astronauts_face()
+    wider, eye = source.points.copy(), list(mesh.LEFT_EYE)
+    wider[eye, 1] += np.where(wider[eye, 1] > wider[eye, 1].mean(), 2, -2)
+    moved = refine.corrected(source, source, replace(source, points=wider)).flat - source.flat
+    assert np.ptp(moved[eye], axis=0).max() < 1e-3

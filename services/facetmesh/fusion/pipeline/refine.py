@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facetmesh.fusion.pipeline.mesh import LEFT_EYE, RIGHT_EYE
 from facetmesh.fusion.pipeline.warp import similarity
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 STEP = 0.7
 """How much of an error is corrected: FaceMesh itself is not sure of the rest."""
+EYE_REACH = 0.33
+"""What is so near to the middle of an eye belongs to it, in eye distances."""
 LARGEST = 0.1
 """By at most how much a point is moved, in eye distances."""
 
@@ -31,6 +34,10 @@ def corrected(source: Face, target: Face, fused: Face) -> Face:
         fused: The face that came out, in the target's frame.
     """
     missed = STEP * (fused.flat - target.flat)
+    for eye in (RIGHT_EYE, LEFT_EYE):  # FaceMesh takes lowered lids for open ones: an eye is moved as a whole
+        centre = target.flat[list(eye)].mean(axis=0)
+        near = np.linalg.norm(target.flat - centre, axis=1) < EYE_REACH * target.unit
+        missed[near] = missed[near].mean(axis=0)
     length = np.linalg.norm(missed, axis=1, keepdims=True)
     missed *= np.minimum(1, LARGEST * target.unit / np.maximum(length, 1e-6))
     points = source.points.copy()
