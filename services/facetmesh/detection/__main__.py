@@ -15,7 +15,6 @@ from facetmesh.detection.servicer import DetectionServicer
 from facetmesh.detection.store import DaprStore
 from facetmesh.detection.v1 import detection_pb2_grpc
 from facetmesh.kit import catalog
-from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
 from facetmesh.runners.pool import RunnerPool
@@ -44,9 +43,7 @@ async def main() -> None:
     """Builds the service and serves it."""
     settings = load(DetectionSettings)
     async with open_mesh(settings) as mesh:
-        probed = await asyncio.to_thread(probe, catalog.cache_folder())
-        if not probed.usable:
-            raise FailedPrecondition("No engine setting lives on this machine.", reason="ENGINE_UNUSABLE")
+        setting = (await asyncio.to_thread(probe, catalog.cache_folder())).chosen()
         # Two at a time: while the engine has one image, the next is decoded.
         limits = PoolLimits(
             runners=settings.runners,
@@ -54,7 +51,7 @@ async def main() -> None:
             idle_s=settings.runner_idle_s,
             runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes, concurrency=2),
         )
-        async with RunnerPool("facetmesh.detection.program", setting=probed.setting, limits=limits) as pool:
+        async with RunnerPool("facetmesh.detection.program", setting=setting, limits=limits) as pool:
             models = Models(DaprStore(mesh.dapr.state()), catalog, functools.partial(describe, pool), time.time)
             servicer = DetectionServicer(models, Detector(models, pool))
             await mesh.serve(

@@ -58,14 +58,14 @@ async def main() -> None:
     """Builds the service and serves it."""
     settings = load(FusionSettings)
     async with open_mesh(settings) as mesh, contextlib.AsyncExitStack() as stack:
-        probed = await asyncio.to_thread(probe, catalog.cache_folder())
+        setting = (await asyncio.to_thread(probe, catalog.cache_folder())).chosen()
         limits = PoolLimits(
             runners=settings.runners,
             idle_s=settings.runner_idle_s,
             runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes),
         )
         pool = await stack.enter_async_context(
-            RunnerPool("facetmesh.fusion.program", setting=probed.setting, limits=limits)
+            RunnerPool("facetmesh.fusion.program", setting=setting, limits=limits)
         )
         finder = DetectionFaces(settings.detection_address, mesh.auth.token)
         stack.push_async_callback(finder.close)

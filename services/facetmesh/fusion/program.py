@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,9 @@ def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
     landmarks' `score` (0 to 1), `yaw_deg` and `eye_distance_px`.
     """
     file = arguments["model"]
-    model = context.once(
-        file["sha256"], lambda: open_model(Path(file["path"]), context.setting, sha256=file["sha256"])
-    )
+    # bf16 moves landmarks by up to half a pixel of 192, and saves a millisecond.
+    setting = dataclasses.replace(context.setting, precision="f32")
+    model = context.once(file["sha256"], lambda: open_model(Path(file["path"]), setting, sha256=file["sha256"]))
     images: dict[str, NDArray[np.uint8]] = {}
     faces: dict[str, landmarks.Face] = {}
     for which, blob in zip(("source", "target"), blobs, strict=True):

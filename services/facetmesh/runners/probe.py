@@ -78,6 +78,19 @@ class ProbeResult:
         """Whether any setting lived."""
         return any(trial.ms is not None for trial in self.trials)
 
+    def chosen(self) -> EngineSetting:
+        """The one to use, by a service that cannot do without.
+
+        Raises:
+            FailedPrecondition: ENGINE_UNUSABLE: none lived.
+        """
+        if not self.usable:
+            raise FailedPrecondition(
+                "No setting of the inference engine lives on this machine: `facetmesh doctor` says more.",
+                reason="ENGINE_UNUSABLE",
+            )
+        return self.setting
+
 
 def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
     """Returns the best engine setting for this machine, from the cache if it is there.
