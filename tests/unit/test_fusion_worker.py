@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from facetmesh.fusion import worker
 from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, MAX_ATTEMPTS, Caller, Operation, Stage
 from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
 
@@ -144,17 +145,18 @@ async def test_nothing_unaccounted_is_a_result(world: World, clock: Clock) -> No
     assert ended.result.receipt.endswith("/0")
 
 
-async def test_cancelling_stops_the_work_within_a_second(world: World) -> None:
+async def test_cancelling_stops_the_work_before_the_next_sign_of_life(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "HEARTBEAT_S", 60.0)
     world.script.may_end.clear()
     operation = await world.create()
     working = asyncio.create_task(world.worker.work(operation))
     await world.script.began.wait()
-    began = asyncio.get_running_loop().time()
     await world.fusions.cancel(operation.ref)
     with pytest.raises(Aborted) as lost:
-        await working
+        await asyncio.wait_for(working, 10)
     assert lost.value.reason == "LEASE_LOST"
-    assert asyncio.get_running_loop().time() - began < 1
     assert world.script.running == 0
     await world.worker.clear(await world.fusions.get(operation.ref))
     assert world.blobs.blobs == {}

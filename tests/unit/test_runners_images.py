@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 96, 64
 ORIENTATION = 0x0112
+AT_ONCE_S = 5.0
+"""Far below what decoding would take, far above what a busy machine makes of a millisecond."""
 
 
 def picture(mode: str = "RGB") -> Image.Image:
@@ -190,7 +192,7 @@ def test_a_jpeg_that_only_keeps_a_decoder_busy(data: bytes) -> None:
     """Refused before a decoder spends its minutes on it."""
     began = time.perf_counter()
     assert refusal(data) == "IMAGE_UNSUPPORTED"
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < AT_ONCE_S
 
 
 def test_markers_in_what_a_jpeg_carries_are_no_segments() -> None:
@@ -208,7 +210,7 @@ def test_what_is_too_large_is_refused_at_once(data: bytes) -> None:
     """From the header, before any pixel is touched."""
     began = time.perf_counter()
     assert refusal(data) == "IMAGE_TOO_LARGE"
-    assert time.perf_counter() - began < 0.1
+    assert time.perf_counter() - began < AT_ONCE_S
 
 
 @pytest.mark.parametrize("kind", FILES)
