@@ -95,3 +95,21 @@ def test_what_the_base_install_lacks_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert 'pip install "facetmesh[serve]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["before", "after", "joined"])
+def test_global_options_may_stand_anywhere(run: Any, tmp_path: Path, where: str) -> None:
+    home = str(tmp_path / "elsewhere")
+    arguments = {
+        "before": ("--home", home, "--json", "status"),
+        "after": ("status", "--json", "--home", home),
+        "joined": ("status", f"--home={home}", "--json"),
+    }[where]
+    assert json.loads(run(*arguments).stdout)["home"] == home
+
+
+def test_what_is_piped_is_not_folded_nor_taken_for_markup(run: Any, tmp_path: Path) -> None:
+    home = str(tmp_path / ("[bold]" + "long" * 50))
+    assert home in run("--home", home, "down").stdout.splitlines()[0]
+    told = run("models", "list").stdout.splitlines()
+    assert any("nudenet-320n" in line and "AGPL-3.0 (must be accepted)" in line for line in told)

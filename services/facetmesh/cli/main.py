@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,14 +17,19 @@ from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.options import Options
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Internal
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _FAILED = 1
 _JSON = "--json"
+_FLAGS = (_JSON, "--tls")
+_VALUED = ("--home", "--key-file", "--address", "--ca-file")
 _DEBUG = "FACETMESH_DEBUG"
 
 
 app = typer.Typer(
     name="facetmesh", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Multi-tenant vision inference that can be answered for.",
+    help="Multi-tenant vision inference that can be answered for. The options below may stand anywhere.",
 )
 app.command("up")(mesh.up)
 app.command("down")(mesh.down)
@@ -48,7 +54,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
 def _globals(
     context: typer.Context,
     *,
-    json: Annotated[bool, typer.Option(_JSON, help="Answer in JSON; may stand anywhere.")] = False,
+    json: Annotated[bool, typer.Option(_JSON, help="Answer in JSON.")] = False,
     home: Annotated[
         Path | None, typer.Option(help="The state folder.", envvar="FACETMESH_HOME", file_okay=False),
     ] = None,
@@ -75,13 +81,10 @@ def _globals(
 
 def main() -> None:
     """Runs the command line. Ends with 0, with 1 for what failed, 2 for wrong usage, 130 when interrupted."""
-    arguments = sys.argv[1:]
-    as_json = _JSON in arguments
-    if as_json:
-        # Global options stand before the command; this one is wanted anywhere.
-        arguments = [_JSON, *(argument for argument in arguments if argument != _JSON)]
+    ours, rest = _parted(sys.argv[1:])
+    as_json = _JSON in ours
     try:
-        app(arguments)
+        app([*ours, *rest])
     except BrokenPipeError:
         # `facetmesh … | head`: nobody reads on, which is no failure of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,6 +93,23 @@ def main() -> None:
             raise
         output.complain(_explained(error), as_json=as_json)
         sys.exit(_FAILED)
+
+
+def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The global options, which typer knows only before the command but people write anywhere; and the rest."""
+    ours: list[str] = []
+    rest: list[str] = []
+    coming = iter(arguments)
+    for argument in coming:
+        if argument == "--":
+            rest += [argument, *coming]
+        elif argument in _VALUED:
+            ours += [argument, *itertools.islice(coming, 1)]
+        elif argument in _FLAGS or argument.startswith(tuple(f"{option}=" for option in _VALUED)):
+            ours.append(argument)
+        else:
+            rest.append(argument)
+    return ours, rest
 
 
 def _explained(error: Exception) -> FacetmeshError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
@@ -11,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import TextIO
 
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,18 +22,39 @@ if TYPE_CHECKING:
     from facetmesh.cli.options import Options
     from facetmesh.kit.errors import FacetmeshError
 
-out = Console()
+_UNFOLDED = 10_000
+
+
+def _console(stream: TextIO) -> Console:
+    """As wide as the terminal; into a pipe or a file every row goes on one line, for grep and its kin."""
+    return Console(stderr=stream is sys.stderr, width=None if stream.isatty() else _UNFOLDED)
+
+
+out = _console(sys.stdout)
 """For answers."""
-err = Console(stderr=True)
+err = _console(sys.stderr)
 """For progress and errors, so that an answer can be piped."""
 
 
 def answer(options: Options, data: Any, view: RenderableType) -> None:
-    """Prints data as JSON where that was asked for, else view."""
+    """Prints data as JSON where that was asked for, else view, text as it is."""
     if options.json:
         out.print_json(json.dumps(data))
+    elif isinstance(view, str):
+        out.print(view, markup=False, highlight=False, soft_wrap=True)
     else:
         out.print(view)
+
+
+def note(text: str) -> None:
+    """Prints text as it is on stderr."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def facts(named: Mapping[str, object]) -> str:
+    """A line for each; none is folded, so that names and paths can be copied."""
+    width = max(map(len, named))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in named.items())
 
 
 def as_data(message: Message) -> dict[str, Any]:

@@ -39,4 +39,4 @@ def detect(
     view = output.table(("label", "confidence", "left", "top", "right", "bottom"), rows)
     output.answer(chosen, output.as_data(found), view)
     if not chosen.json:
-        output.err.print(f"receipt {found.receipt}" + (f", picture {out}" if out else ""), highlight=False)
+        output.note(output.facts({"receipt": found.receipt, **({"picture": out} if out else {})}))

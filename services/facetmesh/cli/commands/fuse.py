@@ -33,9 +33,7 @@ def fuse(
             target_face_index=target_face, progress=lambda now: _show(now, status),
         )
     out.write_bytes(result.content)
-    view = output.table(
-        ("fusion", "result", "receipt"), [(result.fusion.name, out, result.fusion.receipt)],
-    )
+    view = output.facts({"fusion": result.fusion.name, "receipt": result.fusion.receipt, "picture": out})
     output.answer(chosen, {**output.as_data(result.fusion), "file": str(out)}, view)
 
 

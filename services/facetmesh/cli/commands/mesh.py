@@ -75,9 +75,5 @@ def _print_endpoints(context: typer.Context) -> None:
     chosen = options(context)
     addresses = dict(chosen.home.read(chosen.home.endpoints))
     data = {"endpoints": addresses, "home": str(chosen.home.path), "admin_key_file": str(chosen.home.admin_key)}
-    table = output.table(("service", "address"), addresses.items())
-    if not chosen.json:
-        output.out.print(table)
-        output.out.print(f"state {chosen.home.path}\nadmin key {chosen.home.admin_key}", highlight=False)
-    else:
-        output.answer(chosen, data, table)
+    view = output.facts({**addresses, "state": chosen.home.path, "admin key": chosen.home.admin_key})
+    output.answer(chosen, data, view)

@@ -57,7 +57,7 @@ def fetch(
             accepted = accept_licence if entry.needs_acceptance else None
             path = catalog.fetch(asset_id, accept_licence=accepted, progress=status.update)
         fetched[asset_id] = str(path)
-    output.answer(chosen, {"fetched": fetched}, output.table(("fetched", "file"), fetched.items()))
+    output.answer(chosen, {"fetched": fetched}, output.facts(fetched))
 
 
 @app.command()
@@ -74,7 +74,7 @@ def add(
         model = client.create_model(name or asset, catalog_id=asset, accept_licence=accept_licence or "")
     output.answer(
         chosen, output.as_data(model),
-        output.table(("model", "licence", "labels"), [(model.name, model.licence, ", ".join(model.labels))]),
+        output.facts({"model": model.name, "licence": model.licence, "labels": ", ".join(model.labels)}),
     )
 
 
