@@ -23,6 +23,7 @@ from facetmesh.auth.keys import Grant
 from facetmesh.auth.tokens import TokenIssuer
 from facetmesh.kit import access, audit
 from facetmesh.kit.identity import CLOCK_SKEW_S, ROLE_NAMES, TokenVerifier
+from facetmesh.kit.revocations import Revocation
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.telemetry import Metrics
 
@@ -55,6 +56,7 @@ class Api:
     channel: grpc.aio.Channel
     clock: Clock
     issuer: TokenIssuer
+    verifier: TokenVerifier
     reached: list[str] = field(default_factory=list)
 
     def token(self, role: str, *, methods: Sequence[str] = (), models: Sequence[str] = ()) -> str:
@@ -119,7 +121,7 @@ async def served() -> AsyncIterator[Api]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Api(channel, clock, issuer, reached)
+        yield Api(channel, clock, issuer, verifier, reached)
     await server.stop(0)
     await recorder.close()
 
@@ -170,6 +172,11 @@ async def attacks(api: Api, method: MethodDescriptor) -> AsyncIterator[tuple[str
     token = api.token(role)
     api.clock.now += LIFETIME_S + CLOCK_SKEW_S
     yield "expired", await api.call(method, own, token), ("UNAUTHENTICATED", "TOKEN_EXPIRED")
+    for name in ["platform/admin"] if role == "platform-admin" else ["tenants/acme/keys/k1", "tenants/acme"]:
+        token = api.token(role)
+        api.verifier.hear([Revocation(name, api.clock.now)])
+        yield "revoked", await api.call(method, own, token), ("UNAUTHENTICATED", "TOKEN_REVOKED")
+        api.clock.now += 1
     for wrong in set(ROLE_NAMES.values()) - rule.roles:
         yield "wrong role", await api.call(method, own, api.token(wrong)), ("PERMISSION_DENIED", "ROLE_MISSING")
     limited = ("PERMISSION_DENIED", "SCOPE_MISSING")

@@ -63,6 +63,17 @@ class MemoryState:
         self.entries.pop(key, None)
 
 
+@dataclass
+class Revoked:
+    """Takes in what is revoked."""
+
+    names: list[tuple[str, float]] = field(default_factory=list)
+
+    async def __call__(self, name: str, until_s: float) -> None:
+        """Takes it in."""
+        self.names.append((name, until_s))
+
+
 def pem() -> bytes:
     """A new P-256 key."""
     return generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -72,6 +83,12 @@ def pem() -> bytes:
 def clock() -> Clock:
     """A clock that stands still."""
     return Clock()
+
+
+@pytest.fixture
+def revoked() -> Revoked:
+    """Nothing revoked yet."""
+    return Revoked()
 
 
 @pytest.fixture

@@ -13,18 +13,18 @@ from facetmesh.auth.tenants import Tenants
 from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
-    from .conftest import Clock, MemoryState
+    from .conftest import Clock, MemoryState, Revoked
 
 METHOD = "facetmesh.detection.v1.DetectionService/Detect"
 
 
 @pytest.fixture
-async def keys(state: MemoryState, clock: Clock) -> Keys:
+async def keys(state: MemoryState, clock: Clock, revoked: Revoked) -> Keys:
     """The keys of acme: none yet."""
     store: Any = DaprStore(state)  # type: ignore[arg-type]
-    tenants = Tenants(store, clock)
+    tenants = Tenants(store, revoked, clock)
     await tenants.create("acme", "", "")
-    return Keys(store, tenants, b"pepper", {}, clock)
+    return Keys(store, tenants, b"pepper", revoked, {}, clock)
 
 
 async def works(keys: Keys, text: str) -> bool:
@@ -130,7 +130,9 @@ async def test_nobody_is_refused_for_want_of_the_note(
     assert await works(keys, text)
 
 
-async def test_a_key_is_revoked_though_it_is_used_meanwhile(state: MemoryState, clock: Clock, keys: Keys) -> None:
+async def test_a_key_is_revoked_though_it_is_used_meanwhile(
+    state: MemoryState, clock: Clock, keys: Keys, revoked: Revoked
+) -> None:
     class Busy(DaprStore):
         """Notes a use between a read and the write after it, twice."""
 
@@ -146,6 +148,38 @@ async def test_a_key_is_revoked_though_it_is_used_meanwhile(state: MemoryState, 
 
     key, text = await keys.create("acme", KeySpec())
     store: Any = Busy(state)  # type: ignore[arg-type]
-    revoked = await Keys(store, Tenants(store, clock), b"pepper", {}, clock).revoke("acme", key.id)
-    assert revoked.revoked_s == clock.now
+    busy = Keys(store, Tenants(store, revoked, clock), b"pepper", revoked, {}, clock)
+    assert (await busy.revoke("acme", key.id)).revoked_s == clock.now
     assert not await works(keys, text)
+
+
+async def test_a_revoked_keys_tokens_are_revoked(keys: Keys, revoked: Revoked, clock: Clock) -> None:
+    key, _ = await keys.create("acme", KeySpec())
+    first = clock.now
+    await keys.revoke("acme", key.id)
+    clock.now += 5
+    await keys.revoke("acme", key.id)  # as who was not answered would repeat it
+    assert revoked.names == [(f"tenants/acme/keys/{key.id}", first)] * 2
+
+
+async def test_after_a_leak_tokens_are_revoked_too(keys: Keys, revoked: Revoked, clock: Clock) -> None:
+    key, _ = await keys.create("acme", KeySpec())
+    await keys.rotate("acme", key.id, 60)
+    assert revoked.names == []
+    await keys.rotate("acme", key.id, 0)
+    assert revoked.names == [(f"tenants/acme/keys/{key.id}", clock.now)]
+
+
+async def test_a_token_counts_from_when_its_key_was_looked_at(
+    keys: Keys, state: MemoryState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, text = await keys.create("acme", KeySpec())
+    read, before = state.get, clock.now
+
+    async def slow(key: str) -> Any:
+        found = await read(key)
+        clock.now += 1  # here another replica revokes it
+        return found
+
+    monkeypatch.setattr(state, "get", slow)
+    assert (await keys.grant(text, None)).at_s == before

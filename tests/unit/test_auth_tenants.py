@@ -20,23 +20,23 @@ from facetmesh.kit.errors import (
 )
 
 if TYPE_CHECKING:
-    from .conftest import Clock, MemoryState
+    from .conftest import Clock, MemoryState, Revoked
 
 GRACE_S = 3600
 FUSION = apikeys.new_key(apikeys.SERVICES, "fusion")
 
 
 @pytest.fixture
-def tenants(state: MemoryState, clock: Clock) -> Tenants:
+def tenants(state: MemoryState, clock: Clock, revoked: Revoked) -> Tenants:
     """No tenants yet."""
-    return Tenants(DaprStore(state), clock, grace_s=GRACE_S)  # type: ignore[arg-type]
+    return Tenants(DaprStore(state), revoked, clock, grace_s=GRACE_S)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def keys(state: MemoryState, tenants: Tenants, clock: Clock) -> Keys:
+def keys(state: MemoryState, tenants: Tenants, clock: Clock, revoked: Revoked) -> Keys:
     """Keys of those tenants, and fusion's own."""
     own: Any = {apikeys.parse(FUSION): FUSION}
-    return Keys(DaprStore(state), tenants, b"pepper", own, clock)  # type: ignore[arg-type]
+    return Keys(DaprStore(state), tenants, b"pepper", revoked, own, clock)  # type: ignore[arg-type]
 
 
 async def test_a_tenant_that_is_renamed_has_another_etag(tenants: Tenants) -> None:
@@ -113,7 +113,7 @@ async def test_after_the_grace_a_tenant_stays_deleted(tenants: Tenants, clock: C
 
 
 async def test_of_two_changes_at_once_one_is_told_to_try_again(
-    tenants: Tenants, state: MemoryState, clock: Clock
+    tenants: Tenants, state: MemoryState, clock: Clock, revoked: Revoked
 ) -> None:
     class Slow(DaprStore):
         """Reads what somebody changes right after."""
@@ -125,5 +125,18 @@ async def test_of_two_changes_at_once_one_is_told_to_try_again(
 
     await tenants.create("acme", "", "")
     with pytest.raises(Aborted):
-        await Tenants(Slow(state), clock).rename("acme", "x", "")  # type: ignore[arg-type]
+        await Tenants(Slow(state), revoked, clock).rename("acme", "x", "")  # type: ignore[arg-type]
     assert (await tenants.get("acme")).state is TenantState.SUSPENDED
+
+
+async def test_who_is_shut_out_keeps_no_token(tenants: Tenants, revoked: Revoked, clock: Clock) -> None:
+    await tenants.create("acme", "", "")
+    suspended_s = clock.now
+    await tenants.suspend("acme", "")
+    clock.now += 5
+    await tenants.suspend("acme", "")  # as who was not answered would repeat it
+    await tenants.resume("acme", "")
+    await tenants.delete("acme", "")
+    assert revoked.names == [
+        ("tenants/acme", suspended_s), ("tenants/acme", suspended_s), ("tenants/acme", clock.now),
+    ]

@@ -19,6 +19,7 @@ from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import access
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
 from facetmesh.kit.identity import CLOCK_SKEW_S, MAX_TOKEN_BYTES, TokenVerifier, authorize
+from facetmesh.kit.revocations import Revocation
 
 from .conftest import AUDIENCE, ISSUER, Clock, pem
 
@@ -248,3 +249,31 @@ def test_the_largest_scopes_fit_into_a_token(issuer: TokenIssuer) -> None:
     models = tuple(f"tenants/{tenant}/models/{n}{'m' * 62}" for n in range(8))
     grant = Grant(f"tenants/{tenant}/keys/{'k' * 16}", tenant, ("caller", "auditor"), methods, models)
     assert len(issuer.issue(grant)[0]) < MAX_TOKEN_BYTES
+
+
+@pytest.mark.parametrize("name", ["tenants/acme/keys/k1", "tenants/acme"])
+async def test_a_revoked_token_is_refused_also_from_the_cache_and_a_newer_one_is_not(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, clock: Clock, name: str
+) -> None:
+    seen, unseen = (issuer.issue(acme_caller)[0] for _ in range(2))
+    others = issuer.issue(Grant("tenants/globex/keys/k1", "globex", ("caller",)))[0]
+    await verifier.verify(seen)
+    verifier.hear([Revocation(name, clock.now)])
+    for token in (seen, unseen):
+        with pytest.raises(Unauthenticated) as refusal:
+            await verifier.verify(token)
+        assert refusal.value.reason == "TOKEN_REVOKED"
+    await verifier.verify(others)
+    clock.now += 1
+    await verifier.verify(issuer.issue(acme_caller)[0])
+
+
+async def test_a_token_is_as_old_as_the_look_at_its_key(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, clock: Clock
+) -> None:
+    looked_s = clock.now
+    clock.now += 2
+    token, _ = issuer.issue(replace(acme_caller, at_s=looked_s))
+    verifier.hear([Revocation("tenants/acme/keys/k1", looked_s + 1)])  # between the look and the token
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from facetmesh.auth.keys import Grant, Keys
+from facetmesh.auth.revocations import RevocationLog
 from facetmesh.auth.servicer import AuthServicer
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.tenants import Tenants
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from facetmesh.auth.tokens import TokenIssuer
     from facetmesh.kit.dapr import Outgoing
+    from facetmesh.kit.revocations import Revocation
 
 SEED = bytes(range(32))
 ADMIN = apikeys.new_key(apikeys.PLATFORM, "admin")
@@ -107,9 +109,15 @@ async def served(state: MemoryState, issuer: TokenIssuer, clock: Clock, limit: i
     guard = Guard(verifier, recorder, metrics, max_concurrent_calls=limit)
     server = grpc.aio.server(interceptors=[telemetry.server_interceptor(), guard])
     store: Any = DaprStore(state)  # type: ignore[arg-type]
-    tenants = Tenants(store, clock)
+
+    async def announce(_: Revocation) -> None:
+        """Nobody listens."""
+
+    revocations = RevocationLog(store, announce, clock, asyncio.Event())
+    tenants = Tenants(store, revocations.add, clock)
     own = {parsed: text for text in (ADMIN, FUSION) if (parsed := apikeys.parse(text))}
-    servicer = AuthServicer(tenants, Keys(store, tenants, b"pepper", own, clock), issuer)
+    keys = Keys(store, tenants, b"pepper", revocations.add, own, clock)
+    servicer = AuthServicer(tenants, keys, issuer, revocations)
     auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

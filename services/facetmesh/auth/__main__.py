@@ -8,7 +8,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from facetmesh.auth.events import RevocationEvents
 from facetmesh.auth.keys import Keys
+from facetmesh.auth.revocations import RevocationLog
 from facetmesh.auth.servicer import AuthServicer
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.tenants import Tenants
@@ -54,20 +56,24 @@ async def main() -> None:
     async with open_mesh(settings) as mesh:
         secrets = mesh.dapr.secrets()
         store = DaprStore(mesh.dapr.state())
-        tenants = Tenants(store, time.time, grace_s=settings.tenant_grace_days * 86_400)
+        revocations = RevocationLog(
+            store, RevocationEvents(mesh.dapr.publisher()).announce, time.time, mesh.stopping
+        )
+        tenants = Tenants(store, revocations.add, time.time, grace_s=settings.tenant_grace_days * 86_400)
         own = own_keys(await secrets.get("admin-key"), await secrets.get("service-keys"))
-        keys = Keys(store, tenants, await mesh.secret_bytes("key-pepper"), own, time.time)
+        keys = Keys(store, tenants, await mesh.secret_bytes("key-pepper"), revocations.add, own, time.time)
         issuer = TokenIssuer(
             (await secrets.get("token-signing-key")).encode(),
             issuer=settings.token_issuer, audience=settings.token_audience,
             lifetime_s=settings.token_lifetime_s, clock=time.time,
         )
-        servicer = AuthServicer(tenants, keys, issuer)
+        servicer = AuthServicer(tenants, keys, issuer, revocations)
         await mesh.serve(
             lambda server: auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server),
             services=["facetmesh.auth.v1.AuthService"],
             ready={},
             keys=issuer,
+            revocations=revocations,
         )
 
 

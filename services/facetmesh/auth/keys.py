@@ -23,7 +23,7 @@ from facetmesh.kit.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from facetmesh.auth.tenants import Tenants
+    from facetmesh.auth.tenants import Revoke, Tenants
 
 
 _LAST_USE_STEP_S = 3600.0
@@ -111,6 +111,8 @@ class Grant:
     """The only models; any when empty."""
     expires_s: float | None = None
     """When the key stops working, and its tokens with it; None never."""
+    at_s: float | None = None
+    """When the key was looked at: its tokens count from then, so that a revocation meanwhile covers them; None now."""
 
 
 class Keys:
@@ -120,6 +122,7 @@ class Keys:
         store: Where they are kept.
         tenants: Whose they are.
         pepper: The secret under which texts are hashed: a stolen store yields no key.
+        revoke: Has the tokens of a name refused that were issued until then.
         own: The texts of the platform's own keys (the administrator's and the services'), by (owner, id).
         clock: Seconds since the epoch.
     """
@@ -129,12 +132,14 @@ class Keys:
         store: KeyStore,
         tenants: Tenants,
         pepper: bytes,
+        revoke: Revoke,
         own: Mapping[apikeys.ApiKey, str],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._tenants = tenants
         self._pepper = pepper
+        self._revoke = revoke
         self._own = {key: self._digest(text) for key, text in own.items()}
         self._clock = clock
 
@@ -177,7 +182,7 @@ class Keys:
         return await self._store.key_ids(tenant_id)
 
     async def revoke(self, tenant_id: str, key_id: str) -> Key:
-        """The key, which can no longer be exchanged. A revoked one stays as it is.
+        """The key, which can no longer be exchanged, and whose tokens are refused. A revoked one stays as it is.
 
         Raises:
             NotFound: There is none.
@@ -186,10 +191,14 @@ class Keys:
         def change(key: Key) -> Key:
             return key if key.revoked_s is not None else replace(key, revoked_s=self._clock())
 
-        return await self._change(tenant_id, key_id, change)
+        key = await self._change(tenant_id, key_id, change)
+        await self._revoke(_name(key), key.revoked_s or self._clock())
+        return key
 
     async def rotate(self, tenant_id: str, key_id: str, overlap_s: float) -> tuple[Key, str]:
         """The key with a new text, which nobody can read again; the old one works for overlap_s more.
+
+        Without an overlap, the key's tokens are refused: the old text is taken to be known to others.
 
         Raises:
             NotFound: There is none.
@@ -204,7 +213,10 @@ class Keys:
                 raise FailedPrecondition("The key works no more: create another.", reason="KEY_ENDED")
             return replace(key, digest=self._digest(text), old_digest=key.digest, old_until_s=now + overlap_s)
 
-        return await self._change(tenant_id, key_id, change), text
+        key = await self._change(tenant_id, key_id, change)
+        if not overlap_s:
+            await self._revoke(_name(key), key.old_until_s)
+        return key, text
 
     async def grant(self, text: str, tenant_id: str | None) -> Grant:
         """What a key's text gives right to.
@@ -218,13 +230,13 @@ class Keys:
             PermissionDenied: The key may not act for this tenant, or the tenant is suspended.
             NotFound: A service's key, and there is no such tenant.
         """
+        now = self._clock()
         parsed = apikeys.parse(text)
         digest = self._digest(text)
         if parsed is None:
             raise _no_such_key()
         if parsed.owner in (apikeys.PLATFORM, apikeys.SERVICES):
-            return await self._own_grant(parsed, digest, tenant_id)
-        now = self._clock()
+            return await self._own_grant(parsed, digest, tenant_id, now)
         key = await self._store.key(parsed.owner, parsed.id)
         if key is None or not key.matches(digest, now) or not key.works(now):
             raise _no_such_key()
@@ -236,19 +248,19 @@ class Keys:
             raise _no_such_key() from None
         await self._used(key, now)
         return Grant(
-            f"tenants/{key.tenant_id}/keys/{key.id}", key.tenant_id, key.roles, key.methods, key.models, key.expires_s
+            _name(key), key.tenant_id, key.roles, key.methods, key.models, key.expires_s, at_s=now
         )
 
-    async def _own_grant(self, parsed: apikeys.ApiKey, digest: str, tenant_id: str | None) -> Grant:
+    async def _own_grant(self, parsed: apikeys.ApiKey, digest: str, tenant_id: str | None, now: float) -> Grant:
         if not hmac.compare_digest(digest, self._own.get(parsed, "0" * len(digest))):
             raise _no_such_key()
         if parsed.owner == apikeys.PLATFORM:
             if tenant_id is not None:
                 raise PermissionDenied("The platform's key acts for no tenant.", reason="TENANT_MISMATCH")
-            return Grant(f"{apikeys.PLATFORM}/{parsed.id}", None, ("platform-admin",))
+            return Grant(f"{apikeys.PLATFORM}/{parsed.id}", None, ("platform-admin",), at_s=now)
         if tenant_id is not None:
             await self._tenants.served(tenant_id)
-        return Grant(f"{apikeys.SERVICES}/{parsed.id}", tenant_id, ("service",))
+        return Grant(f"{apikeys.SERVICES}/{parsed.id}", tenant_id, ("service",), at_s=now)
 
     async def _used(self, key: Key, now: float) -> None:
         """Notes the time, if the last note is old. Nobody is refused for want of it."""
@@ -270,6 +282,10 @@ class Keys:
 
     def _digest(self, text: str) -> str:
         return hmac.new(self._pepper, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _name(key: Key) -> str:
+    return f"tenants/{key.tenant_id}/keys/{key.id}"
 
 
 def _no_such_key() -> Unauthenticated:

@@ -13,9 +13,13 @@ from facetmesh.kit import audit
 from facetmesh.kit.errors import NotFound
 from facetmesh.kit.identity import ROLE_NAMES
 from facetmesh.kit.index import page
+from facetmesh.kit.tokens import revocation_message
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from facetmesh.auth.keys import Key, Keys
+    from facetmesh.auth.revocations import RevocationLog
     from facetmesh.auth.tenants import Tenant, Tenants
     from facetmesh.auth.tokens import TokenIssuer
 
@@ -35,12 +39,14 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         tenants: The tenants.
         keys: Their keys.
         issuer: Signs tokens.
+        revocations: Whose tokens no longer count.
     """
 
-    def __init__(self, tenants: Tenants, keys: Keys, issuer: TokenIssuer) -> None:
+    def __init__(self, tenants: Tenants, keys: Keys, issuer: TokenIssuer, revocations: RevocationLog) -> None:
         self._tenants = tenants
         self._keys = keys
         self._issuer = issuer
+        self._revocations = revocations
 
     async def CreateTenant(self, request: auth_pb2.CreateTenantRequest, _: Any) -> auth_pb2.Tenant:
         """Creates a tenant."""
@@ -130,6 +136,15 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def GetJwks(self, _: auth_pb2.GetJwksRequest, __: Any) -> auth_pb2.Jwks:
         """Returns the public keys."""
         return auth_pb2.Jwks(json=await self._issuer.jwks())
+
+    async def WatchRevocations(
+        self, request: auth_pb2.WatchRevocationsRequest, _: Any
+    ) -> AsyncIterator[auth_pb2.WatchRevocationsResponse]:
+        """Streams revocations."""
+        async for news in self._revocations.revocations(request.after_sequence):
+            yield auth_pb2.WatchRevocationsResponse(
+                revocations=[revocation_message(one) for one in news.revocations], sequence=news.sequence
+            )
 
 
 def _last(name: str) -> str:

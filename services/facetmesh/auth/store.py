@@ -1,8 +1,9 @@
-"""Tenants and keys in Dapr state.
+"""Tenants, keys and revocations in Dapr state.
 
     tenants/{tenant}                     a tenant
     tenants/{tenant}/keys/{key}          a key's hash and what it may do
     tenants/index/…, …/keys/index/…      hints for lists
+    revocations                          whose tokens no longer count
 """  # noqa: D208 - a table
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.auth.keys import Key
+from facetmesh.auth.revocations import Book
 from facetmesh.auth.tenants import Tenant
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
+from facetmesh.kit.revocations import Revocation
 
 if TYPE_CHECKING:
     from facetmesh.kit.dapr import Entry, State
 
 _TENANT_BUCKETS = 16
+_REVOCATIONS = "revocations"
 
 
 class DaprStore:
@@ -74,6 +78,18 @@ class DaprStore:
         """The tenant's key ids, sorted."""
         return await self._index(tenant_id).ids()
 
+    async def revocations(self) -> Book:
+        """What is revoked."""
+        entry = await self._state.get(_REVOCATIONS)
+        if entry is None:
+            return Book()
+        fields = _fields(entry)
+        return Book(fields["sequence"], tuple(Revocation(**one) for one in fields["revocations"]), fields["etag"])
+
+    async def save_revocations(self, book: Book) -> None:
+        """Stores what is revoked in place of what was read."""
+        await self._state.put(_REVOCATIONS, _text(book), etag=book.etag or None, create=not book.etag)
+
     def _index(self, tenant_id: str) -> Index:
         return Index(self._state, f"tenants/{tenant_id}/keys")
 
@@ -82,7 +98,7 @@ def _key(tenant_id: str, key_id: str) -> str:
     return f"tenants/{tenant_id}/keys/{key_id}"
 
 
-def _text(record: Tenant | Key) -> bytes:
+def _text(record: Tenant | Key | Book) -> bytes:
     return json.dumps({name: value for name, value in asdict(record).items() if name != "etag"}).encode()
 
 

@@ -17,7 +17,10 @@ from facetmesh.kit.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    Revoke = Callable[[str, float], Awaitable[None]]
+    """Has the tokens of tenants/{tenant} or tenants/{tenant}/keys/{key} refused that were issued until then."""
 
 RESERVED = frozenset({PLATFORM, SERVICES})
 """Ids that stand for the platform itself."""
@@ -86,12 +89,16 @@ class Tenants:
 
     Args:
         store: Where they are kept.
+        revoke: Has the tokens of a name refused that were issued until then.
         clock: Seconds since the epoch.
         grace_s: How long a deleted tenant can be undeleted, in seconds.
     """
 
-    def __init__(self, store: TenantStore, clock: Callable[[], float], *, grace_s: float = 30 * 86_400) -> None:
+    def __init__(
+        self, store: TenantStore, revoke: Revoke, clock: Callable[[], float], *, grace_s: float = 30 * 86_400
+    ) -> None:
         self._store = store
+        self._revoke = revoke
         self._clock = clock
         self._grace_s = grace_s
 
@@ -164,7 +171,9 @@ class Tenants:
         """The tenant, shut out. A suspended one stays as it is. Raises as `rename` does."""
         tenant = await self.present(tenant_id)
         since = self._clock() if tenant.suspended_s is None else tenant.suspended_s
-        return await self._change(tenant, etag, suspended_s=since)
+        suspended = await self._change(tenant, etag, suspended_s=since)
+        await self._revoke(f"tenants/{tenant_id}", since)
+        return suspended
 
     async def resume(self, tenant_id: str, etag: str) -> Tenant:
         """The tenant, let in again. An active one stays as it is. Raises as `rename` does."""
@@ -173,7 +182,9 @@ class Tenants:
     async def delete(self, tenant_id: str, etag: str) -> Tenant:
         """The tenant, deleted for as long as the grace lasts. Raises as `rename` does."""
         tenant, now = await self.present(tenant_id), self._clock()
-        return await self._change(tenant, etag, deleted_s=now, expires_s=now + self._grace_s)
+        deleted = await self._change(tenant, etag, deleted_s=now, expires_s=now + self._grace_s)
+        await self._revoke(f"tenants/{tenant_id}", now)
+        return deleted
 
     async def undelete(self, tenant_id: str, etag: str) -> Tenant:
         """The tenant as it was before it was deleted.

@@ -60,7 +60,7 @@ class TokenIssuer:
 
     def issue(self, grant: Grant) -> tuple[str, int]:
         """A token for what a key gives right to, and when it expires, in seconds since the epoch."""
-        now = int(self._clock())
+        now = int(self._clock() if grant.at_s is None else grant.at_s)
         expires = now + self._lifetime_s
         if grant.expires_s is not None:
             expires = min(expires, int(grant.expires_s))

@@ -21,9 +21,12 @@ import jwt
 
 from facetmesh.access.v1 import access_pb2
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
+from facetmesh.kit.revocations import Revocations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from facetmesh.kit.revocations import Revocation
 
 ALGORITHM = "ES256"
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068's name of the type
@@ -116,6 +119,7 @@ class TokenVerifier:
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
         self._verified: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._revocations = Revocations()
 
     async def ready(self) -> None:
         """Returns once keys are there. They are kept when auth goes away.
@@ -127,6 +131,11 @@ class TokenVerifier:
             await self._refresh()
         if not self._keys:
             raise Unavailable("The token keys are not here yet.", reason="AUTH_UNREACHABLE", retry_after_s=1)
+
+    def hear(self, revocations: Sequence[Revocation]) -> None:
+        """Refuses the tokens that these cover, from now on."""
+        self._revocations.add(revocations, self._clock())
+        self._verified.clear()  # it is rare, and a cached token need not be looked up each time
 
     async def verify(self, token: str) -> Principal:
         """Who the token stands for.
@@ -149,6 +158,8 @@ class TokenVerifier:
             claims["sub"], claims.get("tenant"), frozenset(claims["roles"]), frozenset(claims.get("methods", ())),
             frozenset(claims.get("models", ())), token,
         )
+        if self._revocations.cover(claims["iat"], principal.subject, principal.tenant):
+            raise Unauthenticated("The token was revoked: exchange the key again.", reason="TOKEN_REVOKED")
         self._verified[fingerprint] = (float(claims["exp"]) + CLOCK_SKEW_S, principal)
         if len(self._verified) > _CACHED_TOKENS:
             self._verified.popitem(last=False)

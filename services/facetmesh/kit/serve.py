@@ -25,8 +25,9 @@ from facetmesh.kit.audit import EventSigner, Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
 from facetmesh.kit.identity import KeySource, TokenVerifier
+from facetmesh.kit.revocations import Revocation, RevocationSource, follow
 from facetmesh.kit.rpc import Guard
-from facetmesh.kit.tokens import AuthClient
+from facetmesh.kit.tokens import REVOCATIONS_TOPIC, AuthClient, revocation_handler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -74,6 +75,7 @@ class Mesh:
         services: Sequence[str],
         ready: Mapping[str, Callable[[], Awaitable[object]]],
         keys: KeySource | None = None,
+        revocations: RevocationSource | None = None,
         handlers: Mapping[str, Handler] | None = None,
     ) -> None:
         """Serves until SIGTERM, SIGINT or the end of the supervisor; then drains.
@@ -83,6 +85,7 @@ class Mesh:
             services: Full names of its services, for reflection and health.
             ready: What must answer for the service to be ready: probes that raise when it does not.
             keys: Where the public keys for tokens come from; auth when None.
+            revocations: Where revocations of tokens come from; auth when None, by stream and by topic.
             handlers: What is done with the events of each topic.
         """
         settings = self.settings
@@ -106,7 +109,15 @@ class Mesh:
         reflection.enable_server_reflection(names, server)
         port = _listen(server, settings.host, settings.port)
         metrics_port, close_metrics = self.telemetry.serve(settings.host, settings.metrics_port)
-        receiver = EventReceiver(handlers or {}, app_api_token=settings.app_api_token)
+
+        def hear(revoked: Sequence[Revocation]) -> None:
+            verifier.hear(revoked)
+            self.auth.hear(revoked)
+
+        handlers = dict(handlers or {})
+        if revocations is None:
+            handlers[REVOCATIONS_TOPIC] = revocation_handler(hear)
+        receiver = EventReceiver(handlers, app_api_token=settings.app_api_token)
         callback_port = await receiver.serve(settings.app_port) if handlers else 0
         await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         for name in ("", *services):
@@ -116,12 +127,16 @@ class Mesh:
             "serving", extra={"port": port, "metrics_port": metrics_port, "callback_port": callback_port}
         )
         probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, **ready}
-        prober = asyncio.create_task(self._probe(health, ("", *services), probes))
+        background = [
+            asyncio.create_task(self._probe(health, ("", *services), probes)),
+            asyncio.create_task(follow(revocations or self.auth, hear)),
+        ]
         try:
             await self.stopping.wait()
         finally:
             _log.info("draining", extra={"drain_s": settings.drain_s})
-            prober.cancel()
+            for task in background:
+                task.cancel()
             await health.enter_graceful_shutdown()
             await receiver.close()
             await server.stop(settings.drain_s)

@@ -1,16 +1,34 @@
-"""Auth as the other services see it: its public keys, and tokens to act on behalf of a tenant."""
+"""Auth as the other services see it: its public keys, its revocations, and tokens to act on behalf of a tenant."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import status, telemetry
+from facetmesh.kit.dapr import Disposition
+from facetmesh.kit.errors import Unavailable
+from facetmesh.kit.revocations import News, Revocation
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from facetmesh.kit.dapr import Event, Handler
+
+REVOCATIONS_TOPIC = "auth.revocations"
 _TIMEOUT_S = 5.0
+_SILENCE_S = 30.0
+"""Auth says something every 10 s: after this the stream is dead, whatever TCP thinks."""
+# Soon after auth is back, it is heard again: gRPC would wait for up to two minutes.
+_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000)]
+_log = logging.getLogger(__name__)
 _REFRESH_BEFORE_S = 60.0
 
 
@@ -23,7 +41,9 @@ class AuthClient:
     """
 
     def __init__(self, address: str, service_key: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, interceptors=telemetry.client_interceptors())
+        self._channel = grpc.aio.insecure_channel(
+            address, options=_OPTIONS, interceptors=telemetry.client_interceptors()
+        )
         self._stub = auth_pb2_grpc.AuthServiceStub(self._channel)
         self._key = service_key
         self._tokens: dict[str, tuple[str, float]] = {}
@@ -40,8 +60,41 @@ class AuthClient:
         except grpc.aio.AioRpcError as error:
             raise status.from_rpc_error(error) from error
 
+    async def revocations(self, after: int) -> AsyncIterator[News]:
+        """Revocations after a sequence number, then each as it happens.
+
+        Raises:
+            Unavailable: Auth does not answer, or fell silent.
+        """
+        metadata = (("authorization", f"Bearer {await self.token('')}"),)
+        call = self._stub.WatchRevocations(
+            auth_pb2.WatchRevocationsRequest(after_sequence=after), metadata=metadata
+        )
+        try:
+            while True:
+                async with asyncio.timeout(_SILENCE_S):
+                    response: Any = await call.read()
+                if response is grpc.aio.EOF:
+                    return
+                yield News([revocation(message) for message in response.revocations], response.sequence)
+        except TimeoutError:
+            raise Unavailable("Auth fell silent.", reason="AUTH_SILENT") from None
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                self._tokens.pop("", None)
+            raise status.from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
+    def hear(self, revocations: Sequence[Revocation]) -> None:
+        """Forgets tokens that no longer count."""
+        for one in revocations:
+            self._tokens.pop(one.name, None)
+
     async def token(self, tenant: str) -> str:
         """A token with which this service acts on behalf of tenants/{tenant}, kept until shortly before it expires.
+
+        With "", on behalf of nobody.
 
         Raises:
             Unavailable: Auth does not answer.
@@ -63,3 +116,32 @@ class AuthClient:
     async def close(self) -> None:
         """Closes the connection."""
         await self._channel.close()
+
+
+def revocation(message: event_pb2.Revocation) -> Revocation:
+    """A revocation as it came."""
+    return Revocation(message.name, message.time.ToMicroseconds() / 1e6, message.sequence)
+
+
+def revocation_message(one: Revocation) -> event_pb2.Revocation:
+    """A revocation as it is sent."""
+    message = event_pb2.Revocation(name=one.name, sequence=one.sequence)
+    message.time.FromMicroseconds(round(one.until_s * 1e6))
+    return message
+
+
+def revocation_handler(hear: Callable[[Sequence[Revocation]], None]) -> Handler:
+    """Takes in what comes on REVOCATIONS_TOPIC, on which the broker lets only auth publish."""
+
+    async def handle(events: Sequence[Event]) -> list[Disposition]:
+        dispositions = []
+        for event in events:
+            try:
+                hear([revocation(event_pb2.Revocation.FromString(event.data))])
+                dispositions.append(Disposition.OK)
+            except DecodeError:
+                _log.error("what came is no revocation", extra={"event_id": event.id})
+                dispositions.append(Disposition.DROP)
+        return dispositions
+
+    return handle

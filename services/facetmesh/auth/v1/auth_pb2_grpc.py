@@ -105,6 +105,11 @@ class AuthServiceStub:
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.GetJwksRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Jwks.FromString,
                 _registered_method=True)
+        self.WatchRevocations = channel.unary_stream(
+                '/facetmesh.auth.v1.AuthService/WatchRevocations',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsResponse.FromString,
+                _registered_method=True)
 
 
 class AuthServiceServicer:
@@ -143,7 +148,7 @@ class AuthServiceServicer:
 
     def SuspendTenant(self, request, context):
         """Shuts a tenant out: its keys are refused with PERMISSION_DENIED and the
-        reason TENANT_SUSPENDED. Its data stays. Suspending a suspended tenant
+        reason TENANT_SUSPENDED, its tokens within a second. Its data stays. Suspending a suspended tenant
         changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -158,7 +163,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTenant(self, request, context):
-        """Deletes a tenant. Its keys are refused at once. Until its expire_time
+        """Deletes a tenant. Its keys are refused at once, its tokens within a second.
+        Until its expire_time
         UndeleteTenant brings it back; its id is never given to another. NOT_FOUND
         when it is deleted already.
         """
@@ -189,8 +195,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Revokes a key: it can no longer be exchanged. Tokens already issued end
-        with their lifetime. Revoking a revoked key changes nothing.
+        """Revokes a key: it can no longer be exchanged, and its tokens are refused
+        within a second. Revoking a revoked key changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,6 +221,16 @@ class AuthServiceServicer:
 
     def GetJwks(self, request, context):
         """Returns the public keys that verify tokens, as a JSON Web Key Set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRevocations(self, request, context):
+        """Streams revocations: first those after a sequence number that still matter,
+        then each within a second, and a message at least every 10 s. For the mesh's
+        own services: a broker's topic reaches only one replica of each, and every
+        replica must hear.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -292,6 +308,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.GetJwks,
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.GetJwksRequest.FromString,
                     response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Jwks.SerializeToString,
+            ),
+            'WatchRevocations': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRevocations,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -673,6 +694,33 @@ class AuthService:
             '/facetmesh.auth.v1.AuthService/GetJwks',
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.GetJwksRequest.SerializeToString,
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.Jwks.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/WatchRevocations',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

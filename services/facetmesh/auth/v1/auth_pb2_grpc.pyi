@@ -49,13 +49,14 @@ class AuthServiceStub:
     """
     SuspendTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SuspendTenantRequest, _auth_pb2.Tenant]
     """Shuts a tenant out: its keys are refused with PERMISSION_DENIED and the
-    reason TENANT_SUSPENDED. Its data stays. Suspending a suspended tenant
+    reason TENANT_SUSPENDED, its tokens within a second. Its data stays. Suspending a suspended tenant
     changes nothing.
     """
     ResumeTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ResumeTenantRequest, _auth_pb2.Tenant]
     """Lets a suspended tenant in again. Resuming an active tenant changes nothing."""
     DeleteTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.DeleteTenantRequest, _auth_pb2.Tenant]
-    """Deletes a tenant. Its keys are refused at once. Until its expire_time
+    """Deletes a tenant. Its keys are refused at once, its tokens within a second.
+    Until its expire_time
     UndeleteTenant brings it back; its id is never given to another. NOT_FOUND
     when it is deleted already.
     """
@@ -68,8 +69,8 @@ class AuthServiceStub:
     ListKeys: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListKeysRequest, _auth_pb2.ListKeysResponse]
     """Lists a tenant's keys, without their secrets."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.Key]
-    """Revokes a key: it can no longer be exchanged. Tokens already issued end
-    with their lifetime. Revoking a revoked key changes nothing.
+    """Revokes a key: it can no longer be exchanged, and its tokens are refused
+    within a second. Revoking a revoked key changes nothing.
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RotateKeyRequest, _auth_pb2.Key]
     """Gives a key a new secret, which is in this answer and never again. The old
@@ -82,6 +83,12 @@ class AuthServiceStub:
     """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.Jwks]
     """Returns the public keys that verify tokens, as a JSON Web Key Set."""
+    WatchRevocations: _grpc.UnaryStreamMultiCallable[_auth_pb2.WatchRevocationsRequest, _auth_pb2.WatchRevocationsResponse]
+    """Streams revocations: first those after a sequence number that still matter,
+    then each within a second, and a message at least every 10 s. For the mesh's
+    own services: a broker's topic reaches only one replica of each, and every
+    replica must hear.
+    """
 
 @_typing.type_check_only
 class AuthServiceAsyncStub(AuthServiceStub):
@@ -102,13 +109,14 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     SuspendTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.SuspendTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
     """Shuts a tenant out: its keys are refused with PERMISSION_DENIED and the
-    reason TENANT_SUSPENDED. Its data stays. Suspending a suspended tenant
+    reason TENANT_SUSPENDED, its tokens within a second. Its data stays. Suspending a suspended tenant
     changes nothing.
     """
     ResumeTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.ResumeTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
     """Lets a suspended tenant in again. Resuming an active tenant changes nothing."""
     DeleteTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.DeleteTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
-    """Deletes a tenant. Its keys are refused at once. Until its expire_time
+    """Deletes a tenant. Its keys are refused at once, its tokens within a second.
+    Until its expire_time
     UndeleteTenant brings it back; its id is never given to another. NOT_FOUND
     when it is deleted already.
     """
@@ -121,8 +129,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     ListKeys: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListKeysRequest, _auth_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists a tenant's keys, without their secrets."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
-    """Revokes a key: it can no longer be exchanged. Tokens already issued end
-    with their lifetime. Revoking a revoked key changes nothing.
+    """Revokes a key: it can no longer be exchanged, and its tokens are refused
+    within a second. Revoking a revoked key changes nothing.
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RotateKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
     """Gives a key a new secret, which is in this answer and never again. The old
@@ -135,6 +143,12 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.Jwks]  # type: ignore[assignment]
     """Returns the public keys that verify tokens, as a JSON Web Key Set."""
+    WatchRevocations: _aio.UnaryStreamMultiCallable[_auth_pb2.WatchRevocationsRequest, _auth_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
+    """Streams revocations: first those after a sequence number that still matter,
+    then each within a second, and a message at least every 10 s. For the mesh's
+    own services: a broker's topic reaches only one replica of each, and every
+    replica must hear.
+    """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages tenants and API keys, and exchanges keys for tokens."""
@@ -182,7 +196,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.Tenant, _abc.Awaitable[_auth_pb2.Tenant]]:
         """Shuts a tenant out: its keys are refused with PERMISSION_DENIED and the
-        reason TENANT_SUSPENDED. Its data stays. Suspending a suspended tenant
+        reason TENANT_SUSPENDED, its tokens within a second. Its data stays. Suspending a suspended tenant
         changes nothing.
         """
 
@@ -200,7 +214,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.DeleteTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.Tenant, _abc.Awaitable[_auth_pb2.Tenant]]:
-        """Deletes a tenant. Its keys are refused at once. Until its expire_time
+        """Deletes a tenant. Its keys are refused at once, its tokens within a second.
+        Until its expire_time
         UndeleteTenant brings it back; its id is never given to another. NOT_FOUND
         when it is deleted already.
         """
@@ -237,8 +252,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.RevokeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.Key, _abc.Awaitable[_auth_pb2.Key]]:
-        """Revokes a key: it can no longer be exchanged. Tokens already issued end
-        with their lifetime. Revoking a revoked key changes nothing.
+        """Revokes a key: it can no longer be exchanged, and its tokens are refused
+        within a second. Revoking a revoked key changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -269,5 +284,17 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.Jwks, _abc.Awaitable[_auth_pb2.Jwks]]:
         """Returns the public keys that verify tokens, as a JSON Web Key Set."""
+
+    @_abc_1.abstractmethod
+    def WatchRevocations(
+        self,
+        request: _auth_pb2.WatchRevocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_auth_pb2.WatchRevocationsResponse], _abc.AsyncIterator[_auth_pb2.WatchRevocationsResponse]]:
+        """Streams revocations: first those after a sequence number that still matter,
+        then each within a second, and a message at least every 10 s. For the mesh's
+        own services: a broker's topic reaches only one replica of each, and every
+        replica must hear.
+        """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -219,3 +219,35 @@ class FusionJob(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FusionJob: _TypeAlias = FusionJob  # noqa: Y015
+
+@_typing.final
+class Revocation(_message.Message):
+    """Tokens that are refused from now on, wherever they are shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Whose: tenants/{tenant} or tenants/{tenant}/keys/{key}."""
+    sequence: _builtins.int
+    """Its place in the order of revocations."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Those issued at this time or before."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revocation: _TypeAlias = Revocation  # noqa: Y015

@@ -1,0 +1,125 @@
+"""Revocations: kept until no token is left for them, and told to every replica that watches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from facetmesh.kit.errors import Aborted, Unavailable
+from facetmesh.kit.revocations import KEEP_S, News, Revocation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+_POLL_S = 0.25
+"""How often what other replicas of auth revoked is looked for: a token must be refused within a second."""
+_BEAT_S = 10.0
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """All revocations that still matter."""
+
+    sequence: int = 0
+    """Of the newest that there ever was."""
+    revocations: tuple[Revocation, ...] = ()
+    etag: str = ""
+
+    def with_one(self, name: str, until_s: float, now: float) -> Book:
+        """The book with one more, which takes the place of an older one of the same name."""
+        kept = tuple(r for r in self.revocations if r.name != name and r.until_s + KEEP_S > now)
+        return Book(self.sequence + 1, (*kept, Revocation(name, until_s, self.sequence + 1)), self.etag)
+
+
+class RevocationStore(Protocol):
+    """Where the book is kept."""
+
+    async def revocations(self) -> Book:
+        """The book."""
+        ...
+
+    async def save_revocations(self, book: Book) -> None:
+        """Stores the book in place of the one that was read.
+
+        Raises:
+            Aborted: It was changed since.
+        """
+        ...
+
+
+class RevocationLog:
+    """Takes revocations in and tells of them.
+
+    Args:
+        store: Where they are kept.
+        announce: Tells other services; nothing depends on its success.
+        clock: Seconds since the epoch.
+        stopping: Set when the process was asked to end.
+    """
+
+    def __init__(
+        self,
+        store: RevocationStore,
+        announce: Callable[[Revocation], Awaitable[None]],
+        clock: Callable[[], float],
+        stopping: asyncio.Event,
+    ) -> None:
+        self._store = store
+        self._announce = announce
+        self._clock = clock
+        self._stopping = stopping
+        self._book = Book()
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    async def add(self, name: str, until_s: float) -> None:
+        """Revokes the tokens of a tenant or a key that were issued until then. Repeating it does no harm.
+
+        Raises:
+            Aborted: Too many revoke at once.
+            Unavailable: The store does not answer.
+        """
+        for _ in range(_ATTEMPTS):
+            book = (await self._store.revocations()).with_one(name, until_s, self._clock())
+            try:
+                await self._store.save_revocations(book)
+            except Aborted:
+                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311 - no secret
+                continue
+            self._read_at = float("-inf")
+            self._changed.set()
+            self._changed = asyncio.Event()
+            await self._announce(book.revocations[-1])
+            return
+        raise Aborted("Too many revocations at once: try again.", retry_after_s=0.5)
+
+    async def revocations(self, after: int) -> AsyncIterator[News]:
+        """Those after a sequence number, then each as it happens, until the process ends."""
+        told_at = float("-inf")
+        while not self._stopping.is_set():
+            changed = self._changed
+            book = await self._current()
+            since = after if after <= book.sequence else 0  # beyond the newest: the store was set back
+            news = tuple(one for one in book.revocations if one.sequence > since)
+            now = asyncio.get_running_loop().time()
+            if news or now - told_at >= _BEAT_S:
+                told_at = now
+                yield News(news, book.sequence)
+            after = book.sequence
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), _POLL_S)
+
+    async def _current(self) -> Book:
+        """The book, read once for all who watch; an old one where the store does not answer."""
+        async with self._reading:
+            now = asyncio.get_running_loop().time()
+            if now - self._read_at >= _POLL_S / 2:
+                with contextlib.suppress(Unavailable):
+                    self._book = await self._store.revocations()
+                    self._read_at = now
+            return self._book

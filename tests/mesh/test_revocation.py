@@ -1,0 +1,112 @@
+"""Revoked is refused everywhere within a second, on real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
+from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.client import Unavailable
+from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
+from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
+from facetmesh.kit import status
+
+from .rig import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .conftest import Mesh
+
+PROMISED_S = 1.0
+
+
+class Holder:
+    """Who holds a token, and asks every service with it."""
+
+    def __init__(self, mesh: Mesh, key: str, stack: ExitStack) -> None:
+        with mesh.client(key) as client:
+            self.token = client.token().access_token
+
+        def channel(address: str) -> grpc.Channel:
+            return stack.enter_context(grpc.insecure_channel(address))
+
+        where, tenant = mesh.endpoints, "tenants/pied-piper"
+        audit = audit_pb2_grpc.AuditServiceStub(channel(where.audit))
+        auth = auth_pb2_grpc.AuthServiceStub(channel(where.auth))
+        detection = detection_pb2_grpc.DetectionServiceStub(channel(where.detection))
+        fusion = fusion_pb2_grpc.FusionServiceStub(channel(where.fusion))
+        self._asks: dict[str, tuple[Callable[..., Any], Any]] = {
+            "audit": (audit.ListEvents, audit_pb2.ListEventsRequest(parent=tenant)),
+            "auth": (auth.GetTenant, auth_pb2.GetTenantRequest(name=tenant)),
+            "detection": (detection.ListModels, detection_pb2.ListModelsRequest(parent=tenant)),
+            "fusion": (fusion.ListOperations, fusion_pb2.ListOperationsRequest(parent=tenant)),
+        }
+
+    def answers(self, *but: str) -> set[str]:
+        """What each service answers: OK or the reason of its refusal."""
+        found = set()
+        for service, (ask, request) in self._asks.items():
+            if service not in but:
+                try:
+                    ask(request, metadata=(("authorization", f"Bearer {self.token}"),), timeout=10)
+                    found.add("OK")
+                except grpc.RpcError as error:
+                    found.add(status.from_rpc_error(error).reason)
+        return found
+
+
+@pytest.fixture
+def holder(mesh: Mesh) -> Iterator[Callable[[str], Holder]]:
+    """Makes holders of tokens of keys."""
+    mesh.tenant("pied-piper")
+    with ExitStack() as stack:
+        yield lambda key: Holder(mesh, key, stack)
+
+
+def test_a_revoked_keys_token_and_a_suspended_tenants_are_refused_everywhere(
+    mesh: Mesh, holder: Callable[[str], Holder]
+) -> None:
+    with mesh.client(mesh.admin_key) as admin:
+        roles = [2, 3, 4]
+        keys = [admin.create_key(tenant="pied-piper", roles=roles) for _ in range(2)]
+        one, other = (holder(key.secret) for key in keys)
+        assert one.answers() == other.answers() == {"OK"}
+        admin.revoke_key(keys[0].name)
+        until(lambda: one.answers() == {"TOKEN_REVOKED"}, "the key's token is refused", PROMISED_S)
+        assert other.answers() == {"OK"}
+        admin.suspend_tenant("pied-piper")
+        until(lambda: other.answers() == {"TOKEN_REVOKED"}, "the tenant's tokens are refused", PROMISED_S)
+        admin.resume_tenant("pied-piper")
+        # A token of the second in which its tenant was suspended counts as older.
+        until(lambda: holder(keys[1].secret).answers() == {"OK"}, "new tokens work")
+
+
+def test_without_auth_tokens_go_on_and_when_it_is_back_revocations_are_heard(
+    mesh: Mesh, holder: Callable[[str], Holder]
+) -> None:
+    with mesh.client(mesh.admin_key) as admin:
+        key = admin.create_key(tenant="pied-piper", roles=[2, 3, 4])
+        one = holder(key.secret)
+        killed = mesh.pid("auth")
+        os.kill(killed, signal.SIGKILL)
+        assert one.answers("auth") == {"OK"}
+        until(lambda: mesh.pid("auth") != killed, "auth is started again")
+
+        def revoked() -> bool:
+            try:
+                return admin.revoke_key(key.name).HasField("revoke_time")
+            except Unavailable:
+                return False
+
+        until(revoked, "auth serves")
+        began = time.monotonic()
+        until(lambda: one.answers() == {"TOKEN_REVOKED"}, "the token is refused", 3)
+        assert time.monotonic() - began < 3, "the watches are back soon after auth is"
