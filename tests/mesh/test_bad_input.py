@@ -176,3 +176,20 @@ def test_a_fusion_without_faces(mesh: Mesh, astronaut: bytes) -> None:
         client.fuse(astronaut, blank.getvalue(), face_model="faces")
     assert refusal.value.reason == "NO_FACE"
     assert "target" in refusal.value.message
+
+
+@pytest.mark.parametrize("message", [b"\xff\xff\xff\xff", b"\x0a\x03\xff\xfe\xfd"], ids=["garbage", "no-utf-8"])
+def test_what_is_no_message(mesh: Mesh, message: bytes) -> None:
+    with mesh.client(mesh.tenant("acme")) as client, grpc.insecure_channel(mesh.endpoints.detection) as channel:
+        metadata = (("authorization", f"Bearer {client.token().access_token}"),)
+        call = channel.unary_unary("/facetmesh.detection.v1.DetectionService/Detect")
+        error = refused(lambda: call(message, metadata=metadata))
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "MESSAGE_MALFORMED")
+
+
+@pytest.mark.parametrize("service", ["facetmesh.detection.v1.DetectionService", "no.such.Service"])
+def test_a_method_that_there_is_not(mesh: Mesh, service: str) -> None:
+    with grpc.insecure_channel(mesh.endpoints.detection) as channel:
+        call = channel.unary_unary(f"/{service}/DropTables")
+        error = refused(lambda: call(b""))
+    assert (error.code, error.reason) == ("UNIMPLEMENTED", "METHOD_UNKNOWN")

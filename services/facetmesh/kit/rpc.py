@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import grpc
 import protovalidate
+from google.protobuf.message import DecodeError
 
 from facetmesh.kit import access, audit, identity, status
 from facetmesh.kit.errors import (
@@ -26,6 +27,7 @@ from facetmesh.kit.errors import (
     InvalidArgument,
     ResourceExhausted,
     Unauthenticated,
+    Unimplemented,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +75,9 @@ class Guard(grpc.aio.ServerInterceptor):
         """The handler of a call, wrapped; or one that refuses without reading the message."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.strip("/").partition("/")[0] in access.EXEMPT_SERVICES:
+        if handler is None:
+            return _no_such_method()
+        if method.strip("/").partition("/")[0] in access.EXEMPT_SERVICES:
             return handler
         rule = access.rule(method)
         record = audit.Record(rule.method)
@@ -87,7 +91,7 @@ class Guard(grpc.aio.ServerInterceptor):
         call = _Call(self, rule, record, principal)
         if handler.request_streaming:
             raise Internal(f"{method} streams requests, which the guard cannot check yet")
-        coders = (handler.request_deserializer, handler.response_serializer)
+        coders = (_reader(cast("Any", handler.request_deserializer)), handler.response_serializer)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(call.stream(cast("Any", handler.unary_stream)), *coders)
         return grpc.unary_unary_rpc_method_handler(call.unary(cast("Any", handler.unary_unary)), *coders)
@@ -113,8 +117,10 @@ class Guard(grpc.aio.ServerInterceptor):
         # caller's megabytes never arrive.
         return grpc.stream_unary_rpc_method_handler(refuse)
 
-    def check(self, principal: identity.Principal | None, request: Message, context: Any) -> None:
+    def check(self, principal: identity.Principal | None, request: Message | None, context: Any) -> None:
         """Returns when the request may be worked on; raises what it is refused with."""
+        if request is None:
+            raise InvalidArgument("The request is no message of this method's type.", reason="MESSAGE_MALFORMED")
         if self._in_progress > self._limit:
             raise ResourceExhausted(
                 "The service is at its limit of calls in progress.", reason="TOO_MANY_CALLS", retry_after_s=1
@@ -170,7 +176,7 @@ class _Call:
         self._principal = principal
 
     def unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def call(request: Message | None, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             self._enter(context)
             try:
                 self._guard.check(self._principal, request, context)
@@ -188,7 +194,7 @@ class _Call:
         return call
 
     def stream(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async def call(request: Message | None, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             self._enter(context)
             accepted = False
             try:
@@ -224,6 +230,25 @@ class _Call:
         self._guard.refused(self._record, known)
         if not isinstance(error, asyncio.CancelledError):
             await status.abort(context, known)
+
+
+def _reader(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
+    """Reads a message; None for what is none, because gRPC would answer an exception with UNKNOWN and its text."""
+
+    def read(data: bytes) -> Message | None:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return None
+
+    return read
+
+
+def _no_such_method() -> grpc.RpcMethodHandler[Any, Any]:
+    async def refuse(_: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await status.abort(context, Unimplemented("There is no such method here.", reason="METHOD_UNKNOWN"))
+
+    return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 def _known(error: BaseException) -> FacetmeshError | None:
