@@ -63,6 +63,21 @@ def test_grey_stays_grey_when_the_skin_turns_orange(
     assert np.median(matched[skin > 0][:, 2]) == pytest.approx(np.median(warm[skin > 0][:, 2]), abs=3)
 
 
+@pytest.mark.parametrize("grey", ["source", "target"])
+def test_with_a_black_and_white_photo_all_takes_the_colour_of_the_targets_skin(
+    view: tuple[np.ndarray, np.ndarray, np.ndarray, float], grey: str
+) -> None:
+    image, skin, like, unit = view
+    without = image * np.array((1, 0, 0), np.float32)
+    source, target = (without, image) if grey == "source" else (image, without)
+    matched = colour.match(source, target, skin, like, unit)
+    skins = np.median(target[skin > 0][:, 1:], axis=0)
+    lips = (slice(135, 160), slice(200, 245))
+    assert np.abs(matched[lips][..., 1:] - skins).max() < 6
+    assert np.abs(matched[skin > 0][:, 1:].mean(axis=0) - target[skin > 0][:, 1:].mean(axis=0)).max() < 1
+    assert np.median(np.abs(matched[..., 0] - image[..., 0])[skin > 0]) < 1
+
+
 def test_sharpness_and_grain_become_the_targets(view: tuple[np.ndarray, np.ndarray, np.ndarray, float]) -> None:
     image, skin, like, unit = view
     soft = np.asarray(cv2.GaussianBlur(image, (0, 0), 2), np.float32)

@@ -35,6 +35,8 @@ TINT_LIMIT = 18.0
 """How much colour a shadow may gain, in Lab units."""
 KNEE, CEILING = 1.2, 1.8
 """From how many times the skin's colourfulness on colours are held back, and what none exceeds by much."""
+COLOURLESS = 3.0
+"""A photo whose skin is hardly more colourful than this, in Lab units, is black and white."""
 _SLACK = 4.0
 _FILL = 0.02
 _TINY = 1e-6
@@ -55,15 +57,18 @@ def match(source: Image, target: Image, skin: Weights, like: Weights, unit: floa
     bare = skin > 0.5  # noqa: PLR2004 - half
     detail_s, detail_t = source[..., 0] - light_s[..., 0], target[..., 0] - light_t[..., 0]
     contrast = float(np.clip(_spread(detail_t[bare]) / _spread(detail_s[bare]), *CONTRAST))
+    detail = _grain(source[..., 0], target[..., 0], detail_s, bare, like)
+    lightness = np.clip(light_t[..., 0] + (1 + (contrast - 1) * like) * detail, 0, 100)
+    if any(_colourless(_chroma(image)[bare]) for image in (source, target)):
+        # There are no colours to match, or none to match them to: all takes the skin's.
+        return np.dstack([lightness, light_t[..., 1:]]).astype(np.float32)
     colours = _colours(_chroma(source), _chroma(light_s), _chroma(light_t), like)
     tint = contrast * _tint(_chroma(target - light_t), detail_t, bare) - _tint(
         _chroma(source - light_s), detail_s, bare
     )
     colours += _shadows(tint * detail_s * like, colours, _chroma(light_t))
     colours = _restrained(colours, _chroma(light_t))
-    detail = _grain(source[..., 0], target[..., 0], detail_s, bare, like)
-    lightness = light_t[..., 0] + (1 + (contrast - 1) * like) * detail
-    return np.dstack([np.clip(lightness, 0, 100), colours.real, colours.imag]).astype(np.float32)
+    return np.dstack([lightness, colours.real, colours.imag]).astype(np.float32)
 
 
 def _light(image: Image, skin: Weights, scale: float) -> Image:
@@ -129,6 +134,10 @@ def _grain(source: Plane, target: Plane, detail: Plane, bare: NDArray[np.bool_],
     )
     made: Plane = (detail + change).astype(np.float32)
     return made
+
+
+def _colourless(skin: Chroma) -> bool:
+    return float(np.quantile(np.abs(skin), 0.95)) < COLOURLESS
 
 
 def _chroma(image: Image) -> Chroma:
