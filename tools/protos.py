@@ -74,7 +74,7 @@ def generate(target: Path, scratch: Path) -> None:
 def generated_files(target: Path) -> dict[str, bytes]:
     """The generated files below target, by relative path."""
     found = [*target.glob("facetmesh/*/v1/*_pb2*.py*"), *target.glob("facetmesh/buf/**/*_pb2*.py*")]
-    return {str(p.relative_to(target)): p.read_bytes() for p in found}
+    return {str(p.relative_to(target)): p.read_bytes() for p in found if p.suffix in {".py", ".pyi"}}
 
 
 def drift(scratch: Path) -> list[str]:
