@@ -130,6 +130,8 @@ def running(home: Path, collector: Collector) -> Iterator[Mesh]:
         "FACETMESH_HOME": str(home),
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "FACETMESH_SIGNING_KEY_RELOAD_S": "0.5",
+        "FACETMESH_SIGNING_KEY_LEAD_S": "1",
     }
     said = home.with_suffix(".out")
     with said.open("w") as out:

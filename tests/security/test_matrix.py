@@ -17,10 +17,9 @@ import grpc
 import pytest
 from hypothesis import Phase, find, settings
 from tests.security.api import METHODS, kind, multicallable, path, references, refusal, valid
-from tests.unit.conftest import AUDIENCE, ISSUER, Clock, pem
+from tests.unit.conftest import AUDIENCE, ISSUER, Clock, new_issuer
 
 from facetmesh.auth.keys import Grant
-from facetmesh.auth.tokens import TokenIssuer
 from facetmesh.kit import access, audit
 from facetmesh.kit.identity import CLOCK_SKEW_S, ROLE_NAMES, TokenVerifier
 from facetmesh.kit.revocations import Revocation
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
 
+    from facetmesh.auth.tokens import TokenIssuer
     from facetmesh.kit.dapr import Outgoing
 
 LIFETIME_S = 600
@@ -111,7 +111,7 @@ def handlers(reached: list[str]) -> list[grpc.GenericRpcHandler[Any, Any]]:
 async def served() -> AsyncIterator[Api]:
     """The API on a port of its own."""
     clock = Clock()
-    issuer = TokenIssuer(pem(), issuer=ISSUER, audience=AUDIENCE, lifetime_s=LIFETIME_S, clock=clock)
+    issuer = new_issuer(clock)
     metrics = Metrics.create()
     recorder = audit.Recorder("test", audit.EventSigner("auth", bytes(32)), Bus(), metrics, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
@@ -166,7 +166,7 @@ async def attacks(api: Api, method: MethodDescriptor) -> AsyncIterator[tuple[str
     yield "no token", await api.call(method, own, None), ("UNAUTHENTICATED", "TOKEN_MISSING")
     for token in ("", "x", "a.b.c", "x" * 5000, api.token(role)[:-6] + "AAAAAA"):
         yield "garbage", await api.call(method, own, token), ("UNAUTHENTICATED", "TOKEN_INVALID")
-    forger = TokenIssuer(pem(), issuer=ISSUER, audience=AUDIENCE, lifetime_s=LIFETIME_S, clock=api.clock)
+    forger = new_issuer(api.clock)
     token = forger.issue(Grant("platform/admin", None, tuple(ROLE_NAMES.values())))[0]
     yield "forged", await api.call(method, own, token), ("UNAUTHENTICATED", "TOKEN_INVALID")
     token = api.token(role)

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from facetmesh.auth.keys import Grant
+from facetmesh.auth.signing import SigningKeys
 from facetmesh.auth.tokens import TokenIssuer
 from facetmesh.kit.errors import Aborted
 
@@ -74,9 +75,15 @@ class Revoked:
         self.names.append((name, until_s))
 
 
-def pem() -> bytes:
+def pem() -> str:
     """A new P-256 key."""
-    return generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def new_issuer(clock: Clock, issuer: str = ISSUER, audience: str = AUDIENCE) -> TokenIssuer:
+    """Signs tokens of ten minutes with a key of its own."""
+    keys = SigningKeys(pem(), clock, lead_s=90)
+    return TokenIssuer(keys, issuer=issuer, audience=audience, lifetime_s=600, clock=clock)
 
 
 @pytest.fixture
@@ -100,7 +107,7 @@ def state() -> MemoryState:
 @pytest.fixture
 def issuer(clock: Clock) -> TokenIssuer:
     """Signs tokens of ten minutes."""
-    return TokenIssuer(pem(), issuer=ISSUER, audience=AUDIENCE, lifetime_s=600, clock=clock)
+    return new_issuer(clock)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from facetmesh.cli.mesh import home as home_module
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.mesh.ports import SERVICES, Ports, choose
 from facetmesh.cli.mesh.process import KEPT_LOGS, describe_exit, last_words, rotate
-from facetmesh.cli.mesh.secrets import ensure
+from facetmesh.cli.mesh.secrets import ensure, rotate_token_key
 from facetmesh.kit import apikeys, errors
 from facetmesh.verify import VerifierKey
 
@@ -101,6 +101,27 @@ def test_a_lost_secret_is_named_and_never_replaced(home: Home) -> None:
     assert caught.value.reason == "SECRETS_INCOMPLETE"
     assert "log-signing-key" in caught.value.message
     assert contents(home) == before
+
+
+def test_the_token_key_is_rotated_and_the_last_one_kept_or_not(home: Home) -> None:
+    path = home.secrets / "auth.json"
+
+    def keys() -> list[str]:
+        text = json.loads(path.read_text())["token-signing-key"]
+        return [part for part in text.split("-----BEGIN PRIVATE KEY-----\n") if part]
+
+    ensure(home)
+    (first,) = keys()
+    others = {name: value for name, value in home.read(path).items() if name != "token-signing-key"}
+    rotate_token_key(home, keep_old=True)
+    second, kept = keys()
+    assert kept == first
+    rotate_token_key(home, keep_old=True)
+    assert keys()[1:] == [second]
+    rotate_token_key(home, keep_old=False)
+    assert len(keys()) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert others.items() <= home.read(path).items()
 
 
 def test_two_owners_are_refused_across_processes(home: Home) -> None:

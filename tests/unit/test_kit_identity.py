@@ -14,17 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facetmesh.auth.keys import Grant
-from facetmesh.auth.tokens import TokenIssuer
 from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import access
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
 from facetmesh.kit.identity import CLOCK_SKEW_S, MAX_TOKEN_BYTES, TokenVerifier, authorize
 from facetmesh.kit.revocations import Revocation
 
-from .conftest import AUDIENCE, ISSUER, Clock, pem
+from .conftest import AUDIENCE, ISSUER, Clock, new_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from facetmesh.auth.tokens import TokenIssuer
 
 
 METHOD = "facetmesh.detection.v1.DetectionService/Detect"
@@ -137,7 +138,7 @@ async def test_a_forged_token_is_refused(
 async def test_a_token_for_others_is_refused(
     verifier: TokenVerifier, source: Source, clock: Clock, acme_caller: Grant, issuer_name: str, audience: str
 ) -> None:
-    source.issuer = TokenIssuer(pem(), issuer=issuer_name, audience=audience, lifetime_s=600, clock=clock)
+    source.issuer = new_issuer(clock, issuer_name, audience)
     token, _ = source.issuer.issue(acme_caller)
     with pytest.raises(Unauthenticated):
         await verifier.verify(token)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from facetmesh.kit import files
 from facetmesh.sidecar.__main__ import _arguments
 from facetmesh.sidecar.mesh import StartError
 from facetmesh.sidecar.secrets import SecretsFileError, SecretStore
@@ -137,6 +138,18 @@ def test_secrets_that_are_no_json_object_are_told(tmp_path: Path, content: str) 
     (tmp_path / "s.json").write_text(content)
     with pytest.raises(SecretsFileError, match=r"s\.json: not"):
         SecretStore(tmp_path / "s.json")
+
+
+def test_a_secrets_file_that_is_replaced_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    files.write(path, '{"a": "1"}', mode=files.PRIVATE)
+    store = SecretStore(path)
+    files.write(path, '{"a": "2"}', mode=files.PRIVATE)
+    assert store.all == {"a": "2"}
+    files.write(path, "{", mode=files.PRIVATE)
+    assert store.all == {"a": "2"}, "a file that is no use changes nothing"
+    path.unlink()
+    assert store.all == {"a": "2"}
 
 
 def test_a_wrong_component_is_named_with_its_field(home: Path, tmp_path: Path) -> None:

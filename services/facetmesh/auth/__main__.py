@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Annotated, ClassVar
@@ -12,14 +13,18 @@ from facetmesh.auth.events import RevocationEvents
 from facetmesh.auth.keys import Keys
 from facetmesh.auth.revocations import RevocationLog
 from facetmesh.auth.servicer import AuthServicer
+from facetmesh.auth.signing import SigningKeys, keep_current
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.tenants import Tenants
 from facetmesh.auth.tokens import TokenIssuer
 from facetmesh.auth.v1 import auth_pb2_grpc
 from facetmesh.kit import apikeys
 from facetmesh.kit.errors import FailedPrecondition
+from facetmesh.kit.identity import KEYS_REFRESH_S
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import ServiceSettings, load
+
+_SIGNING_KEY = "token-signing-key"
 
 
 class AuthSettings(ServiceSettings):
@@ -31,6 +36,10 @@ class AuthSettings(ServiceSettings):
     """How long a token works, in seconds."""
     tenant_grace_days: Annotated[int, Field(ge=0, le=3650)] = 30
     """How long a deleted tenant can be undeleted, in days."""
+    signing_key_reload_s: Annotated[float, Field(gt=0)] = 15.0
+    """How often the secret token-signing-key is read again, in seconds."""
+    signing_key_lead_s: Annotated[float, Field(ge=0)] = 1.5 * KEYS_REFRESH_S
+    """How long a new signing key is published before it signs, in seconds."""
 
 
 def own_keys(admin_key: str, service_keys: str) -> dict[apikeys.ApiKey, str]:
@@ -62,19 +71,25 @@ async def main() -> None:
         tenants = Tenants(store, revocations.add, time.time, grace_s=settings.tenant_grace_days * 86_400)
         own = own_keys(await secrets.get("admin-key"), await secrets.get("service-keys"))
         keys = Keys(store, tenants, await mesh.secret_bytes("key-pepper"), revocations.add, own, time.time)
+        signing = SigningKeys(await secrets.get(_SIGNING_KEY), time.time, lead_s=settings.signing_key_lead_s)
         issuer = TokenIssuer(
-            (await secrets.get("token-signing-key")).encode(),
-            issuer=settings.token_issuer, audience=settings.token_audience,
+            signing, issuer=settings.token_issuer, audience=settings.token_audience,
             lifetime_s=settings.token_lifetime_s, clock=time.time,
         )
-        servicer = AuthServicer(tenants, keys, issuer, revocations)
-        await mesh.serve(
-            lambda server: auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server),
-            services=["facetmesh.auth.v1.AuthService"],
-            ready={},
-            keys=issuer,
-            revocations=revocations,
+        reading = asyncio.create_task(
+            keep_current(signing, lambda: secrets.get(_SIGNING_KEY), settings.signing_key_reload_s)
         )
+        servicer = AuthServicer(tenants, keys, issuer, revocations)
+        try:
+            await mesh.serve(
+                lambda server: auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server),
+                services=["facetmesh.auth.v1.AuthService"],
+                ready={},
+                keys=issuer,
+                revocations=revocations,
+            )
+        finally:
+            reading.cancel()
 
 
 if __name__ == "__main__":

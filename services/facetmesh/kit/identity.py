@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jwt
 
 from facetmesh.access.v1 import access_pb2
-from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
+from facetmesh.kit.errors import FacetmeshError, PermissionDenied, Unauthenticated, Unavailable
 from facetmesh.kit.revocations import Revocations
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ MAX_TOKEN_BYTES = 4096
 CLOCK_SKEW_S = 30
 _CACHED_TOKENS = 4096
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+KEYS_REFRESH_S = 60.0
+"""How often the keys are fetched again, so that one that was withdrawn is not trusted for ever."""
 _MIN_REFRESH_S = 5.0
 """How often an unknown `kid` may make us ask auth: a flood of forged tokens must not become one of calls."""
 
@@ -137,6 +139,12 @@ class TokenVerifier:
         self._revocations.add(revocations, self._clock())
         self._verified.clear()  # it is rare, and a cached token need not be looked up each time
 
+    async def keep_fresh(self) -> None:
+        """Fetches the keys again and again, for ever. Those that are here are kept while auth is away."""
+        while True:
+            await asyncio.sleep(KEYS_REFRESH_S)
+            await self._refresh()
+
     async def verify(self, token: str) -> Principal:
         """Who the token stands for.
 
@@ -214,7 +222,7 @@ class TokenVerifier:
                 return
             try:
                 text = await self._source.jwks()
-            except Unavailable:
+            except FacetmeshError:
                 return  # what we have stays good
             self._asked_at = time.monotonic()
             keys = {k["kid"]: jwt.PyJWK(k, algorithm=ALGORITHM) for k in json.loads(text)["keys"]}

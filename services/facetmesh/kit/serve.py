@@ -129,6 +129,7 @@ class Mesh:
         probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, **ready}
         background = [
             asyncio.create_task(self._probe(health, ("", *services), probes)),
+            asyncio.create_task(verifier.keep_fresh()),
             asyncio.create_task(follow(revocations or self.auth, hear)),
         ]
         try:

@@ -19,7 +19,7 @@ class SecretsFileError(Exception):
 
 
 class SecretStore:
-    """The secrets of one file, read once at start.
+    """The secrets of one file, read again when it is replaced.
 
     Args:
         path: A JSON object. Nested objects and lists become names joined by the separator.
@@ -30,19 +30,45 @@ class SecretStore:
     """
 
     def __init__(self, path: Path, separator: str = ":") -> None:
+        self._path = path
+        self._separator = separator
+        self._version = _version(path)
+        self._all = _read(path, separator)
+
+    @property
+    def all(self) -> Mapping[str, str]:
+        """Every secret, by name; those before, where the file cannot be used any more."""
         try:
-            content = json.loads(path.read_bytes())
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise SecretsFileError(f"{path}: {error.strerror}") from error
-        except ValueError as error:
-            raise SecretsFileError(f"{path}: not JSON") from error
-        if not isinstance(content, dict):
-            raise SecretsFileError(f"{path}: not a JSON object")
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            _log.warning("others can read the secrets' file", extra={"path": str(path)})
-        self.all: Mapping[str, str] = dict(_flat(content, "", separator))
-        """Every secret, by name."""
+            version = _version(self._path)
+            if version != self._version:
+                self._version = version
+                self._all = _read(self._path, self._separator)
+        except SecretsFileError as error:
+            _log.warning("the secrets' file cannot be read again", extra={"detail": str(error)})
+        return self._all
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise SecretsFileError(f"{path}: {error.strerror}") from error
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path, separator: str) -> Mapping[str, str]:
+    try:
+        content = json.loads(path.read_bytes())
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise SecretsFileError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise SecretsFileError(f"{path}: not JSON") from error
+    if not isinstance(content, dict):
+        raise SecretsFileError(f"{path}: not a JSON object")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        _log.warning("others can read the secrets' file", extra={"path": str(path)})
+    return dict(_flat(content, "", separator))
 
 
 def _flat(value: Any, name: str, separator: str) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facetmesh.cli import output
+from facetmesh.cli.mesh.secrets import rotate_token_key
 from facetmesh.cli.options import KEY_VARIABLE, options
 from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, Role
 from facetmesh.kit import files
@@ -78,6 +79,21 @@ def rotate(
     chosen = options(context)
     with chosen.admin_client() as client:
         _show_once(chosen, client.rotate_key(key, overlap_s=overlap_hours * 3600), out)
+
+
+@app.command("rotate-signing")
+def rotate_signing(
+    context: typer.Context,
+    *,
+    leaked: Annotated[bool, typer.Option(help="Accept no token that the old key signed, from now on.")] = False,
+) -> None:
+    """Make a new key that signs the tokens of the mesh on this machine, without a restart."""
+    chosen = options(context)
+    rotate_token_key(chosen.home, keep_old=not leaked)
+    view = "The new key is published within seconds, and signs " + (
+        "at once." if leaked else "once every service has seen it, in about two minutes."
+    )
+    output.answer(chosen, {"leaked": leaked}, view)
 
 
 def _show_once(chosen: Options, key: auth_pb2.Key, out: Path | None) -> None:

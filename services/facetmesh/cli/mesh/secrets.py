@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LOG_ORIGIN = "facetmesh.local/audit"
 """The audit log's name, as its checkpoints say it."""
+_PEM_END = "-----END PRIVATE KEY-----"
 _COMMON = ("event-signing-key", "data-kek", "service-key")
 _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "auth": (*_COMMON, "admin-key", "service-keys", "key-pepper", "token-signing-key"),
@@ -57,6 +58,28 @@ def ensure(home: Home) -> None:
     files.write(home.log_key, f"{log_key}\n")
 
 
+def rotate_token_key(home: Home, *, keep_old: bool) -> None:
+    """Puts a new key that signs tokens before the one that does now; auth reads it within seconds.
+
+    Args:
+        home: The state folder.
+        keep_old: Whether tokens that the key before signed are accepted until they expire.
+
+    Raises:
+        FailedPrecondition: SECRETS_INCOMPLETE; a secret is lost.
+    """
+    stored = dict(_load(home, "auth"))
+    # The first signs. Of those before, only the last can have tokens that have not expired.
+    last = "".join(stored["token-signing-key"].partition(_PEM_END)[:2])
+    stored["token-signing-key"] = _token_key() + (f"{last}\n" if keep_old else "")
+    files.write(home.secrets / "auth.json", json.dumps(stored, indent=2) + "\n", mode=files.PRIVATE)
+
+
+def _token_key() -> str:
+    key = generate_private_key(SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
 def _fresh() -> dict[str, dict[str, str]]:
     """New secrets for every service."""
     service_keys = {service: apikeys.new_key(apikeys.SERVICES, service) for service in SERVICES}
@@ -66,14 +89,11 @@ def _fresh() -> dict[str, dict[str, str]]:
         }
         for service in SERVICES
     }
-    signing_key = generate_private_key(SECP256R1()).private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
     made["auth"] |= {
         "admin-key": apikeys.new_key(apikeys.PLATFORM, "admin"),
         "service-keys": json.dumps(service_keys),
         "key-pepper": _random(),
-        "token-signing-key": signing_key.decode(),
+        "token-signing-key": _token_key(),
     }
     made["audit"]["log-signing-key"] = _random()
     return made

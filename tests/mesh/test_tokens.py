@@ -1,4 +1,4 @@
-"""Revoked is refused everywhere within a second, on real processes."""
+"""Tokens on real processes: revoked within a second, and signed by keys that change."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import jwt
 import pytest
 
 from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.cli.mesh.home import Home
 from facetmesh.client import Unavailable
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import status
 
-from .rig import until
+from .rig import Cli, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,3 +112,23 @@ def test_without_auth_tokens_go_on_and_when_it_is_back_revocations_are_heard(
         began = time.monotonic()
         until(lambda: one.answers() == {"TOKEN_REVOKED"}, "the token is refused", 3)
         assert time.monotonic() - began < 3, "the watches are back soon after auth is"
+
+
+def test_the_signing_key_changes_without_a_restart(mesh: Mesh, holder: Callable[[str], Holder]) -> None:
+    old = holder(mesh.keys["pied-piper"])
+    auth = mesh.pid("auth")
+    Cli(Home(mesh.home)).ok("keys", "rotate-signing")
+
+    def changed() -> Holder | None:
+        new = holder(mesh.keys["pied-piper"])
+        return new if kid(new.token) != kid(old.token) else None
+
+    new = until(changed, "the new key signs")
+    until(lambda: new.answers() == {"OK"}, "it is known everywhere")
+    assert old.answers() == {"OK"}
+    assert mesh.pid("auth") == auth
+
+
+def kid(token: str) -> str:
+    """Which key signed."""
+    return str(jwt.get_unverified_header(token)["kid"])
