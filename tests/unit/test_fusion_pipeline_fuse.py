@@ -8,6 +8,7 @@ import pytest
 
 from facetmesh.fusion.pipeline import fuse as fusing
 from facetmesh.fusion.pipeline import landmarks, mask, mesh
+from facetmesh.kit.errors import InvalidArgument
 
 from . import fusion_world as world
 
@@ -111,3 +112,24 @@ def test_a_face_at_the_edge_of_the_photo_is_no_problem() -> None:
     result = fusing.fuse(world.astronaut(), world.astronauts_face(), cut, moved)
     assert result.shape == cut.shape
     assert (result != cut).any()
+
+
+@pytest.mark.parametrize("which", ["source", "target"])
+def test_a_covered_face_is_refused(which: str) -> None:
+    """A surgical mask: FaceMesh sees the face through it."""
+    masked = world.astronaut().copy()
+    cloth = np.array([(180, 125), (224, 115), (270, 125), (265, 170), (224, 190), (185, 170)], np.int32)
+    cv2.fillPoly(masked, [cloth], (150, 190, 210))
+    face = landmarks.find(world.facemesh(), masked, world.ASTRONAUT)
+    bare = world.astronaut(), world.astronauts_face()
+    with pytest.raises(InvalidArgument, match=which) as caught:
+        fusing.fuse(*((masked, face, *bare) if which == "source" else (*bare, masked, face)))
+    assert (caught.value.reason, caught.value.metadata) == ("FACE_COVERED", {"image": which})
+
+
+@pytest.mark.parametrize("light", [(0.15, 0.15, 0.15), (1.0, 0.8, 0.6), (0.7, 0.85, 1.0)])
+def test_no_light_makes_a_face_look_covered(light: tuple[float, float, float]) -> None:
+    """Nor does a shadow over half of it."""
+    lit = (world.astronaut() * np.array(light)).astype(np.uint8)
+    lit[:, :224] //= 3
+    assert fusing.fuse(lit, world.astronauts_face(), lit, world.astronauts_face()).shape == lit.shape

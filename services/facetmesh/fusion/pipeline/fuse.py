@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from facetmesh.fusion.pipeline import blend, colour, mask, mesh, warp
+from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,8 @@ MAX_UNIT_PX = 400.0
 """A face with its eyes further apart is worked on smaller, to bound time and memory."""
 MASK_UNIT_PX = 64.0
 """Masks are soft: they are made at this eye distance at most and then enlarged."""
+MAX_COVERED = 0.2
+"""How much of a face may be hidden by something of another colour."""
 VISIBLE = 0.002
 """Less than half a step of 255: pixels with so little of the source stay as they were."""
 OPEN = 0.05
@@ -44,7 +47,12 @@ def fuse(source: Pixels, source_face: Face, target: Pixels, target_face: Face) -
 
     Returns:
         An image of the target's size; outside of the face it is the target, byte for byte.
+
+    Raises:
+        InvalidArgument: FACE_COVERED: one of the faces wears a mask or the like.
     """
+    _check_bare(source, source_face, "source")
+    _check_bare(target, target_face, "target")
     x, y, columns, rows = _window(target_face.flat, target)
     window = target[y : y + rows, x : x + columns]
     unit = target_face.unit
@@ -92,6 +100,17 @@ def _composed(warped: Pixels, source_points: Points, target: Pixels, points: Poi
     # Coarse bands reach far: what must not be seen is replaced before, so that it does not bleed into them.
     front = back + (front - back) * visible[..., np.newaxis]
     return (extent * visible).astype(np.float32), front.astype(np.float32)
+
+
+def _check_bare(image: Pixels, face: Face, which: str) -> None:
+    x, y, columns, rows = _window(face.flat, image)
+    scale = min(1.0, MASK_UNIT_PX / face.unit)
+    small = _resized(image[y : y + rows, x : x + columns], scale)
+    if mask.covered(_lab(small), _scaled(face.flat - (x, y), scale)) > MAX_COVERED:
+        raise InvalidArgument(
+            f"The {which} face is covered by something, such as a mask.",
+            reason="FACE_COVERED", metadata={"image": which},
+        )
 
 
 def _window(points: Points, image: Pixels) -> tuple[int, int, int, int]:

@@ -29,6 +29,8 @@ BROW_FADE = 0.15
 """Over what height it fades there."""
 CORE = 0.75
 """So much of the outline is face whatever its colour: shadows and highlights there are no hair."""
+FOREIGN = 25.0
+"""A colour so far from the skin's, in Lab units and whatever its lightness, is no shadow, beard or blush."""
 _SKIN_WITHIN = (2.5, 4.5)
 """Up to how many standard deviations from its mean a colour is skin, and beyond how many it is not."""
 _TRIMMED = 0.85
@@ -79,8 +81,7 @@ def likeness(lab: NDArray[np.float32], points: Points) -> Weights:
         points: The face's points in it, (468, 2).
     """
     shape = lab.shape[0], lab.shape[1]
-    face = _filled([points[list(mesh.OVAL)]], shape) * (1 - features(points, shape, 0.1))
-    sample = lab[face * _below_brows(points, shape, rise=0, fade=0.01) > 0.5].astype(np.float64)  # noqa: PLR2004 - half
+    sample = lab[_plain(points, shape)].astype(np.float64)
     if len(sample) < _FEWEST:
         return np.ones(shape, np.float32)
     noise = np.diag([9.0, 2.0, 2.0])
@@ -91,6 +92,21 @@ def likeness(lab: NDArray[np.float32], points: Points) -> Weights:
     distance = _distance(lab.reshape(-1, 3), sample.mean(axis=0), 1.5 * np.cov(sample.T) + noise).reshape(shape)
     low, high = _SKIN_WITHIN
     return np.clip((high - distance) / (high - low), 0, 1).astype(np.float32)
+
+
+def covered(lab: NDArray[np.float32], points: Points) -> float:
+    """How much of the face below the brows has another colour than the rest, 0 to 1: what cloth hides.
+
+    Black cloth cannot be told from a beard so, nor a hand from a face.
+
+    Args:
+        lab: The image in CIE Lab, float32, (rows, columns, 3).
+        points: The face's points in it, (468, 2).
+    """
+    colours = lab[_plain(points, (lab.shape[0], lab.shape[1]))][:, 1:]
+    if len(colours) < _FEWEST:
+        return 0.0
+    return float((np.linalg.norm(colours - np.median(colours, axis=0), axis=1) > FOREIGN).mean())
 
 
 def bare_skin(points: Points, likeness_s: Weights, likeness_t: Weights) -> Weights:
@@ -117,6 +133,13 @@ def opening(points: Points, outline: Sequence[int], shape: Shape) -> Weights:
     unit = mesh.eye_distance(points)
     hole = _grown(_filled([points[list(outline)]], shape), -0.01 * unit)
     return cv2.GaussianBlur(hole, (0, 0), max(0.5, 0.015 * unit)).astype(np.float32)
+
+
+def _plain(points: Points, shape: Shape) -> NDArray[np.bool_]:
+    """Where cheeks, nose and chin are."""
+    face = _filled([points[list(mesh.OVAL)]], shape) * (1 - features(points, shape, 0.1))
+    plain: NDArray[np.bool_] = face * _below_brows(points, shape, rise=0, fade=0.01) > 0.5  # noqa: PLR2004 - half
+    return plain
 
 
 def _below_brows(points: Points, shape: Shape, *, rise: float, fade: float) -> Weights:
