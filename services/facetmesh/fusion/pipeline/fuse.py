@@ -49,7 +49,7 @@ def fuse(source: Pixels, source_face: Face, target: Pixels, target_face: Face) -
         An image of the target's size; outside of the face it is the target, byte for byte.
 
     Raises:
-        InvalidArgument: FACE_COVERED: one of the faces wears a mask or the like.
+        InvalidArgument: FACE_COVERED: one of the faces wears a mask, or is burnt out.
     """
     _check_bare(source, source_face, "source")
     _check_bare(target, target_face, "target")
@@ -108,7 +108,7 @@ def _check_bare(image: Pixels, face: Face, which: str) -> None:
     small = _resized(image[y : y + rows, x : x + columns], scale)
     if mask.covered(_lab(small), _scaled(face.flat - (x, y), scale)) > MAX_COVERED:
         raise InvalidArgument(
-            f"The {which} face is covered by something, such as a mask.",
+            f"The {which} face is covered, as by a mask, or its colours are burnt out.",
             reason="FACE_COVERED", metadata={"image": which},
         )
 
