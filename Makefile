@@ -48,8 +48,12 @@ demo: $(VENV)/.serve ## Run the whole job once, with pictures in out/demo.
 test: $(VENV)/.dev ## Run the tests.
 	@$(PYTEST) -m "not full"
 
+.PHONY: daprd
+daprd: $(VENV)/.dev ## Find Dapr's sidecar on this machine, or build it into the cache.
+	@$(BIN)/python tools/daprd.py
+
 .PHONY: test-full
-test-full: $(VENV)/.dev ## Run the tests that take minutes or gigabytes.
+test-full: $(VENV)/.dev daprd ## Run the tests that take minutes or gigabytes.
 	@$(PYTEST) -m full
 
 .PHONY: lint
@@ -81,6 +85,7 @@ pins: ## Raise the pinned requirements to the newest that fit (needs uv).
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --group build --group dev -o requirements/dev.txt
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --group build -c requirements/dev.txt -o requirements/serve.txt
 	@$(COMPILE) --upgrade requirements/protos.in -o requirements/protos.txt
+	@$(COMPILE) --upgrade requirements/go.in -o requirements/go.txt
 
 .PHONY: clean
 clean: ## Remove what was made here.

