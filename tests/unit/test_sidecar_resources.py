@@ -154,13 +154,15 @@ def test_what_is_for_a_broker_that_is_not_there_is_told(tmp_path: Path, document
         _load(tmp_path, STATE, document)
 
 
-def test_two_components_of_one_name_for_one_app_are_told(tmp_path: Path) -> None:
-    scoped = STATE + "scopes: [one]\n"
-    resources = _load(tmp_path, scoped, STATE + "scopes: [two]\n", STATE.replace("name: state", "name: other"))
+def test_an_app_has_the_components_that_are_for_it(tmp_path: Path) -> None:
+    resources = _load(tmp_path, STATE + "scopes: [one]\n", STATE.replace("name: state", "name: other"))
     assert set(resources.of("one")) == {"state", "other"}
-    assert set(resources.of("three")) == {"other"}
-    with pytest.raises(ResourceError, match="already"):
-        _load(tmp_path, scoped, STATE).of("one")
+    assert set(resources.of("two")) == {"other"}
+
+
+def test_two_components_of_one_name_are_told_whatever_their_scopes(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"all.yaml: metadata.name: there is a Component state already"):
+        _load(tmp_path, STATE + "scopes: [one]\n", STATE + "scopes: [two]\n")
 
 
 def test_the_shipped_components_keep_services_apart() -> None:
@@ -170,7 +172,7 @@ def test_the_shipped_components_keep_services_apart() -> None:
         assert set(own) == {"state", "pubsub", "secrets"}
         secrets = own["secrets"].settings
         assert isinstance(secrets, SecretsSettings)
-        assert secrets.secrets_file == f"secrets/{service}.json"
+        assert secrets.secrets_file == "secrets/{appID}.json"
         assert resources.policy(service, "pubsub") is not None
 
 

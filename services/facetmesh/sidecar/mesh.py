@@ -157,8 +157,9 @@ def _app(
         if isinstance(settings, StateSettings):
             states[component.name] = StateStore(stores[settings.connection_string])
         elif isinstance(settings, SecretsSettings):
+            file = home / settings.secrets_file.replace("{appID}", name)
             try:
-                secrets[component.name] = SecretStore(home / settings.secrets_file, settings.nested_separator)
+                secrets[component.name] = SecretStore(file, settings.nested_separator)
             except SecretsFileError as error:
                 raise StartError(f"{component.file}: spec.metadata.secretsFile: {error}") from error
     return App(

@@ -86,19 +86,8 @@ class Resources:
     policies: tuple[Policy, ...] = ()
 
     def of(self, app: str) -> Mapping[str, Component]:
-        """The components that app may use, by name.
-
-        Raises:
-            ResourceError: Two have the same name.
-        """
-        found: dict[str, Component] = {}
-        for component in in_scope(self.components, app):
-            if other := found.get(component.name):
-                raise ResourceError(
-                    f"{component.file}: metadata.name: {app} has a component {component.name} already, in {other.file}"
-                )
-            found[component.name] = component
-        return found
+        """The components that app may use, by name."""
+        return {component.name: component for component in in_scope(self.components, app)}
 
     def policy(self, app: str, pubsub: str) -> Policy | None:
         """What was set for the deliveries of pubsub to app."""
@@ -131,24 +120,34 @@ def load(folder: Path) -> Resources:
     files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
     if not files:
         raise ResourceError(f"{folder}: no component files")
-    for file in files:
-        for document in _documents(file):
-            match _parsed(file, document):
-                case schema.Component() as component:
-                    components.append(_component(file, component))
-                case schema.Subscription() as subscription:
-                    subscriptions.append(_subscription(subscription))
-                    uses.append((f"{file}: spec.pubsubname", subscription.spec.pubsubname))
-                case schema.Resiliency() as resiliency:
-                    policies.extend(_policies(file, resiliency))
-                    uses += [
-                        (f"{file}: spec.targets.components", pubsub) for pubsub in resiliency.spec.targets.components
-                    ]
+    for file, resource in _named(files):
+        match resource:
+            case schema.Component() as component:
+                components.append(_component(file, component))
+            case schema.Subscription() as subscription:
+                subscriptions.append(_subscription(subscription))
+                uses.append((f"{file}: spec.pubsubname", subscription.spec.pubsubname))
+            case schema.Resiliency() as resiliency:
+                policies.extend(_policies(file, resiliency))
+                uses += [(f"{file}: spec.targets.components", pubsub) for pubsub in resiliency.spec.targets.components]
     pubsubs = {component.name for component in components if isinstance(component.settings, PubsubSettings)}
     for where, pubsub in uses:
         if pubsub not in pubsubs:
             raise ResourceError(f"{where}: there is no pub/sub component '{pubsub}'")
     return Resources(tuple(components), tuple(subscriptions), tuple(policies))
+
+
+def _named(files: Iterable[Path]) -> Iterator[tuple[Path, schema.Component | schema.Subscription | schema.Resiliency]]:
+    """The resources of files. No two of a kind have the same name, whatever their scopes: daprd takes none such."""
+    names: dict[tuple[str, str], Path] = {}
+    for file in files:
+        for document in _documents(file):
+            resource = _parsed(file, document)
+            name = resource.kind, resource.metadata.name
+            if other := names.get(name):
+                raise ResourceError(f"{file}: metadata.name: there is a {name[0]} {name[1]} already, in {other}")
+            names[name] = file
+            yield file, resource
 
 
 def _documents(file: Path) -> Iterator[Any]:

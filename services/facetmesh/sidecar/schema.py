@@ -88,7 +88,7 @@ class SecretsSettings(Model):
     """What a `secretstores.local.file` component says."""
 
     secrets_file: str
-    """The file, relative to the home folder."""
+    """The file, relative to the home folder; {appID} in it is each app's id."""
     nested_separator: str = ":"
     """Between the parts of a nested secret's name."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ _DOWN = frozenset({
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.RESOURCE_EXHAUSTED,
 })  # fmt: skip
+_REDIS_REFUSES = re.compile(r"user_script:\d+: failed to (set|delete)")
 _log = logging.getLogger(__name__)
 
 
@@ -103,8 +105,8 @@ def our_errors(what: str) -> Iterator[None]:
 
 
 def _ours(what: str, code: grpc.StatusCode, details: str) -> FacetmeshError:
-    # daprd reports a stale etag inside of a transaction as INTERNAL.
-    if code is grpc.StatusCode.ABORTED or "etag mismatch" in details:
+    # daprd reports a stale etag inside of a transaction as INTERNAL, on Redis in the words of its script.
+    if code is grpc.StatusCode.ABORTED or "etag mismatch" in details or _REDIS_REFUSES.search(details):
         return Aborted("Somebody else changed it meanwhile: read it again, then retry.")
     # A sidecar that is not there fails every call: whoever called says so where it matters.
     level = logging.DEBUG if code is grpc.StatusCode.UNAVAILABLE else logging.WARNING

@@ -68,7 +68,11 @@ _STATUSES = {
 }
 
 
-class EventReceiver(appcallback_pb2_grpc.AppCallbackServicer, appcallback_pb2_grpc.AppCallbackAlphaServicer):
+class EventReceiver(
+    appcallback_pb2_grpc.AppCallbackServicer,
+    appcallback_pb2_grpc.AppCallbackAlphaServicer,
+    appcallback_pb2_grpc.AppCallbackHealthCheckServicer,
+):
     """Takes events from the sidecar to their handlers.
 
     Args:
@@ -95,6 +99,7 @@ class EventReceiver(appcallback_pb2_grpc.AppCallbackServicer, appcallback_pb2_gr
         )
         appcallback_pb2_grpc.add_AppCallbackServicer_to_server(self, server)
         appcallback_pb2_grpc.add_AppCallbackAlphaServicer_to_server(self, server)
+        appcallback_pb2_grpc.add_AppCallbackHealthCheckServicer_to_server(self, server)
         try:
             bound = server.add_insecure_port(f"{_HOST}:{port}")
         except RuntimeError:
@@ -112,18 +117,22 @@ class EventReceiver(appcallback_pb2_grpc.AppCallbackServicer, appcallback_pb2_gr
             self._server = None
 
     async def ListTopicSubscriptions(  # noqa: N802 - Dapr's name
-        self, _request: Empty, context: _Context
+        self, _request: Empty, _context: _Context
     ) -> appcallback_pb2.ListTopicSubscriptionsResponse:
-        """None: subscriptions are declared beside the components."""
-        await self._authenticate(context)
+        """None: subscriptions are declared beside the components. daprd asks without a token."""
         return appcallback_pb2.ListTopicSubscriptionsResponse()
 
     async def ListInputBindings(  # noqa: N802 - Dapr's name
-        self, _request: Empty, context: _Context
+        self, _request: Empty, _context: _Context
     ) -> appcallback_pb2.ListInputBindingsResponse:
-        """None."""
-        await self._authenticate(context)
+        """None. daprd asks without a token."""
         return appcallback_pb2.ListInputBindingsResponse()
+
+    async def HealthCheck(  # noqa: N802 - Dapr's name
+        self, _request: Empty, _context: _Context
+    ) -> appcallback_pb2.HealthCheckResponse:
+        """Says that events can come. daprd asks without a token."""
+        return appcallback_pb2.HealthCheckResponse()
 
     async def OnTopicEvent(  # noqa: N802 - Dapr's name
         self, request: appcallback_pb2.TopicEventRequest, context: _Context

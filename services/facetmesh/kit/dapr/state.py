@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from facetmesh.kit.dapr.calls import Client
 
 _WHAT = "The state store"
+_FOR_EVER = -1
 _STRONG = StateOptions(consistency=Consistency.strong, concurrency=Concurrency.unspecified)
 _FIRST_WRITE = StateOptions(consistency=Consistency.strong, concurrency=Concurrency.first_write)
 
@@ -150,4 +151,5 @@ class State:
 
 
 def _ttl(ttl_s: int | None) -> dict[str, str]:
-    return {} if ttl_s is None else {"ttlInSeconds": str(ttl_s)}
+    # Left out, it would let Redis keep the time to live of the value before.
+    return {"ttlInSeconds": str(_FOR_EVER if ttl_s is None else ttl_s)}
