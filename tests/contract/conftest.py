@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from .harness import PROVIDERS, App, Embedded, Inbox
+from .harness import App, Inbox
+from .providers import BY_NAME, PROVIDERS, Provider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class World:
     """The apps, their sidecars, and the sidecars' processes."""
 
-    provider: Embedded
+    provider: Provider
     one: App
     two: App
     two_again: App
@@ -30,16 +31,17 @@ class World:
     """Has no components."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(PROVIDERS))
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PROVIDERS)
 async def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     apps = (App("one"), App("two"), App("two"), App("stranger"))
-    provider = PROVIDERS[request.param](tmp_path_factory.mktemp(request.param), apps)
-    provider.start()
+    provider = BY_NAME[request.param](tmp_path_factory.mktemp(request.param), apps)
     try:
+        provider.start()
         await provider.ready()
         yield World(provider, *apps)
+        assert not any(provider.stop()), provider.logs()
     finally:
-        assert provider.stop() == 0, provider.log.read_text()
+        provider.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -58,7 +60,7 @@ async def two(world: World) -> AsyncIterator[DaprSidecar]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def _inboxes(world: World) -> AsyncIterator[tuple[Inbox, Inbox]]:
-    inboxes = Inbox(world.one), Inbox(world.two)
+    inboxes = Inbox(world.one, world.provider.missed), Inbox(world.two, world.provider.missed)
     for inbox in inboxes:
         await inbox.open()
     yield inboxes

@@ -1,25 +1,14 @@
-"""The providers of Dapr's API as the cases see them, and apps that take events.
-
-A provider is a function that starts the sidecars of a world of apps as processes.
-To add one, write it beside `embedded` and name it in PROVIDERS.
-"""
+"""Apps as the cases see them: how they reach their sidecars, and how they take events."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc.aio
 from dapr.proto import api_service_v1
@@ -27,7 +16,6 @@ from dapr.proto import api_service_v1
 from facetmesh.kit.dapr import DaprSidecar, Disposition, Event, EventReceiver
 from facetmesh.kit.errors import Unavailable
 
-COMPONENTS = Path(__file__).parent / "components"
 DEADLINE_S = 20.0
 
 
@@ -90,10 +78,16 @@ async def accept(events: Sequence[Event]) -> Sequence[Disposition]:
 
 
 class Inbox:
-    """An app that takes events; what it does with them, the test says."""
+    """An app that takes events; what it does with them, the test says.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        app: Which.
+        missed: Waits until its sidecar knows that it is away.
+    """
+
+    def __init__(self, app: App, missed: Callable[[App], Awaitable[None]]) -> None:
         self.app = app
+        self._missed = missed
         self.calls: dict[str, list[list[Event]]] = defaultdict(list)
         """By topic, the events of each call."""
         self.behaviours: dict[str, Behaviour] = {}
@@ -129,6 +123,7 @@ class Inbox:
         if self._receiver is not None:
             await self._receiver.close()
             self._receiver = None
+            await self._missed(self.app)
 
     def _handler(self, topic: str) -> Behaviour:
         async def handle(events: Sequence[Event]) -> Sequence[Disposition]:
@@ -136,88 +131,3 @@ class Inbox:
             return await self.behaviours.get(topic, accept)(events)
 
         return handle
-
-
-class Embedded:
-    """Our sidecar: one process for all apps.
-
-    Args:
-        home: Its state folder.
-        apps: The apps.
-        components: Their components' folder.
-    """
-
-    def __init__(self, home: Path, apps: Sequence[App], components: Path | None = None) -> None:
-        self.home = home
-        self.apps = apps
-        self.components = components or self._components()
-        self.log = home / "sidecar.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Starts the process; does not wait for it."""
-        secrets = self.home / "secrets"
-        if not secrets.exists():
-            secrets.mkdir()
-            for app in ("one", "two"):
-                file = secrets / f"{app}.json"
-                file.write_text(json.dumps({"password": f"secret of {app}", "nested": {"inner": "deep"}}))
-                file.chmod(0o600)
-        tokens = {app.id: {"dapr_api_token": app.api_token, "app_api_token": app.app_token} for app in self.apps}
-        arguments = [
-            f"--app={app.id}:{app.grpc_port}:{app.http_port}:{app.callback_port}" for app in self.apps
-        ]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "facetmesh.sidecar", f"--home={self.home}", f"--components={self.components}",
-                 *arguments],
-                env={**os.environ, "FACETMESH_SIDECAR_TOKENS": json.dumps(tokens)},
-                stderr=log,
-            )  # fmt: skip
-
-    async def ready(self) -> None:
-        """Waits until it serves."""
-        for app in self.apps:
-            sidecar = app.sidecar()
-            try:
-                await sidecar.wait_ready(DEADLINE_S)
-            finally:
-                await sidecar.close()
-
-    def kill(self) -> None:
-        """As the kernel does it: no chance to tidy up."""
-        self._end(signal.SIGKILL)
-
-    @contextlib.contextmanager
-    def suspended(self) -> Iterator[None]:
-        """It is there, and answers nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> int:
-        """Asks it to end; returns its exit code."""
-        return self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> int:
-        if self._process is None:
-            return 0
-        self._process.send_signal(number)
-        try:
-            return self._process.wait(DEADLINE_S)
-        finally:
-            self._process.kill()
-            self._process = None
-
-    def _components(self) -> Path:
-        folder = self.home / "components"
-        folder.mkdir()
-        for file in (*COMPONENTS.glob("*.yaml"), *(COMPONENTS / "embedded").glob("*.yaml")):
-            shutil.copy(file, folder)
-        return folder
-
-
-PROVIDERS = {"embedded": Embedded}

@@ -23,7 +23,8 @@ import pytest
 from facetmesh.kit.dapr import Disposition, Event, Outgoing
 from facetmesh.kit.errors import FacetmeshError, Unavailable
 
-from .harness import PROVIDERS, App, Embedded, Inbox, accept, until
+from .harness import App, Inbox, accept, until
+from .providers import BY_NAME, PROVIDERS, Embedded, Provider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -33,11 +34,18 @@ PUBLISHERS = 4
 CONSUMER = Path(__file__).with_name("consumer.py")
 
 
-@pytest.fixture(params=list(PROVIDERS))
-def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Embedded]:
-    provider = PROVIDERS[request.param](tmp_path, (App("one"), App("two")))
+@pytest.fixture(params=PROVIDERS)
+def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Provider]:
+    provider = BY_NAME[request.param](tmp_path, (App("one"), App("two")), patient=True)
     yield provider
-    provider.kill()
+    provider.close()
+
+
+@pytest.fixture(params=PROVIDERS)
+def hasty_provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Provider]:
+    provider = BY_NAME[request.param](tmp_path, (App("one"), App("two")))
+    yield provider
+    provider.close()
 
 
 class Consumer:
@@ -77,7 +85,7 @@ class Consumer:
 
 
 @pytest.fixture
-def consumer(provider: Embedded, tmp_path: Path) -> Iterator[Consumer]:
+def consumer(provider: Provider, tmp_path: Path) -> Iterator[Consumer]:
     consumer = Consumer(provider.apps[1], tmp_path / "consumed")
     yield consumer
     consumer.kill()
@@ -134,9 +142,9 @@ async def _some_time(progress: Callable[[], int]) -> None:
     await until(lambda: progress() > before and time.monotonic() > ends, "some progress")
 
 
-async def _check(load: Load, provider: Embedded, consumed: Consumer) -> None:
+async def _check(load: Load, provider: Provider, consumed: Consumer) -> None:
     await until(lambda: load.published <= set(consumed.ids()), "all that was accepted is handled", timeout_s=40)
-    assert "given up" not in provider.log.read_text()
+    assert "given up" not in provider.logs()
     sidecar = provider.apps[0].sidecar()
     found = await sidecar.state().get_many(list(load.written))
     await sidecar.close()
@@ -144,7 +152,7 @@ async def _check(load: Load, provider: Embedded, consumed: Consumer) -> None:
     assert len(load.published) > 200
 
 
-async def test_nothing_is_lost_when_the_sidecar_is_killed(provider: Embedded, consumer: Consumer) -> None:
+async def test_nothing_is_lost_when_the_sidecar_is_killed(provider: Provider, consumer: Consumer) -> None:
     provider.start()
     consumer.start()
     await provider.ready()
@@ -163,7 +171,7 @@ async def test_nothing_is_lost_when_the_sidecar_is_killed(provider: Embedded, co
     await _check(load, provider, consumer)
 
 
-async def test_nothing_is_lost_when_the_app_is_killed(provider: Embedded, consumer: Consumer) -> None:
+async def test_nothing_is_lost_when_the_app_is_killed(provider: Provider, consumer: Consumer) -> None:
     provider.start()
     consumer.start()
     await provider.ready()
@@ -177,10 +185,16 @@ async def test_nothing_is_lost_when_the_app_is_killed(provider: Embedded, consum
     await _check(load, provider, consumer)
 
 
-async def test_an_event_that_kills_its_app_goes_to_the_dead_letters(provider: Embedded, consumer: Consumer) -> None:
-    """Others that came with it do not."""
+async def test_an_event_that_kills_its_app_goes_to_the_dead_letters(hasty_provider: Provider, tmp_path: Path) -> None:
+    """Others that came with it do not.
+
+    With daprd they may, since it tries again with all that came together; and it gives up only if it has no tries left
+    before it knows that the app is away.
+    """
+    provider = hasty_provider
+    consumer = Consumer(provider.apps[1], tmp_path / "consumed")
     provider.start()
-    inbox = Inbox(provider.apps[0])
+    inbox = Inbox(provider.apps[0], provider.missed)
     await inbox.open()
     consumer.start()
     await provider.ready()
@@ -193,16 +207,22 @@ async def test_an_event_that_kills_its_app_goes_to_the_dead_letters(provider: Em
     def supervised() -> bool:
         if consumer.ended:
             consumer.start()
-        return inbox.ids("bulk.dead") == ["poison"] and set(consumer.ids()) == set(ids)
+        dead = set(inbox.ids("bulk.dead"))
+        return "poison" in dead and set(ids) <= dead | set(consumer.ids())
 
-    await until(supervised, "the poison is given up, the others are handled", timeout_s=40)
-    assert "the app went away" in provider.log.read_text()
+    try:
+        await until(supervised, "the poison is given up, nothing else is lost", timeout_s=40)
+        if isinstance(provider, Embedded):
+            assert inbox.ids("bulk.dead") == ["poison"]
+            assert "the app went away" in provider.logs()
+    finally:
+        consumer.kill()
     await inbox.close()
 
 
-async def test_a_sidecar_that_is_asked_to_end_finishes_first(provider: Embedded) -> None:
+async def test_a_sidecar_that_is_asked_to_end_finishes_first(provider: Provider) -> None:
     provider.start()
-    inbox = Inbox(provider.apps[1])
+    inbox = Inbox(provider.apps[1], provider.missed)
     await inbox.open()
     await provider.ready()
     began, go = asyncio.Event(), asyncio.Event()
@@ -219,7 +239,7 @@ async def test_a_sidecar_that_is_asked_to_end_finishes_first(provider: Embedded)
     await began.wait()
     ending = asyncio.create_task(asyncio.to_thread(provider.stop))
     go.set()
-    assert await ending == 0
+    assert not any(await ending)
     inbox.behaviours.clear()
     provider.start()
     await provider.ready()
@@ -227,11 +247,14 @@ async def test_a_sidecar_that_is_asked_to_end_finishes_first(provider: Embedded)
     await sidecar.publisher().publish("single", b"x", event_id="next", type="t")
     await sidecar.close()
     await until(lambda: "next" in inbox.ids("single"), "the queue goes on")
-    assert inbox.ids("single") == ["slow", "next"]
+    if isinstance(provider, Embedded):
+        assert inbox.ids("single") == ["slow", "next"]
+    else:  # daprd may end before Redis knows that the first was handled
+        assert set(inbox.ids("single")) == {"slow", "next"}
     await inbox.close()
 
 
-async def test_a_sidecar_that_answers_nothing_keeps_nobody_waiting(provider: Embedded) -> None:
+async def test_a_sidecar_that_answers_nothing_keeps_nobody_waiting(provider: Provider) -> None:
     provider.start()
     await provider.ready()
     sidecar = provider.apps[0].sidecar(timeout_s=0.5)

@@ -63,7 +63,7 @@ async def test_every_app_that_subscribes_gets_it(
 
 
 async def test_of_an_apps_replicas_one_gets_it(world: World, one: DaprSidecar, inbox_two: Inbox, name: str) -> None:
-    other = Inbox(world.two_again)
+    other = Inbox(world.two_again, world.provider.missed)
     await other.open()
     try:
 

@@ -1,0 +1,94 @@
+"""How daprd and its Redis are run on one machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from facetmesh.kit import files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    """A Redis of the mesh's own: on the loopback, behind a password, and every write on the disk before it is answered.
+
+    Group commit makes that cheap: what arrives together shares one fsync.
+    """
+
+    program: Path
+    folder: Path
+    """Where its data lies."""
+    port: int
+    password: str
+
+    def command(self) -> Sequence[str]:
+        """What to run. Writes its configuration, because everybody can read a process's arguments."""
+        settings = {
+            "bind": _HOST,
+            "port": self.port,
+            "requirepass": self.password,
+            "dir": self.folder,
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+        }
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        configuration = self.folder / "redis.conf"
+        text = "".join(f"{name} {value}\n" for name, value in settings.items())
+        files.write(configuration, text, mode=files.PRIVATE)
+        return [str(self.program), str(configuration)]
+
+    def environment(self) -> Mapping[str, str]:
+        """What the components of components/redis ask for."""
+        return {"FACETMESH_REDIS": f"{_HOST}:{self.port}", "FACETMESH_REDIS_PASSWORD": self.password}
+
+
+@dataclass(frozen=True, slots=True)
+class Daprd:
+    """One app's sidecar. It reads files named in its components relative to the folder it is started in."""
+
+    program: Path
+    app: str
+    grpc_port: int
+    """The sidecar's API."""
+    http_port: int
+    """The sidecar's health."""
+    callback_port: int
+    """Where the app takes events; 0 if it takes none."""
+    internal_port: int
+    """For other sidecars, whom nobody calls. Its default follows from the app's id: two replicas would collide."""
+    components: Path
+    """The folder of components, subscriptions and policies, with configuration.yaml."""
+
+    def command(self) -> Sequence[str]:
+        """What to run. The tokens go by the environment."""
+        arguments = {
+            "app-id": self.app,
+            "dapr-listen-addresses": _HOST,
+            "dapr-internal-grpc-listen-address": _HOST,
+            "dapr-internal-grpc-port": self.internal_port,
+            "dapr-grpc-port": self.grpc_port,
+            "dapr-http-port": self.http_port,
+            "resources-path": self.components,
+            "config": self.components / "configuration.yaml",
+            "enable-metrics": "false",
+            "log-as-json": "true",
+        }
+        if self.callback_port:
+            # Without the health check, what comes while the app is away uses up its tries.
+            arguments |= {
+                "app-port": self.callback_port,
+                "app-protocol": "grpc",
+                "enable-app-health-check": "true",
+                "app-health-probe-interval": 1,
+                "app-health-probe-timeout": 900,
+                "app-health-threshold": 1,
+            }
+        return [str(self.program), *(f"--{name}={value}" for name, value in arguments.items())]
