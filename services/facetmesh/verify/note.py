@@ -120,6 +120,8 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
         signature = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         signature = b""
+    if base64.b64encode(signature).decode() != encoded:
+        signature = b""  # the last character has bits that mean nothing: one spelling only
     if not line.startswith(SIGNATURE_PREFIX) or not valid_name(name) or len(signature) <= KEY_HASH_BYTES:
         raise VerificationError("NOTE_MALFORMED", "A line below the note's text is not a signature.")
     return name, signature[:KEY_HASH_BYTES], signature[KEY_HASH_BYTES:]
