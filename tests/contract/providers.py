@@ -154,10 +154,10 @@ class Daprd(Provider):
             self._deliver_singly()
         self._starts = 0
         try:
-            self._program = binaries.daprd()
+            self._program, redis = binaries.daprd(), binaries.redis_server()
         except FailedPrecondition as missing:
             pytest.skip(missing.message)
-        self._redis = daprd.Redis(binaries.redis_server(), home / "redis", free_port(), "password-of-redis")
+        self._redis = daprd.Redis(redis, home / "redis", free_port(), "password-of-redis")
         self._broker = self._run(self._redis.command(), {}, home / "redis.log")
 
     def start(self) -> None:
