@@ -159,7 +159,26 @@ async def test_a_revoked_keys_tokens_are_revoked(keys: Keys, revoked: Revoked, c
     await keys.revoke("acme", key.id)
     clock.now += 5
     await keys.revoke("acme", key.id)  # as who was not answered would repeat it
-    assert revoked.names == [(f"tenants/acme/keys/{key.id}", first)] * 2
+    name = f"tenants/acme/keys/{key.id}"
+    assert revoked.names == [(name, first), (name, clock.now)]
+
+
+async def test_a_token_of_who_read_the_key_just_before_is_covered(
+    keys: Keys, revoked: Revoked, state: MemoryState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, text = await keys.create("acme", KeySpec())
+    await keys.grant(text, None)  # its use is noted: the next one writes nothing
+    write, looked = state.put, []
+
+    async def slow(*arguments: Any, **options: Any) -> None:
+        if not looked:
+            clock.now += 1
+            looked.append((await keys.grant(text, None)).at_s)  # the key is not yet revoked
+        await write(*arguments, **options)
+
+    monkeypatch.setattr(state, "put", slow)
+    await keys.revoke("acme", key.id)
+    assert revoked.names[-1][1] >= looked[0]
 
 
 async def test_after_a_leak_tokens_are_revoked_too(keys: Keys, revoked: Revoked, clock: Clock) -> None:

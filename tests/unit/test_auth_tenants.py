@@ -138,5 +138,5 @@ async def test_who_is_shut_out_keeps_no_token(tenants: Tenants, revoked: Revoked
     await tenants.resume("acme", "")
     await tenants.delete("acme", "")
     assert revoked.names == [
-        ("tenants/acme", suspended_s), ("tenants/acme", suspended_s), ("tenants/acme", clock.now),
+        ("tenants/acme", suspended_s), ("tenants/acme", clock.now), ("tenants/acme", clock.now),
     ]

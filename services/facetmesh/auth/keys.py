@@ -192,7 +192,7 @@ class Keys:
             return key if key.revoked_s is not None else replace(key, revoked_s=self._clock())
 
         key = await self._change(tenant_id, key_id, change)
-        await self._revoke(_name(key), key.revoked_s or self._clock())
+        await self._revoke(_name(key), self._clock())  # after the write: who read the key before it is covered
         return key
 
     async def rotate(self, tenant_id: str, key_id: str, overlap_s: float) -> tuple[Key, str]:
@@ -215,7 +215,7 @@ class Keys:
 
         key = await self._change(tenant_id, key_id, change)
         if not overlap_s:
-            await self._revoke(_name(key), key.old_until_s)
+            await self._revoke(_name(key), self._clock())
         return key, text
 
     async def grant(self, text: str, tenant_id: str | None) -> Grant:

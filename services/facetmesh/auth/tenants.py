@@ -172,7 +172,7 @@ class Tenants:
         tenant = await self.present(tenant_id)
         since = self._clock() if tenant.suspended_s is None else tenant.suspended_s
         suspended = await self._change(tenant, etag, suspended_s=since)
-        await self._revoke(f"tenants/{tenant_id}", since)
+        await self._revoke(f"tenants/{tenant_id}", self._clock())  # after the write, as in `keys`
         return suspended
 
     async def resume(self, tenant_id: str, etag: str) -> Tenant:
@@ -183,7 +183,7 @@ class Tenants:
         """The tenant, deleted for as long as the grace lasts. Raises as `rename` does."""
         tenant, now = await self.present(tenant_id), self._clock()
         deleted = await self._change(tenant, etag, deleted_s=now, expires_s=now + self._grace_s)
-        await self._revoke(f"tenants/{tenant_id}", now)
+        await self._revoke(f"tenants/{tenant_id}", self._clock())
         return deleted
 
     async def undelete(self, tenant_id: str, etag: str) -> Tenant:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from facetmesh.auth.signing import SigningKeys
 
 _TYPE = "at+jwt"
+_ISSUED_US = "iat_us"
 
 
 class TokenIssuer:
@@ -40,13 +41,16 @@ class TokenIssuer:
 
     def issue(self, grant: Grant) -> tuple[str, int]:
         """A token for what a key gives right to, and when it expires, in seconds since the epoch."""
-        now = int(self._clock() if grant.at_s is None else grant.at_s)
+        at_s = self._clock() if grant.at_s is None else grant.at_s
+        now = int(at_s)
         expires = now + self._lifetime_s
         if grant.expires_s is not None:
             expires = min(expires, int(grant.expires_s))
         claims: dict[str, object] = {
             "iss": self._issuer, "aud": self._audience, "sub": grant.subject, "iat": now, "exp": expires,
             "jti": secrets.token_hex(16), "roles": list(grant.roles),
+            # `iat` has whole seconds, because gateways refuse others; a revocation needs to be finer.
+            _ISSUED_US: int(at_s * 1e6),
         }  # fmt: skip
         if grant.tenant_id is not None:
             claims["tenant"] = f"tenants/{grant.tenant_id}"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ALGORITHM = "ES256"
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068's name of the type
+ISSUED_US = "iat_us"
+"""The claim of when a token counts from, in microseconds since the epoch: what revocations go by."""
 MAX_TOKEN_BYTES = 4096
 CLOCK_SKEW_S = 30
 _CACHED_TOKENS = 4096
@@ -166,7 +168,7 @@ class TokenVerifier:
             claims["sub"], claims.get("tenant"), frozenset(claims["roles"]), frozenset(claims.get("methods", ())),
             frozenset(claims.get("models", ())), token,
         )
-        if self._revocations.cover(claims["iat"], principal.subject, principal.tenant):
+        if self._revocations.cover(claims[ISSUED_US] / 1e6, principal.subject, principal.tenant):
             raise Unauthenticated("The token was revoked: exchange the key again.", reason="TOKEN_REVOKED")
         self._verified[fingerprint] = (float(claims["exp"]) + CLOCK_SKEW_S, principal)
         if len(self._verified) > _CACHED_TOKENS:
@@ -212,7 +214,7 @@ class TokenVerifier:
         lists = (claims.get("roles"), claims.get("methods", []), claims.get("models", []))
         if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
-        if not isinstance(tenant, str | None):
+        if not isinstance(tenant, str | None) or type(claims.get(ISSUED_US)) is not int:
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         return claims
 
