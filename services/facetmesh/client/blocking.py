@@ -45,8 +45,7 @@ class Client:
     def __init__(self, key: str | None = None, endpoints: Endpoints | None = None) -> None:
         self.asynchronous = AsyncClient(key, endpoints)
         self._loop = asyncio.new_event_loop()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="facetmesh-client", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="facetmesh-client", daemon=True)
 
     def __enter__(self) -> Self:
         """Opens the connections."""
@@ -60,15 +59,8 @@ class Client:
         """Closes the connections."""
         self.wait(self.asynchronous.__aexit__(kind, error, trace))
         self._loop.call_soon_threadsafe(self._loop.stop)
-        # Not by join: on CPython 3.11 it was seen to wait for ever for a thread that had ended, beside gRPC's own.
-        self._ended.wait()
-
-    def _run(self) -> None:
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
-            self._ended.set()
+        self._thread.join()
+        self._loop.close()
 
     def wait(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
         """The result of work, done on the client's loop; cancels it when interrupted."""
