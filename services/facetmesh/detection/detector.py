@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from facetmesh.kit.errors import Internal, InvalidArgument
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from facetmesh.detection.models import Model, Models
-    from facetmesh.runners.tasks import Reply
+    from facetmesh.runners.tasks import Runners
 
 _TIMEOUT_S = 30.0
 _LABELS_SHOWN = 20
@@ -64,23 +64,6 @@ class Result:
     """Of the image in pixels, after its EXIF orientation was applied."""
     height: int
     """Of the image in pixels, after its EXIF orientation was applied."""
-
-
-class Runners(Protocol):
-    """Where models run: `runners.pool.RunnerPool`."""
-
-    async def call(
-        self,
-        *,
-        domain: str,
-        task: str,
-        arguments: Mapping[str, Any],
-        blobs: Sequence[bytes] = (),
-        subject: str,
-        timeout_s: float,
-    ) -> Reply:
-        """Runs a task in the domain's process."""
-        ...
 
 
 class Detector:

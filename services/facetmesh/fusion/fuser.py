@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from facetmesh.kit.errors import Internal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from facetmesh.fusion.faces import Face
-    from facetmesh.runners.tasks import Reply
+    from facetmesh.runners.tasks import Runners
 
 MEDIA_TYPE = "image/png"
 """What results are: without loss, so that all but the face stays as it was."""
 _TIMEOUT_S = 60.0
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-class Runners(Protocol):
-    """Where the pipeline runs: `runners.pool.RunnerPool`."""
-
-    async def call(
-        self,
-        *,
-        domain: str,
-        task: str,
-        arguments: Mapping[str, Any],
-        blobs: Sequence[bytes] = (),
-        subject: str,
-        timeout_s: float,
-    ) -> Reply:
-        """Runs a task in the domain's process."""
-        ...
 
 
 class Fuser:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from facetmesh.runners.settings import EngineSetting
@@ -62,3 +62,20 @@ It may raise the errors of `kit.errors`, which reach the parent's caller as they
 are; any other exception becomes INTERNAL. With `RunnerLimits.concurrency` above
 1 it must bear being called on several threads.
 """
+
+
+class Runners(Protocol):
+    """Where tasks run: `runners.pool.RunnerPool`."""
+
+    async def call(
+        self,
+        *,
+        domain: str,
+        task: str,
+        arguments: Mapping[str, Any],
+        blobs: Sequence[bytes] = (),
+        subject: str,
+        timeout_s: float,
+    ) -> Reply:
+        """Runs a task in the domain's process."""
+        ...
