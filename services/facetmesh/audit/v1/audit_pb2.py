@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from facetmesh.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from facetmesh.access.v1 import access_pb2 as facetmesh_dot_access_dot_v1_dot_access__pb2
 from facetmesh.event.v1 import event_pb2 as facetmesh_dot_event_dot_v1_dot_event__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61\x63\x65tmesh/audit/v1/audit.proto\x12\x12\x66\x61\x63\x65tmesh.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\"\x16\n\x14GetCheckpointRequest\"0\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"Z\n\x1aGetConsistencyProofRequest\x12\x1d\n\x08old_size\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\x12\x1d\n\x08new_size\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\"\"\n\x10\x43onsistencyProof\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"M\n\x08LogProof\x12\x14\n\x0csigned_event\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x03\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\"\xe5\x01\n\x07Receipt\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12+\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1c.facetmesh.audit.v1.LogProof\x12\x31\n\x0bservice_key\x18\x03 \x01(\x0b\x32\x1c.facetmesh.audit.v1.LogProof\x12\x12\n\ncheckpoint\x18\x04 \x01(\t:R\xea\x41O\n\x15\x66\x61\x63\x65tmesh.dev/Receipt\x12#tenants/{tenant}/receipts/{receipt}*\x08receipts2\x07receipt\"\xbf\x01\n\x11GetReceiptRequest\x12o\n\x04name\x18\x01 \x01(\tBa\xe2\x41\x01\x02\xfa\x41\x17\n\x15\x66\x61\x63\x65tmesh.dev/Receipt\xbaH@r>2<^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/receipts/[0-9a-f]{32}$\x12\x39\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xb8\x01\n\x11ListEventsRequest\x12^\n\x06parent\x18\x01 \x01(\tBN\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH.r,2*^tenants/(-|[a-z][a-z0-9-]{1,38}[a-z0-9])$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"^\n\x12ListEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.facetmesh.audit.v1.LoggedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x0bLoggedEvent\x12\r\n\x05index\x18\x01 \x01(\x03\x12-\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.facetmesh.event.v1.AuditEvent2\xaf\x03\n\x0c\x41uditService\x12\x63\n\rGetCheckpoint\x12(.facetmesh.audit.v1.GetCheckpointRequest\x1a\x1e.facetmesh.audit.v1.Checkpoint\"\x08\xba\xd7\x18\x04\x10\x01\x18\x02\x12u\n\x13GetConsistencyProof\x12..facetmesh.audit.v1.GetConsistencyProofRequest\x1a$.facetmesh.audit.v1.ConsistencyProof\"\x08\xba\xd7\x18\x04\x10\x01\x18\x02\x12[\n\nGetReceipt\x12%.facetmesh.audit.v1.GetReceiptRequest\x1a\x1b.facetmesh.audit.v1.Receipt\"\t\xba\xd7\x18\x05\n\x03\x03\x02\x04\x12\x66\n\nListEvents\x12%.facetmesh.audit.v1.ListEventsRequest\x1a&.facetmesh.audit.v1.ListEventsResponse\"\t\xba\xd7\x18\x05\n\x03\x01\x02\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61\x63\x65tmesh/audit/v1/audit.proto\x12\x12\x66\x61\x63\x65tmesh.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\"\x16\n\x14GetCheckpointRequest\"0\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"Z\n\x1aGetConsistencyProofRequest\x12\x1d\n\x08old_size\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\x12\x1d\n\x08new_size\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\"\"\n\x10\x43onsistencyProof\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"M\n\x08LogProof\x12\x14\n\x0csigned_event\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x03\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\"\xe5\x01\n\x07Receipt\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12+\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1c.facetmesh.audit.v1.LogProof\x12\x31\n\x0bservice_key\x18\x03 \x01(\x0b\x32\x1c.facetmesh.audit.v1.LogProof\x12\x12\n\ncheckpoint\x18\x04 \x01(\t:R\xea\x41O\n\x15\x66\x61\x63\x65tmesh.dev/Receipt\x12#tenants/{tenant}/receipts/{receipt}*\x08receipts2\x07receipt\"\xbf\x01\n\x11GetReceiptRequest\x12o\n\x04name\x18\x01 \x01(\tBa\xe2\x41\x01\x02\xfa\x41\x17\n\x15\x66\x61\x63\x65tmesh.dev/Receipt\xbaH@r>2<^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/receipts/[0-9a-f]{32}$\x12\x39\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xb8\x01\n\x11ListEventsRequest\x12^\n\x06parent\x18\x01 \x01(\tBN\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH.r,2*^tenants/(-|[a-z][a-z0-9-]{1,38}[a-z0-9])$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"^\n\x12ListEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.facetmesh.audit.v1.LoggedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x0bLoggedEvent\x12\r\n\x05index\x18\x01 \x01(\x03\x12-\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.facetmesh.event.v1.AuditEvent2\xb0\x04\n\x0c\x41uditService\x12y\n\rGetCheckpoint\x12(.facetmesh.audit.v1.GetCheckpointRequest\x1a\x1e.facetmesh.audit.v1.Checkpoint\"\x1e\xba\xd7\x18\x04\x10\x01\x18\x02\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/checkpoint\x12\x91\x01\n\x13GetConsistencyProof\x12..facetmesh.audit.v1.GetConsistencyProofRequest\x1a$.facetmesh.audit.v1.ConsistencyProof\"$\xba\xd7\x18\x04\x10\x01\x18\x02\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/consistencyProof\x12\x82\x01\n\nGetReceipt\x12%.facetmesh.audit.v1.GetReceiptRequest\x1a\x1b.facetmesh.audit.v1.Receipt\"0\xba\xd7\x18\x05\n\x03\x03\x02\x04\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=tenants/*/receipts/*}\x12\x8b\x01\n\nListEvents\x12%.facetmesh.audit.v1.ListEventsRequest\x1a&.facetmesh.audit.v1.ListEventsResponse\".\xba\xd7\x18\x05\n\x03\x01\x02\x04\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=tenants/*}/eventsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,33 +57,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
   _globals['_AUDITSERVICE'].methods_by_name['GetCheckpoint']._loaded_options = None
-  _globals['_AUDITSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\272\327\030\004\020\001\030\002'
+  _globals['_AUDITSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\272\327\030\004\020\001\030\002\202\323\344\223\002\020\022\016/v1/checkpoint'
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._loaded_options = None
-  _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._serialized_options = b'\272\327\030\004\020\001\030\002'
+  _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._serialized_options = b'\272\327\030\004\020\001\030\002\202\323\344\223\002\026\022\024/v1/consistencyProof'
   _globals['_AUDITSERVICE'].methods_by_name['GetReceipt']._loaded_options = None
-  _globals['_AUDITSERVICE'].methods_by_name['GetReceipt']._serialized_options = b'\272\327\030\005\n\003\003\002\004'
+  _globals['_AUDITSERVICE'].methods_by_name['GetReceipt']._serialized_options = b'\272\327\030\005\n\003\003\002\004\202\323\344\223\002!\022\037/v1/{name=tenants/*/receipts/*}'
   _globals['_AUDITSERVICE'].methods_by_name['ListEvents']._loaded_options = None
-  _globals['_AUDITSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\272\327\030\005\n\003\001\002\004'
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=241
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=263
-  _globals['_CHECKPOINT']._serialized_start=265
-  _globals['_CHECKPOINT']._serialized_end=313
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=315
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=405
-  _globals['_CONSISTENCYPROOF']._serialized_start=407
-  _globals['_CONSISTENCYPROOF']._serialized_end=441
-  _globals['_LOGPROOF']._serialized_start=443
-  _globals['_LOGPROOF']._serialized_end=520
-  _globals['_RECEIPT']._serialized_start=523
-  _globals['_RECEIPT']._serialized_end=752
-  _globals['_GETRECEIPTREQUEST']._serialized_start=755
-  _globals['_GETRECEIPTREQUEST']._serialized_end=946
-  _globals['_LISTEVENTSREQUEST']._serialized_start=949
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1133
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1135
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1229
-  _globals['_LOGGEDEVENT']._serialized_start=1231
-  _globals['_LOGGEDEVENT']._serialized_end=1306
-  _globals['_AUDITSERVICE']._serialized_start=1309
-  _globals['_AUDITSERVICE']._serialized_end=1740
+  _globals['_AUDITSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\272\327\030\005\n\003\001\002\004\202\323\344\223\002\037\022\035/v1/{parent=tenants/*}/events'
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=271
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=293
+  _globals['_CHECKPOINT']._serialized_start=295
+  _globals['_CHECKPOINT']._serialized_end=343
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=345
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=435
+  _globals['_CONSISTENCYPROOF']._serialized_start=437
+  _globals['_CONSISTENCYPROOF']._serialized_end=471
+  _globals['_LOGPROOF']._serialized_start=473
+  _globals['_LOGPROOF']._serialized_end=550
+  _globals['_RECEIPT']._serialized_start=553
+  _globals['_RECEIPT']._serialized_end=782
+  _globals['_GETRECEIPTREQUEST']._serialized_start=785
+  _globals['_GETRECEIPTREQUEST']._serialized_end=976
+  _globals['_LISTEVENTSREQUEST']._serialized_start=979
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1163
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1165
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1259
+  _globals['_LOGGEDEVENT']._serialized_start=1261
+  _globals['_LOGGEDEVENT']._serialized_end=1336
+  _globals['_AUDITSERVICE']._serialized_start=1339
+  _globals['_AUDITSERVICE']._serialized_end=1899
 # @@protoc_insertion_point(module_scope)

@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from facetmesh.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from facetmesh.access.v1 import access_pb2 as facetmesh_dot_access_dot_v1_dot_access__pb2
 from facetmesh.event.v1 import event_pb2 as facetmesh_dot_event_dot_v1_dot_event__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
@@ -32,7 +33,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x61\x63\x65tmesh/auth/v1/auth.proto\x12\x11\x66\x61\x63\x65tmesh.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\x06Tenant\x12\x42\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x08\xbaH-r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\xd8\x01\x01\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32\x1f.facetmesh.auth.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03:<\xea\x41\x39\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\x12\x10tenants/{tenant}*\x07tenants2\x06tenant\"\xa9\x01\n\x13\x43reateTenantRequest\x12<\n\ttenant_id\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"l\n\x10GetTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\"u\n\x12ListTenantsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\x12\x1a\n\x0cshow_deleted\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.facetmesh.auth.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x01\n\x13UpdateTenantRequest\x12j\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB?\xe2\x41\x01\x02\xbaH8\xba\x01\x32\n\x0btenant.name\x12\x12\x61 name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01\x12L\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1b\xe2\x41\x01\x01\xbaH\x14\xe2\x01\x11\x12\x0c\x64isplay_name\x12\x01*\"\x8b\x01\n\x14SuspendTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13ResumeTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13\x44\x65leteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8c\x01\n\x15UndeleteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\xe1\x05\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x43\n\x05roles\x18\x03 \x03(\x0e\x32\x19.facetmesh.access.v1.RoleB\x19\xe2\x41\x01\x01\xbaH\x12\x92\x01\x0f\x10\x04\x18\x01\"\t\x82\x01\x06\x18\x02\x18\x03\x18\x04\x12\x17\n\x06secret\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x01\x05\x12\x37\n\rlast_use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x66\n\x07methods\x18\t \x03(\tBU\xe2\x41\x02\x01\x05\xbaHM\x92\x01J\x10\x08\x18\x01\"DrB2@^facetmesh\\.[a-z]{1,20}\\.v1\\.[A-Za-z]{1,40}/([A-Za-z]{1,40}|\\*)$\x12\x7f\n\x06models\x18\n \x03(\tBo\xe2\x41\x02\x01\x05\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHO\x92\x01L\x10\x08\x18\x01\"FrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12=\n\x13overlap_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:>\xea\x41;\n\x11\x66\x61\x63\x65tmesh.dev/Key\x12\x1btenants/{tenant}/keys/{key}*\x04keys2\x03key\"\x96\x01\n\x10\x43reateKeyRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x16.facetmesh.auth.v1.KeyB\x04\xe2\x41\x01\x01\"\xaf\x01\n\x0fListKeysRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.facetmesh.auth.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x10RevokeKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\"\xbe\x01\n\x10RotateKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\x12>\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"y\n\x11IssueTokenRequest\x12\x1e\n\x03key\x18\x01 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x44\n\x06tenant\x18\x02 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?$\"\x9a\x01\n\x12IssueTokenResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12(\n\x05roles\x18\x04 \x03(\x0e\x32\x19.facetmesh.access.v1.Role\"\x10\n\x0eGetJwksRequest\"\x14\n\x04Jwks\x12\x0c\n\x04json\x18\x01 \x01(\t\">\n\x17WatchRevocationsRequest\x12#\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"a\n\x18WatchRevocationsResponse\x12\x33\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1e.facetmesh.event.v1.Revocation\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x32\x86\x0b\n\x0b\x41uthService\x12Z\n\x0c\x43reateTenant\x12&.facetmesh.auth.v1.CreateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Y\n\tGetTenant\x12#.facetmesh.auth.v1.GetTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x0c\xba\xd7\x18\x08\n\x04\x01\x02\x03\x04\x18\x02\x12\x65\n\x0bListTenants\x12%.facetmesh.auth.v1.ListTenantsRequest\x1a&.facetmesh.auth.v1.ListTenantsResponse\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0cUpdateTenant\x12&.facetmesh.auth.v1.UpdateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12\\\n\rSuspendTenant\x12\'.facetmesh.auth.v1.SuspendTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0cResumeTenant\x12&.facetmesh.auth.v1.ResumeTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12Z\n\x0c\x44\x65leteTenant\x12&.facetmesh.auth.v1.DeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12^\n\x0eUndeleteTenant\x12(.facetmesh.auth.v1.UndeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\x07\xba\xd7\x18\x03\n\x01\x01\x12R\n\tCreateKey\x12#.facetmesh.auth.v1.CreateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12]\n\x08ListKeys\x12\".facetmesh.auth.v1.ListKeysRequest\x1a#.facetmesh.auth.v1.ListKeysResponse\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12R\n\tRevokeKey\x12#.facetmesh.auth.v1.RevokeKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12R\n\tRotateKey\x12#.facetmesh.auth.v1.RotateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"\x08\xba\xd7\x18\x04\n\x02\x01\x02\x12\x61\n\nIssueToken\x12$.facetmesh.auth.v1.IssueTokenRequest\x1a%.facetmesh.auth.v1.IssueTokenResponse\"\x06\xba\xd7\x18\x02\x10\x01\x12O\n\x07GetJwks\x12!.facetmesh.auth.v1.GetJwksRequest\x1a\x17.facetmesh.auth.v1.Jwks\"\x08\xba\xd7\x18\x04\x10\x01\x18\x02\x12x\n\x10WatchRevocations\x12*.facetmesh.auth.v1.WatchRevocationsRequest\x1a+.facetmesh.auth.v1.WatchRevocationsResponse\"\t\xba\xd7\x18\x05\n\x01\x05\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x61\x63\x65tmesh/auth/v1/auth.proto\x12\x11\x66\x61\x63\x65tmesh.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\x06Tenant\x12\x42\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x08\xbaH-r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\xd8\x01\x01\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32\x1f.facetmesh.auth.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03:<\xea\x41\x39\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\x12\x10tenants/{tenant}*\x07tenants2\x06tenant\"\xa9\x01\n\x13\x43reateTenantRequest\x12<\n\ttenant_id\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"l\n\x10GetTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\"u\n\x12ListTenantsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\x12\x1a\n\x0cshow_deleted\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.facetmesh.auth.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x01\n\x13UpdateTenantRequest\x12j\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB?\xe2\x41\x01\x02\xbaH8\xba\x01\x32\n\x0btenant.name\x12\x12\x61 name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01\x12L\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1b\xe2\x41\x01\x01\xbaH\x14\xe2\x01\x11\x12\x0c\x64isplay_name\x12\x01*\"\x8b\x01\n\x14SuspendTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13ResumeTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13\x44\x65leteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8c\x01\n\x15UndeleteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\xe1\x05\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x43\n\x05roles\x18\x03 \x03(\x0e\x32\x19.facetmesh.access.v1.RoleB\x19\xe2\x41\x01\x01\xbaH\x12\x92\x01\x0f\x10\x04\x18\x01\"\t\x82\x01\x06\x18\x02\x18\x03\x18\x04\x12\x17\n\x06secret\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x01\x05\x12\x37\n\rlast_use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x66\n\x07methods\x18\t \x03(\tBU\xe2\x41\x02\x01\x05\xbaHM\x92\x01J\x10\x08\x18\x01\"DrB2@^facetmesh\\.[a-z]{1,20}\\.v1\\.[A-Za-z]{1,40}/([A-Za-z]{1,40}|\\*)$\x12\x7f\n\x06models\x18\n \x03(\tBo\xe2\x41\x02\x01\x05\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHO\x92\x01L\x10\x08\x18\x01\"FrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12=\n\x13overlap_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:>\xea\x41;\n\x11\x66\x61\x63\x65tmesh.dev/Key\x12\x1btenants/{tenant}/keys/{key}*\x04keys2\x03key\"\x96\x01\n\x10\x43reateKeyRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x16.facetmesh.auth.v1.KeyB\x04\xe2\x41\x01\x01\"\xaf\x01\n\x0fListKeysRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.facetmesh.auth.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x10RevokeKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\"\xbe\x01\n\x10RotateKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\x12>\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"y\n\x11IssueTokenRequest\x12\x1e\n\x03key\x18\x01 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x44\n\x06tenant\x18\x02 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?$\"\x9a\x01\n\x12IssueTokenResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12(\n\x05roles\x18\x04 \x03(\x0e\x32\x19.facetmesh.access.v1.Role\"\x10\n\x0eGetJwksRequest\"\x14\n\x04Jwks\x12\x0c\n\x04json\x18\x01 \x01(\t\">\n\x17WatchRevocationsRequest\x12#\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"a\n\x18WatchRevocationsResponse\x12\x33\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1e.facetmesh.event.v1.Revocation\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x32\xd1\x0e\n\x0b\x41uthService\x12u\n\x0c\x43reateTenant\x12&.facetmesh.auth.v1.CreateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\"\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/tenants:\x06tenant\x12u\n\tGetTenant\x12#.facetmesh.auth.v1.GetTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"(\xba\xd7\x18\x08\n\x04\x01\x02\x03\x04\x18\x02\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=tenants/*}\x12x\n\x0bListTenants\x12%.facetmesh.auth.v1.ListTenantsRequest\x1a&.facetmesh.auth.v1.ListTenantsResponse\"\x1a\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12\x85\x01\n\x0cUpdateTenant\x12&.facetmesh.auth.v1.UpdateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"2\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02%2\x1b/v1/{tenant.name=tenants/*}:\x06tenant\x12\x83\x01\n\rSuspendTenant\x12\'.facetmesh.auth.v1.SuspendTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\".\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=tenants/*}:suspend:\x01*\x12\x80\x01\n\x0cResumeTenant\x12&.facetmesh.auth.v1.ResumeTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"-\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=tenants/*}:resume:\x01*\x12v\n\x0c\x44\x65leteTenant\x12&.facetmesh.auth.v1.DeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"#\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=tenants/*}\x12\x86\x01\n\x0eUndeleteTenant\x12(.facetmesh.auth.v1.UndeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"/\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=tenants/*}:undelete:\x01*\x12z\n\tCreateKey\x12#.facetmesh.auth.v1.CreateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"0\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\"\"\x1b/v1/{parent=tenants/*}/keys:\x03key\x12\x80\x01\n\x08ListKeys\x12\".facetmesh.auth.v1.ListKeysRequest\x1a#.facetmesh.auth.v1.ListKeysResponse\"+\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{parent=tenants/*}/keys\x12\x7f\n\tRevokeKey\x12#.facetmesh.auth.v1.RevokeKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"5\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=tenants/*/keys/*}:revoke:\x01*\x12\x7f\n\tRotateKey\x12#.facetmesh.auth.v1.RotateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"5\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=tenants/*/keys/*}:rotate:\x01*\x12|\n\nIssueToken\x12$.facetmesh.auth.v1.IssueTokenRequest\x1a%.facetmesh.auth.v1.IssueTokenResponse\"!\xba\xd7\x18\x02\x10\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tokens:issue:\x01*\x12O\n\x07GetJwks\x12!.facetmesh.auth.v1.GetJwksRequest\x1a\x17.facetmesh.auth.v1.Jwks\"\x08\xba\xd7\x18\x04\x10\x01\x18\x02\x12x\n\x10WatchRevocations\x12*.facetmesh.auth.v1.WatchRevocationsRequest\x1a+.facetmesh.auth.v1.WatchRevocationsResponse\"\t\xba\xd7\x18\x05\n\x01\x05\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -138,81 +139,81 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREVOCATIONSREQUEST'].fields_by_name['after_sequence']._loaded_options = None
   _globals['_WATCHREVOCATIONSREQUEST'].fields_by_name['after_sequence']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
   _globals['_AUTHSERVICE'].methods_by_name['CreateTenant']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['CreateTenant']._serialized_options = b'\272\327\030\003\n\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['CreateTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002\025\"\013/v1/tenants:\006tenant'
   _globals['_AUTHSERVICE'].methods_by_name['GetTenant']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['GetTenant']._serialized_options = b'\272\327\030\010\n\004\001\002\003\004\030\002'
+  _globals['_AUTHSERVICE'].methods_by_name['GetTenant']._serialized_options = b'\272\327\030\010\n\004\001\002\003\004\030\002\202\323\344\223\002\026\022\024/v1/{name=tenants/*}'
   _globals['_AUTHSERVICE'].methods_by_name['ListTenants']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\272\327\030\003\n\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002\r\022\013/v1/tenants'
   _globals['_AUTHSERVICE'].methods_by_name['UpdateTenant']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['UpdateTenant']._serialized_options = b'\272\327\030\003\n\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['UpdateTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002%2\033/v1/{tenant.name=tenants/*}:\006tenant'
   _globals['_AUTHSERVICE'].methods_by_name['SuspendTenant']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['SuspendTenant']._serialized_options = b'\272\327\030\003\n\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['SuspendTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002!\"\034/v1/{name=tenants/*}:suspend:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['ResumeTenant']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['ResumeTenant']._serialized_options = b'\272\327\030\003\n\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['ResumeTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002 \"\033/v1/{name=tenants/*}:resume:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['DeleteTenant']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['DeleteTenant']._serialized_options = b'\272\327\030\003\n\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['DeleteTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002\026*\024/v1/{name=tenants/*}'
   _globals['_AUTHSERVICE'].methods_by_name['UndeleteTenant']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['UndeleteTenant']._serialized_options = b'\272\327\030\003\n\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['UndeleteTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002\"\"\035/v1/{name=tenants/*}:undelete:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['CreateKey']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\272\327\030\004\n\002\001\002'
+  _globals['_AUTHSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\272\327\030\004\n\002\001\002\202\323\344\223\002\"\"\033/v1/{parent=tenants/*}/keys:\003key'
   _globals['_AUTHSERVICE'].methods_by_name['ListKeys']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\272\327\030\004\n\002\001\002'
+  _globals['_AUTHSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\272\327\030\004\n\002\001\002\202\323\344\223\002\035\022\033/v1/{parent=tenants/*}/keys'
   _globals['_AUTHSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\272\327\030\004\n\002\001\002'
+  _globals['_AUTHSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\272\327\030\004\n\002\001\002\202\323\344\223\002\'\"\"/v1/{name=tenants/*/keys/*}:revoke:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['RotateKey']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\272\327\030\004\n\002\001\002'
+  _globals['_AUTHSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\272\327\030\004\n\002\001\002\202\323\344\223\002\'\"\"/v1/{name=tenants/*/keys/*}:rotate:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['IssueToken']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['IssueToken']._serialized_options = b'\272\327\030\002\020\001'
+  _globals['_AUTHSERVICE'].methods_by_name['IssueToken']._serialized_options = b'\272\327\030\002\020\001\202\323\344\223\002\025\"\020/v1/tokens:issue:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['GetJwks']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\272\327\030\004\020\001\030\002'
   _globals['_AUTHSERVICE'].methods_by_name['WatchRevocations']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['WatchRevocations']._serialized_options = b'\272\327\030\005\n\001\005\030\002'
-  _globals['_TENANT']._serialized_start=306
-  _globals['_TENANT']._serialized_end=815
-  _globals['_TENANT_STATE']._serialized_start=665
-  _globals['_TENANT_STATE']._serialized_end=753
-  _globals['_CREATETENANTREQUEST']._serialized_start=818
-  _globals['_CREATETENANTREQUEST']._serialized_end=987
-  _globals['_GETTENANTREQUEST']._serialized_start=989
-  _globals['_GETTENANTREQUEST']._serialized_end=1097
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1099
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1216
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1218
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1308
-  _globals['_UPDATETENANTREQUEST']._serialized_start=1311
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1518
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1521
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1660
-  _globals['_RESUMETENANTREQUEST']._serialized_start=1663
-  _globals['_RESUMETENANTREQUEST']._serialized_end=1801
-  _globals['_DELETETENANTREQUEST']._serialized_start=1804
-  _globals['_DELETETENANTREQUEST']._serialized_end=1942
-  _globals['_UNDELETETENANTREQUEST']._serialized_start=1945
-  _globals['_UNDELETETENANTREQUEST']._serialized_end=2085
-  _globals['_KEY']._serialized_start=2088
-  _globals['_KEY']._serialized_end=2825
-  _globals['_CREATEKEYREQUEST']._serialized_start=2828
-  _globals['_CREATEKEYREQUEST']._serialized_end=2978
-  _globals['_LISTKEYSREQUEST']._serialized_start=2981
-  _globals['_LISTKEYSREQUEST']._serialized_end=3156
-  _globals['_LISTKEYSRESPONSE']._serialized_start=3158
-  _globals['_LISTKEYSRESPONSE']._serialized_end=3239
-  _globals['_REVOKEKEYREQUEST']._serialized_start=3241
-  _globals['_REVOKEKEYREQUEST']._serialized_end=3367
-  _globals['_ROTATEKEYREQUEST']._serialized_start=3370
-  _globals['_ROTATEKEYREQUEST']._serialized_end=3560
-  _globals['_ISSUETOKENREQUEST']._serialized_start=3562
-  _globals['_ISSUETOKENREQUEST']._serialized_end=3683
-  _globals['_ISSUETOKENRESPONSE']._serialized_start=3686
-  _globals['_ISSUETOKENRESPONSE']._serialized_end=3840
-  _globals['_GETJWKSREQUEST']._serialized_start=3842
-  _globals['_GETJWKSREQUEST']._serialized_end=3858
-  _globals['_JWKS']._serialized_start=3860
-  _globals['_JWKS']._serialized_end=3880
-  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=3882
-  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=3944
-  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=3946
-  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=4043
-  _globals['_AUTHSERVICE']._serialized_start=4046
-  _globals['_AUTHSERVICE']._serialized_end=5460
+  _globals['_TENANT']._serialized_start=336
+  _globals['_TENANT']._serialized_end=845
+  _globals['_TENANT_STATE']._serialized_start=695
+  _globals['_TENANT_STATE']._serialized_end=783
+  _globals['_CREATETENANTREQUEST']._serialized_start=848
+  _globals['_CREATETENANTREQUEST']._serialized_end=1017
+  _globals['_GETTENANTREQUEST']._serialized_start=1019
+  _globals['_GETTENANTREQUEST']._serialized_end=1127
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1129
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1246
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1248
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1338
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1341
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1548
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1551
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1690
+  _globals['_RESUMETENANTREQUEST']._serialized_start=1693
+  _globals['_RESUMETENANTREQUEST']._serialized_end=1831
+  _globals['_DELETETENANTREQUEST']._serialized_start=1834
+  _globals['_DELETETENANTREQUEST']._serialized_end=1972
+  _globals['_UNDELETETENANTREQUEST']._serialized_start=1975
+  _globals['_UNDELETETENANTREQUEST']._serialized_end=2115
+  _globals['_KEY']._serialized_start=2118
+  _globals['_KEY']._serialized_end=2855
+  _globals['_CREATEKEYREQUEST']._serialized_start=2858
+  _globals['_CREATEKEYREQUEST']._serialized_end=3008
+  _globals['_LISTKEYSREQUEST']._serialized_start=3011
+  _globals['_LISTKEYSREQUEST']._serialized_end=3186
+  _globals['_LISTKEYSRESPONSE']._serialized_start=3188
+  _globals['_LISTKEYSRESPONSE']._serialized_end=3269
+  _globals['_REVOKEKEYREQUEST']._serialized_start=3271
+  _globals['_REVOKEKEYREQUEST']._serialized_end=3397
+  _globals['_ROTATEKEYREQUEST']._serialized_start=3400
+  _globals['_ROTATEKEYREQUEST']._serialized_end=3590
+  _globals['_ISSUETOKENREQUEST']._serialized_start=3592
+  _globals['_ISSUETOKENREQUEST']._serialized_end=3713
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=3716
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=3870
+  _globals['_GETJWKSREQUEST']._serialized_start=3872
+  _globals['_GETJWKSREQUEST']._serialized_end=3888
+  _globals['_JWKS']._serialized_start=3890
+  _globals['_JWKS']._serialized_end=3910
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=3912
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=3974
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=3976
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=4073
+  _globals['_AUTHSERVICE']._serialized_start=4076
+  _globals['_AUTHSERVICE']._serialized_end=5949
 # @@protoc_insertion_point(module_scope)

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from facetmesh.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from facetmesh.access.v1 import access_pb2 as facetmesh_dot_access_dot_v1_dot_access__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&facetmesh/detection/v1/detection.proto\x12\x16\x66\x61\x63\x65tmesh.detection.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12:\n\ncatalog_id\x18\x02 \x01(\tB&\xe2\x41\x02\x02\x05\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9.-]{0,62}$\x12\x1c\n\x07licence\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x15\n\x07version\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06labels\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03:H\xea\x41\x45\n\x13\x66\x61\x63\x65tmesh.dev/Model\x12\x1ftenants/{tenant}/models/{model}*\x06models2\x05model\"\xff\x02\n\rDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12\x1f\n\x05image\x18\x02 \x01(\x0c\x42\x10\xe2\x41\x01\x02\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\t\x12\x30\n\x0emin_confidence\x18\x03 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x00\x88\x01\x01\x12/\n\riou_threshold\x18\x04 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12\'\n\x06labels\x18\x05 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x06 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"\x9a\x01\n\x0e\x44\x65tectResponse\x12\x35\n\ndetections\x18\x01 \x03(\x0b\x32!.facetmesh.detection.v1.Detection\x12\x13\n\x0bimage_width\x18\x02 \x01(\x05\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x0f\n\x07receipt\x18\x05 \x01(\t\"\xa7\x01\n\tDetection\x12\x30\n\x03\x62ox\x18\x01 \x01(\x0b\x32#.facetmesh.detection.v1.BoundingBox\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\x05\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12\x33\n\tkeypoints\x18\x05 \x03(\x0b\x32 .facetmesh.detection.v1.Keypoint\"I\n\x0b\x42oundingBox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"/\n\x08Keypoint\x12\r\n\x05label\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\"\xde\x01\n\x12\x43reateModelRequest\x12Y\n\x06parent\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x15\x12\x13\x66\x61\x63\x65tmesh.dev/Model\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x33\n\x08model_id\x18\x02 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12\x38\n\x05model\x18\x03 \x01(\x0b\x32\x1d.facetmesh.detection.v1.ModelB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"\x86\x01\n\x0fGetModelRequest\x12s\n\x04name\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\"\xb3\x01\n\x11ListModelsRequest\x12Y\n\x06parent\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x15\x12\x13\x66\x61\x63\x65tmesh.dev/Model\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.facetmesh.detection.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb1\x03\n\x10\x44\x65tectionService\x12\x65\n\x06\x44\x65tect\x12%.facetmesh.detection.v1.DetectRequest\x1a&.facetmesh.detection.v1.DetectResponse\"\x0c\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x12\x61\n\x0b\x43reateModel\x12*.facetmesh.detection.v1.CreateModelRequest\x1a\x1d.facetmesh.detection.v1.Model\"\x07\xba\xd7\x18\x03\n\x01\x02\x12`\n\x08GetModel\x12\'.facetmesh.detection.v1.GetModelRequest\x1a\x1d.facetmesh.detection.v1.Model\"\x0c\xba\xd7\x18\x08\n\x04\x03\x02\x04\x05\x18\x02\x12q\n\nListModels\x12).facetmesh.detection.v1.ListModelsRequest\x1a*.facetmesh.detection.v1.ListModelsResponse\"\x0c\xba\xd7\x18\x08\n\x04\x03\x02\x04\x05\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&facetmesh/detection/v1/detection.proto\x12\x16\x66\x61\x63\x65tmesh.detection.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12:\n\ncatalog_id\x18\x02 \x01(\tB&\xe2\x41\x02\x02\x05\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9.-]{0,62}$\x12\x1c\n\x07licence\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x15\n\x07version\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06labels\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03:H\xea\x41\x45\n\x13\x66\x61\x63\x65tmesh.dev/Model\x12\x1ftenants/{tenant}/models/{model}*\x06models2\x05model\"\xff\x02\n\rDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12\x1f\n\x05image\x18\x02 \x01(\x0c\x42\x10\xe2\x41\x01\x02\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\t\x12\x30\n\x0emin_confidence\x18\x03 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x00\x88\x01\x01\x12/\n\riou_threshold\x18\x04 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12\'\n\x06labels\x18\x05 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x06 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"\x9a\x01\n\x0e\x44\x65tectResponse\x12\x35\n\ndetections\x18\x01 \x03(\x0b\x32!.facetmesh.detection.v1.Detection\x12\x13\n\x0bimage_width\x18\x02 \x01(\x05\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x0f\n\x07receipt\x18\x05 \x01(\t\"\xa7\x01\n\tDetection\x12\x30\n\x03\x62ox\x18\x01 \x01(\x0b\x32#.facetmesh.detection.v1.BoundingBox\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\x05\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12\x33\n\tkeypoints\x18\x05 \x03(\x0b\x32 .facetmesh.detection.v1.Keypoint\"I\n\x0b\x42oundingBox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"/\n\x08Keypoint\x12\r\n\x05label\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\"\xde\x01\n\x12\x43reateModelRequest\x12Y\n\x06parent\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x15\x12\x13\x66\x61\x63\x65tmesh.dev/Model\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x33\n\x08model_id\x18\x02 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12\x38\n\x05model\x18\x03 \x01(\x0b\x32\x1d.facetmesh.detection.v1.ModelB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"\x86\x01\n\x0fGetModelRequest\x12s\n\x04name\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\"\xb3\x01\n\x11ListModelsRequest\x12Y\n\x06parent\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x15\x12\x13\x66\x61\x63\x65tmesh.dev/Model\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.facetmesh.detection.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xdb\x04\n\x10\x44\x65tectionService\x12\x95\x01\n\x06\x44\x65tect\x12%.facetmesh.detection.v1.DetectRequest\x1a&.facetmesh.detection.v1.DetectResponse\"<\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x82\xd3\xe4\x93\x02*\"%/v1/{model=tenants/*/models/*}:detect:\x01*\x12\x8d\x01\n\x0b\x43reateModel\x12*.facetmesh.detection.v1.CreateModelRequest\x1a\x1d.facetmesh.detection.v1.Model\"3\xba\xd7\x18\x03\n\x01\x02\x82\xd3\xe4\x93\x02&\"\x1d/v1/{parent=tenants/*}/models:\x05model\x12\x85\x01\n\x08GetModel\x12\'.facetmesh.detection.v1.GetModelRequest\x1a\x1d.facetmesh.detection.v1.Model\"1\xba\xd7\x18\x08\n\x04\x03\x02\x04\x05\x18\x02\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=tenants/*/models/*}\x12\x96\x01\n\nListModels\x12).facetmesh.detection.v1.ListModelsRequest\x1a*.facetmesh.detection.v1.ListModelsResponse\"1\xba\xd7\x18\x08\n\x04\x03\x02\x04\x05\x18\x02\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=tenants/*}/modelsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -81,33 +82,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
   _globals['_DETECTIONSERVICE'].methods_by_name['Detect']._loaded_options = None
-  _globals['_DETECTIONSERVICE'].methods_by_name['Detect']._serialized_options = b'\220\002\001\272\327\030\005\n\003\003\002\005'
+  _globals['_DETECTIONSERVICE'].methods_by_name['Detect']._serialized_options = b'\220\002\001\272\327\030\005\n\003\003\002\005\202\323\344\223\002*\"%/v1/{model=tenants/*/models/*}:detect:\001*'
   _globals['_DETECTIONSERVICE'].methods_by_name['CreateModel']._loaded_options = None
-  _globals['_DETECTIONSERVICE'].methods_by_name['CreateModel']._serialized_options = b'\272\327\030\003\n\001\002'
+  _globals['_DETECTIONSERVICE'].methods_by_name['CreateModel']._serialized_options = b'\272\327\030\003\n\001\002\202\323\344\223\002&\"\035/v1/{parent=tenants/*}/models:\005model'
   _globals['_DETECTIONSERVICE'].methods_by_name['GetModel']._loaded_options = None
-  _globals['_DETECTIONSERVICE'].methods_by_name['GetModel']._serialized_options = b'\272\327\030\010\n\004\003\002\004\005\030\002'
+  _globals['_DETECTIONSERVICE'].methods_by_name['GetModel']._serialized_options = b'\272\327\030\010\n\004\003\002\004\005\030\002\202\323\344\223\002\037\022\035/v1/{name=tenants/*/models/*}'
   _globals['_DETECTIONSERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_DETECTIONSERVICE'].methods_by_name['ListModels']._serialized_options = b'\272\327\030\010\n\004\003\002\004\005\030\002'
-  _globals['_MODEL']._serialized_start=223
-  _globals['_MODEL']._serialized_end=556
-  _globals['_DETECTREQUEST']._serialized_start=559
-  _globals['_DETECTREQUEST']._serialized_end=942
-  _globals['_DETECTRESPONSE']._serialized_start=945
-  _globals['_DETECTRESPONSE']._serialized_end=1099
-  _globals['_DETECTION']._serialized_start=1102
-  _globals['_DETECTION']._serialized_end=1269
-  _globals['_BOUNDINGBOX']._serialized_start=1271
-  _globals['_BOUNDINGBOX']._serialized_end=1344
-  _globals['_KEYPOINT']._serialized_start=1346
-  _globals['_KEYPOINT']._serialized_end=1393
-  _globals['_CREATEMODELREQUEST']._serialized_start=1396
-  _globals['_CREATEMODELREQUEST']._serialized_end=1618
-  _globals['_GETMODELREQUEST']._serialized_start=1621
-  _globals['_GETMODELREQUEST']._serialized_end=1755
-  _globals['_LISTMODELSREQUEST']._serialized_start=1758
-  _globals['_LISTMODELSREQUEST']._serialized_end=1937
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1939
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2031
-  _globals['_DETECTIONSERVICE']._serialized_start=2034
-  _globals['_DETECTIONSERVICE']._serialized_end=2467
+  _globals['_DETECTIONSERVICE'].methods_by_name['ListModels']._serialized_options = b'\272\327\030\010\n\004\003\002\004\005\030\002\202\323\344\223\002\037\022\035/v1/{parent=tenants/*}/models'
+  _globals['_MODEL']._serialized_start=253
+  _globals['_MODEL']._serialized_end=586
+  _globals['_DETECTREQUEST']._serialized_start=589
+  _globals['_DETECTREQUEST']._serialized_end=972
+  _globals['_DETECTRESPONSE']._serialized_start=975
+  _globals['_DETECTRESPONSE']._serialized_end=1129
+  _globals['_DETECTION']._serialized_start=1132
+  _globals['_DETECTION']._serialized_end=1299
+  _globals['_BOUNDINGBOX']._serialized_start=1301
+  _globals['_BOUNDINGBOX']._serialized_end=1374
+  _globals['_KEYPOINT']._serialized_start=1376
+  _globals['_KEYPOINT']._serialized_end=1423
+  _globals['_CREATEMODELREQUEST']._serialized_start=1426
+  _globals['_CREATEMODELREQUEST']._serialized_end=1648
+  _globals['_GETMODELREQUEST']._serialized_start=1651
+  _globals['_GETMODELREQUEST']._serialized_end=1785
+  _globals['_LISTMODELSREQUEST']._serialized_start=1788
+  _globals['_LISTMODELSREQUEST']._serialized_end=1967
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1969
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2061
+  _globals['_DETECTIONSERVICE']._serialized_start=2064
+  _globals['_DETECTIONSERVICE']._serialized_end=2667
 # @@protoc_insertion_point(module_scope)

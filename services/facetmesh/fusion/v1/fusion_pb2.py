@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from facetmesh.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from facetmesh.access.v1 import access_pb2 as facetmesh_dot_access_dot_v1_dot_access__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
@@ -31,7 +32,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n facetmesh/fusion/v1/fusion.proto\x12\x13\x66\x61\x63\x65tmesh.fusion.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x05\n\x06\x46usion\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x0csource_image\x18\x02 \x01(\x0c\x42\x11\xe2\x41\x02\x02\x04\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\t\x12\'\n\x0ctarget_image\x18\x03 \x01(\x0c\x42\x11\xe2\x41\x02\x02\x04\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\t\x12y\n\nface_model\x18\x04 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12(\n\x11target_face_index\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x63(\x00\x12(\n\x11source_face_index\x18\x06 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x63(\x00\x12\x37\n\x0btarget_face\x18\x07 \x01(\x0b\x32\x1c.facetmesh.fusion.v1.FaceBoxB\x04\xe2\x41\x01\x03\x12\x37\n\x0bsource_face\x18\x08 \x01(\x0b\x32\x1c.facetmesh.fusion.v1.FaceBoxB\x04\xe2\x41\x01\x03\x12\x18\n\nmedia_type\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07receipt\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:M\xea\x41J\n\x14\x66\x61\x63\x65tmesh.dev/Fusion\x12!tenants/{tenant}/fusions/{fusion}*\x07\x66usions2\x06\x66usion\"E\n\x07\x46\x61\x63\x65\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"\xd8\x02\n\x0e\x46usionMetadata\x12\x0e\n\x06\x66usion\x18\x01 \x01(\t\x12\x38\n\x05stage\x18\x02 \x01(\x0e\x32).facetmesh.fusion.v1.FusionMetadata.Stage\x12\x0f\n\x07percent\x18\x03 \x01(\x05\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"z\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_QUEUED\x10\x01\x12\x13\n\x0fSTAGE_DETECTING\x10\x02\x12\x10\n\x0cSTAGE_FUSING\x10\x03\x12\x11\n\rSTAGE_STORING\x10\x04\x12\x0e\n\nSTAGE_DONE\x10\x05\"\xcf\x01\n\x13\x43reateFusionRequest\x12Z\n\x06parent\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\x12\x14\x66\x61\x63\x65tmesh.dev/Fusion\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x37\n\x06\x66usion\x18\x02 \x01(\x0b\x32\x1b.facetmesh.fusion.v1.FusionB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x8d\x01\n\x13GetOperationRequest\x12v\n\x04name\x18\x01 \x01(\tBh\xe2\x41\x01\x02\xfa\x41\x19\n\x17\x66\x61\x63\x65tmesh.dev/Operation\xbaHErC2A^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/operations/[a-z0-9-]{1,64}$\"\xbb\x01\n\x15ListOperationsRequest\x12]\n\x06parent\x18\x01 \x01(\tBM\xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x66\x61\x63\x65tmesh.dev/Operation\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"d\n\x16ListOperationsResponse\x12\x31\n\noperations\x18\x01 \x03(\x0b\x32\x1d.google.longrunning.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcc\x01\n\x14WaitOperationRequest\x12v\n\x04name\x18\x01 \x01(\tBh\xe2\x41\x01\x02\xfa\x41\x19\n\x17\x66\x61\x63\x65tmesh.dev/Operation\xbaHErC2A^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/operations/[a-z0-9-]{1,64}$\x12<\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\"\x90\x01\n\x16\x43\x61ncelOperationRequest\x12v\n\x04name\x18\x01 \x01(\tBh\xe2\x41\x01\x02\xfa\x41\x19\n\x17\x66\x61\x63\x65tmesh.dev/Operation\xbaHErC2A^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/operations/[a-z0-9-]{1,64}$\"\x89\x01\n\x15\x44ownloadFusionRequest\x12p\n\x04name\x18\x01 \x01(\tBb\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Fusion\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/fusions/[a-z0-9-]{1,64}$\"\'\n\x16\x44ownloadFusionResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\x98\x05\n\rFusionService\x12\x61\n\x0c\x43reateFusion\x12(.facetmesh.fusion.v1.CreateFusionRequest\x1a\x1d.google.longrunning.Operation\"\x08\xba\xd7\x18\x04\n\x02\x03\x02\x12\x64\n\x0cGetOperation\x12(.facetmesh.fusion.v1.GetOperationRequest\x1a\x1d.google.longrunning.Operation\"\x0b\xba\xd7\x18\x07\n\x03\x03\x02\x04\x18\x02\x12v\n\x0eListOperations\x12*.facetmesh.fusion.v1.ListOperationsRequest\x1a+.facetmesh.fusion.v1.ListOperationsResponse\"\x0b\xba\xd7\x18\x07\n\x03\x03\x02\x04\x18\x02\x12\x66\n\rWaitOperation\x12).facetmesh.fusion.v1.WaitOperationRequest\x1a\x1d.google.longrunning.Operation\"\x0b\xba\xd7\x18\x07\n\x03\x03\x02\x04\x18\x02\x12g\n\x0f\x43\x61ncelOperation\x12+.facetmesh.fusion.v1.CancelOperationRequest\x1a\x1d.google.longrunning.Operation\"\x08\xba\xd7\x18\x04\n\x02\x03\x02\x12u\n\x0e\x44ownloadFusion\x12*.facetmesh.fusion.v1.DownloadFusionRequest\x1a+.facetmesh.fusion.v1.DownloadFusionResponse\"\x08\xba\xd7\x18\x04\n\x02\x03\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n facetmesh/fusion/v1/fusion.proto\x12\x13\x66\x61\x63\x65tmesh.fusion.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x05\n\x06\x46usion\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x0csource_image\x18\x02 \x01(\x0c\x42\x11\xe2\x41\x02\x02\x04\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\t\x12\'\n\x0ctarget_image\x18\x03 \x01(\x0c\x42\x11\xe2\x41\x02\x02\x04\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\t\x12y\n\nface_model\x18\x04 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12(\n\x11target_face_index\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x63(\x00\x12(\n\x11source_face_index\x18\x06 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x63(\x00\x12\x37\n\x0btarget_face\x18\x07 \x01(\x0b\x32\x1c.facetmesh.fusion.v1.FaceBoxB\x04\xe2\x41\x01\x03\x12\x37\n\x0bsource_face\x18\x08 \x01(\x0b\x32\x1c.facetmesh.fusion.v1.FaceBoxB\x04\xe2\x41\x01\x03\x12\x18\n\nmedia_type\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07receipt\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:M\xea\x41J\n\x14\x66\x61\x63\x65tmesh.dev/Fusion\x12!tenants/{tenant}/fusions/{fusion}*\x07\x66usions2\x06\x66usion\"E\n\x07\x46\x61\x63\x65\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"\xd8\x02\n\x0e\x46usionMetadata\x12\x0e\n\x06\x66usion\x18\x01 \x01(\t\x12\x38\n\x05stage\x18\x02 \x01(\x0e\x32).facetmesh.fusion.v1.FusionMetadata.Stage\x12\x0f\n\x07percent\x18\x03 \x01(\x05\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"z\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_QUEUED\x10\x01\x12\x13\n\x0fSTAGE_DETECTING\x10\x02\x12\x10\n\x0cSTAGE_FUSING\x10\x03\x12\x11\n\rSTAGE_STORING\x10\x04\x12\x0e\n\nSTAGE_DONE\x10\x05\"\xcf\x01\n\x13\x43reateFusionRequest\x12Z\n\x06parent\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\x12\x14\x66\x61\x63\x65tmesh.dev/Fusion\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x37\n\x06\x66usion\x18\x02 \x01(\x0b\x32\x1b.facetmesh.fusion.v1.FusionB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x8d\x01\n\x13GetOperationRequest\x12v\n\x04name\x18\x01 \x01(\tBh\xe2\x41\x01\x02\xfa\x41\x19\n\x17\x66\x61\x63\x65tmesh.dev/Operation\xbaHErC2A^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/operations/[a-z0-9-]{1,64}$\"\xbb\x01\n\x15ListOperationsRequest\x12]\n\x06parent\x18\x01 \x01(\tBM\xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x66\x61\x63\x65tmesh.dev/Operation\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"d\n\x16ListOperationsResponse\x12\x31\n\noperations\x18\x01 \x03(\x0b\x32\x1d.google.longrunning.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcc\x01\n\x14WaitOperationRequest\x12v\n\x04name\x18\x01 \x01(\tBh\xe2\x41\x01\x02\xfa\x41\x19\n\x17\x66\x61\x63\x65tmesh.dev/Operation\xbaHErC2A^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/operations/[a-z0-9-]{1,64}$\x12<\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\"\x90\x01\n\x16\x43\x61ncelOperationRequest\x12v\n\x04name\x18\x01 \x01(\tBh\xe2\x41\x01\x02\xfa\x41\x19\n\x17\x66\x61\x63\x65tmesh.dev/Operation\xbaHErC2A^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/operations/[a-z0-9-]{1,64}$\"\x89\x01\n\x15\x44ownloadFusionRequest\x12p\n\x04name\x18\x01 \x01(\tBb\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Fusion\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/fusions/[a-z0-9-]{1,64}$\"\'\n\x16\x44ownloadFusionResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xb1\x07\n\rFusionService\x12\x8f\x01\n\x0c\x43reateFusion\x12(.facetmesh.fusion.v1.CreateFusionRequest\x1a\x1d.google.longrunning.Operation\"6\xba\xd7\x18\x04\n\x02\x03\x02\x82\xd3\xe4\x93\x02(\"\x1e/v1/{parent=tenants/*}/fusions:\x06\x66usion\x12\x8d\x01\n\x0cGetOperation\x12(.facetmesh.fusion.v1.GetOperationRequest\x1a\x1d.google.longrunning.Operation\"4\xba\xd7\x18\x07\n\x03\x03\x02\x04\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/{name=tenants/*/operations/*}\x12\x9f\x01\n\x0eListOperations\x12*.facetmesh.fusion.v1.ListOperationsRequest\x1a+.facetmesh.fusion.v1.ListOperationsResponse\"4\xba\xd7\x18\x07\n\x03\x03\x02\x04\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/{parent=tenants/*}/operations\x12\x97\x01\n\rWaitOperation\x12).facetmesh.fusion.v1.WaitOperationRequest\x1a\x1d.google.longrunning.Operation\"<\xba\xd7\x18\x07\n\x03\x03\x02\x04\x18\x02\x82\xd3\xe4\x93\x02+\"&/v1/{name=tenants/*/operations/*}:wait:\x01*\x12\x9a\x01\n\x0f\x43\x61ncelOperation\x12+.facetmesh.fusion.v1.CancelOperationRequest\x1a\x1d.google.longrunning.Operation\";\xba\xd7\x18\x04\n\x02\x03\x02\x82\xd3\xe4\x93\x02-\"(/v1/{name=tenants/*/operations/*}:cancel:\x01*\x12\xa4\x01\n\x0e\x44ownloadFusion\x12*.facetmesh.fusion.v1.DownloadFusionRequest\x1a+.facetmesh.fusion.v1.DownloadFusionResponse\"7\xba\xd7\x18\x04\n\x02\x03\x02\x82\xd3\xe4\x93\x02)\x12\'/v1/{name=tenants/*/fusions/*}:download0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -89,41 +90,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADFUSIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DOWNLOADFUSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\026\n\024facetmesh.dev/Fusion\272HBr@2>^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/fusions/[a-z0-9-]{1,64}$'
   _globals['_FUSIONSERVICE'].methods_by_name['CreateFusion']._loaded_options = None
-  _globals['_FUSIONSERVICE'].methods_by_name['CreateFusion']._serialized_options = b'\272\327\030\004\n\002\003\002'
+  _globals['_FUSIONSERVICE'].methods_by_name['CreateFusion']._serialized_options = b'\272\327\030\004\n\002\003\002\202\323\344\223\002(\"\036/v1/{parent=tenants/*}/fusions:\006fusion'
   _globals['_FUSIONSERVICE'].methods_by_name['GetOperation']._loaded_options = None
-  _globals['_FUSIONSERVICE'].methods_by_name['GetOperation']._serialized_options = b'\272\327\030\007\n\003\003\002\004\030\002'
+  _globals['_FUSIONSERVICE'].methods_by_name['GetOperation']._serialized_options = b'\272\327\030\007\n\003\003\002\004\030\002\202\323\344\223\002#\022!/v1/{name=tenants/*/operations/*}'
   _globals['_FUSIONSERVICE'].methods_by_name['ListOperations']._loaded_options = None
-  _globals['_FUSIONSERVICE'].methods_by_name['ListOperations']._serialized_options = b'\272\327\030\007\n\003\003\002\004\030\002'
+  _globals['_FUSIONSERVICE'].methods_by_name['ListOperations']._serialized_options = b'\272\327\030\007\n\003\003\002\004\030\002\202\323\344\223\002#\022!/v1/{parent=tenants/*}/operations'
   _globals['_FUSIONSERVICE'].methods_by_name['WaitOperation']._loaded_options = None
-  _globals['_FUSIONSERVICE'].methods_by_name['WaitOperation']._serialized_options = b'\272\327\030\007\n\003\003\002\004\030\002'
+  _globals['_FUSIONSERVICE'].methods_by_name['WaitOperation']._serialized_options = b'\272\327\030\007\n\003\003\002\004\030\002\202\323\344\223\002+\"&/v1/{name=tenants/*/operations/*}:wait:\001*'
   _globals['_FUSIONSERVICE'].methods_by_name['CancelOperation']._loaded_options = None
-  _globals['_FUSIONSERVICE'].methods_by_name['CancelOperation']._serialized_options = b'\272\327\030\004\n\002\003\002'
+  _globals['_FUSIONSERVICE'].methods_by_name['CancelOperation']._serialized_options = b'\272\327\030\004\n\002\003\002\202\323\344\223\002-\"(/v1/{name=tenants/*/operations/*}:cancel:\001*'
   _globals['_FUSIONSERVICE'].methods_by_name['DownloadFusion']._loaded_options = None
-  _globals['_FUSIONSERVICE'].methods_by_name['DownloadFusion']._serialized_options = b'\272\327\030\004\n\002\003\002'
-  _globals['_FUSION']._serialized_start=283
-  _globals['_FUSION']._serialized_end=945
-  _globals['_FACEBOX']._serialized_start=947
-  _globals['_FACEBOX']._serialized_end=1016
-  _globals['_FUSIONMETADATA']._serialized_start=1019
-  _globals['_FUSIONMETADATA']._serialized_end=1363
-  _globals['_FUSIONMETADATA_STAGE']._serialized_start=1241
-  _globals['_FUSIONMETADATA_STAGE']._serialized_end=1363
-  _globals['_CREATEFUSIONREQUEST']._serialized_start=1366
-  _globals['_CREATEFUSIONREQUEST']._serialized_end=1573
-  _globals['_GETOPERATIONREQUEST']._serialized_start=1576
-  _globals['_GETOPERATIONREQUEST']._serialized_end=1717
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1720
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1907
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1909
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=2009
-  _globals['_WAITOPERATIONREQUEST']._serialized_start=2012
-  _globals['_WAITOPERATIONREQUEST']._serialized_end=2216
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2219
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2363
-  _globals['_DOWNLOADFUSIONREQUEST']._serialized_start=2366
-  _globals['_DOWNLOADFUSIONREQUEST']._serialized_end=2503
-  _globals['_DOWNLOADFUSIONRESPONSE']._serialized_start=2505
-  _globals['_DOWNLOADFUSIONRESPONSE']._serialized_end=2544
-  _globals['_FUSIONSERVICE']._serialized_start=2547
-  _globals['_FUSIONSERVICE']._serialized_end=3211
+  _globals['_FUSIONSERVICE'].methods_by_name['DownloadFusion']._serialized_options = b'\272\327\030\004\n\002\003\002\202\323\344\223\002)\022\'/v1/{name=tenants/*/fusions/*}:download'
+  _globals['_FUSION']._serialized_start=313
+  _globals['_FUSION']._serialized_end=975
+  _globals['_FACEBOX']._serialized_start=977
+  _globals['_FACEBOX']._serialized_end=1046
+  _globals['_FUSIONMETADATA']._serialized_start=1049
+  _globals['_FUSIONMETADATA']._serialized_end=1393
+  _globals['_FUSIONMETADATA_STAGE']._serialized_start=1271
+  _globals['_FUSIONMETADATA_STAGE']._serialized_end=1393
+  _globals['_CREATEFUSIONREQUEST']._serialized_start=1396
+  _globals['_CREATEFUSIONREQUEST']._serialized_end=1603
+  _globals['_GETOPERATIONREQUEST']._serialized_start=1606
+  _globals['_GETOPERATIONREQUEST']._serialized_end=1747
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1750
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1937
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1939
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=2039
+  _globals['_WAITOPERATIONREQUEST']._serialized_start=2042
+  _globals['_WAITOPERATIONREQUEST']._serialized_end=2246
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2249
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2393
+  _globals['_DOWNLOADFUSIONREQUEST']._serialized_start=2396
+  _globals['_DOWNLOADFUSIONREQUEST']._serialized_end=2533
+  _globals['_DOWNLOADFUSIONRESPONSE']._serialized_start=2535
+  _globals['_DOWNLOADFUSIONRESPONSE']._serialized_end=2574
+  _globals['_FUSIONSERVICE']._serialized_start=2577
+  _globals['_FUSIONSERVICE']._serialized_end=3522
 # @@protoc_insertion_point(module_scope)
