@@ -25,6 +25,7 @@ from facetmesh.kit.audit import EventSigner, Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
 from facetmesh.kit.identity import KeySource, TokenVerifier
+from facetmesh.kit.profiles import Unlimited
 from facetmesh.kit.revocations import Revocation, RevocationSource, follow
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.tokens import REVOCATIONS_TOPIC, AuthClient, revocation_handler
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from facetmesh.kit.dapr import Handler
+    from facetmesh.kit.profiles import Tenancy
     from facetmesh.kit.settings import ServiceSettings
 
 LIVENESS = "liveness"
@@ -54,6 +56,8 @@ class Mesh:
     telemetry: telemetry.Telemetry
     auth: AuthClient
     """Auth, for tokens with which this service calls another on behalf of a tenant."""
+    leases: Tenancy = field(default_factory=Unlimited)
+    """What is known of the tenants, and where work for them is charged."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process was asked to end."""
 
