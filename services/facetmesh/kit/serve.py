@@ -199,7 +199,7 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
         stack.push_async_callback(recorder.close)
         auth = AuthClient(settings.auth_address, await secrets.get("service-key"))
         stack.push_async_callback(auth.close)
-        yield Mesh(settings, dapr, recorder, signals, auth, stopping)
+        yield Mesh(settings, dapr, recorder, signals, auth, stopping=stopping)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
