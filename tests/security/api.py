@@ -45,13 +45,16 @@ def kind(descriptor: Descriptor) -> type[Message]:
 
 
 def multicallable(channel: Any, method: MethodDescriptor) -> Any:
-    """What calls the method on a channel, blocking or not."""
-    make = channel.unary_stream if method.server_streaming else channel.unary_unary
-    return make(
+    """What calls the method on a channel, blocking or not, with one message."""
+    shape = tuple("stream" if streams else "unary" for streams in (method.client_streaming, method.server_streaming))
+    callable_ = getattr(channel, "_".join(shape))(
         f"/{path(method)}",
         request_serializer=lambda request: request.SerializeToString(),
         response_deserializer=kind(method.output_type).FromString,
     )
+    if not method.client_streaming:
+        return callable_
+    return lambda request, **options: callable_(iter([request]), **options)
 
 
 def refusal(error: grpc.RpcError) -> FacetmeshError:

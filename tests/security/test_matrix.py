@@ -91,20 +91,30 @@ def handlers(reached: list[str]) -> list[grpc.GenericRpcHandler[Any, Any]]:
     services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = collections.defaultdict(dict)
     for method in METHODS:
 
-        async def unary(_: Message, __: Any, method: MethodDescriptor = method) -> Message:
+        async def unary(request: Any, __: Any, method: MethodDescriptor = method) -> Message:
+            await everything(request, method)
             reached.append(path(method))
             return kind(method.output_type)()
 
-        async def stream(_: Message, __: Any, method: MethodDescriptor = method) -> AsyncIterator[Message]:
+        async def stream(request: Any, __: Any, method: MethodDescriptor = method) -> AsyncIterator[Message]:
+            await everything(request, method)
             reached.append(path(method))
             yield kind(method.output_type)()
 
-        make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        shape = tuple("stream" if yes else "unary" for yes in (method.client_streaming, method.server_streaming))
+        make = getattr(grpc, "_".join(shape) + "_rpc_method_handler")
         services[method.containing_service.full_name][method.name] = make(
             stream if method.server_streaming else unary,
             kind(method.input_type).FromString, lambda message: message.SerializeToString(),
         )  # fmt: skip
     return [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
+
+
+async def everything(request: Any, method: MethodDescriptor) -> None:
+    """Reads a stream of requests to its end."""
+    if method.client_streaming:
+        async for _ in request:
+            pass
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from facetmesh.kit.errors import PermissionDenied
 from facetmesh.kit.identity import ROLE_NAMES, Principal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
     from google.protobuf.message import Message
@@ -24,6 +24,36 @@ EXEMPT_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.S
 """Outside of tenants: probes and tools call these without a token."""
 MODEL = "facetmesh.dev/Model"
 """The resource type that a key can be limited by."""
+_MODEL_VERSION = "facetmesh.dev/ModelVersion"
+INFERENCE = "inference.GRPCInferenceService"
+"""KServe's V2 protocol: others wrote it, so its rules stand here and not on its methods."""
+_READERS = frozenset({"caller", "tenant-admin", "auditor", "service"})
+_CALLERS = frozenset({"caller", "tenant-admin", "service"})
+_INFERENCE_RULES: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(
+        ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
+         "ModelStatistics", "RepositoryIndex"), _READERS,
+    ),
+    **dict.fromkeys(("ModelInfer", "ModelStreamInfer"), _CALLERS),
+    **dict.fromkeys(("RepositoryModelLoad", "RepositoryModelUnload"), frozenset({"tenant-admin"})),
+    **dict.fromkeys(
+        (f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")),
+        _CALLERS,
+    ),
+    **dict.fromkeys(("TraceSetting", "LogSettings"), _CALLERS),
+}  # fmt: skip
+_INFERENCE_USES = frozenset({"ModelInfer", "ModelStreamInfer", "RepositoryModelLoad", "RepositoryModelUnload"})
+"""Those of which each answer waits for its audit event."""
+_INFERENCE_MODELS: Mapping[str, str] = {
+    "inference.ModelInferRequest": "model_name",
+    "inference.RepositoryModelLoadRequest": "model_name",
+    "inference.RepositoryModelUnloadRequest": "model_name",
+    "inference.ModelReadyRequest": "name",
+    "inference.ModelMetadataRequest": "name",
+    "inference.ModelConfigRequest": "name",
+    "inference.ModelStatisticsRequest": "name",
+}
+"""The field of each of its requests that names a model, by its id within the caller's tenant or by its whole name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +75,8 @@ def rule(method: str) -> Rule:
     """The rule of a method, given as /package.Service/Method. Nobody may call a method without one."""
     name = method.lstrip("/")
     service, _, short = name.partition("/")
+    if service == INFERENCE:
+        return Rule(name, _INFERENCE_RULES.get(short, frozenset()), public=False, required=short in _INFERENCE_USES)
     try:
         descriptor = descriptor_pool.Default().FindMethodByName(f"{service}.{short}")
     except KeyError:
@@ -79,8 +111,29 @@ def authorize_models(principal: Principal, request: Message) -> None:
     Raises:
         PermissionDenied: Its key is limited to others.
     """
-    if principal.models and not principal.models.issuperset(referenced(request, MODEL)):
+    if principal.models and not principal.models.issuperset(models(principal, request)):
         raise PermissionDenied("Your key is limited to other models.", reason="SCOPE_MISSING")
+
+
+def named(principal: Principal | None, request: Message, kind: str | None = None) -> Iterator[str]:
+    """The resource names in a request, and the model that one of KServe's names by its id.
+
+    Args:
+        principal: Who asks; an id is one of its tenant's.
+        request: The request.
+        kind: Only those of this resource type; all when None.
+    """
+    yield from referenced(request, kind)
+    field = _INFERENCE_MODELS.get(request.DESCRIPTOR.full_name)
+    if field is not None and kind in (None, MODEL) and (name := getattr(request, field)):
+        tenant = principal.tenant if principal else None
+        yield name if name.startswith("tenants/") else f"{tenant or 'tenants/-'}/models/{name}"
+
+
+def models(principal: Principal | None, request: Message) -> frozenset[str]:
+    """The names of the models that a request is about; a version counts as its model."""
+    versions = (name.partition("/versions/")[0] for name in referenced(request, _MODEL_VERSION))
+    return frozenset({*named(principal, request, MODEL), *versions})
 
 
 def referenced(message: Message, kind: str | None = None) -> Iterator[str]:

@@ -3,6 +3,10 @@
 authenticate → authorize by role and method → (only now is the message read) →
 authorize by tenant and model → validate → the servicer → the audit event is accepted → the answer.
 
+Of a stream of requests the first message goes this way, and must name what the
+stream is about; each later one is checked as it comes, and so is the token,
+which may expire or be revoked meanwhile.
+
 Errors become google.rpc.Status here and nowhere else.
 """
 
@@ -29,6 +33,7 @@ from facetmesh.kit.errors import (
     Unauthenticated,
     Unimplemented,
 )
+from facetmesh.kit.incoming import Incoming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -88,13 +93,8 @@ class Guard(grpc.aio.ServerInterceptor):
                 identity.authorize(principal, rule.roles, rule.method)
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
-        call = _Call(self, rule, record, principal)
-        if handler.request_streaming:
-            raise Internal(f"{method} streams requests, which the guard cannot check yet")
-        coders = (_reader(cast("Any", handler.request_deserializer)), handler.response_serializer)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(call.stream(cast("Any", handler.unary_stream)), *coders)
-        return grpc.unary_unary_rpc_method_handler(call.unary(cast("Any", handler.unary_unary)), *coders)
+        call = _Call(self, rule, record, principal, streams=handler.request_streaming)
+        return _wrapped(handler, call)
 
     async def _authenticate(self, details: grpc.HandlerCallDetails) -> identity.Principal:
         for key, value in details.invocation_metadata or ():
@@ -119,16 +119,28 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def check(self, principal: identity.Principal | None, request: Message | None, context: Any) -> None:
         """Returns when the request may be worked on; raises what it is refused with."""
-        if request is None:
-            raise InvalidArgument("The request is no message of this method's type.", reason="MESSAGE_MALFORMED")
+        request = _message(request)
         if self._in_progress > self._limit:
             raise ResourceExhausted(
                 "The service is at its limit of calls in progress.", reason="TOO_MANY_CALLS", retry_after_s=1
             )
-        names = list(access.referenced(request))
-        audit.current().concerns(names)  # first, so that a refusal tells what was tried
+        audit.current().concerns(list(access.named(principal, request)))  # first, so that a refusal tells it
+        self._authorize(principal, request)
+        routed = dict(context.invocation_metadata() or ()).get(MODEL_HEADER)
+        if routed is not None and routed not in (access.models(principal, request) or {routed}):
+            raise InvalidArgument(
+                f"The metadata {MODEL_HEADER} names another model than the request.", reason="MODEL_HEADER_MISMATCH"
+            )
+
+    async def check_next(self, principal: identity.Principal | None, request: Message | None) -> None:
+        """Returns when a later message of a stream may be worked on; raises what it is refused with."""
         if principal is not None:
-            access.authorize_tenant(principal, names)
+            await self._verifier.verify(principal.token)
+        self._authorize(principal, _message(request))
+
+    def _authorize(self, principal: identity.Principal | None, request: Message) -> None:
+        if principal is not None:
+            access.authorize_tenant(principal, access.named(principal, request))
             access.authorize_models(principal, request)
         try:
             self._validator.validate(request)
@@ -138,11 +150,6 @@ class Guard(grpc.aio.ServerInterceptor):
             raise InvalidArgument(
                 f"{first.field}: {first.description}", reason="FIELD_INVALID", violations=violations
             ) from None
-        routed = dict(context.invocation_metadata() or ()).get(MODEL_HEADER)
-        if routed is not None and routed != getattr(request, "model", routed):
-            raise InvalidArgument(
-                f"The metadata {MODEL_HEADER} names another model than the request.", reason="MODEL_HEADER_MISMATCH"
-            )
 
     async def accept(self, rule: access.Rule, record: audit.Record) -> None:
         """Returns when the answer may leave."""
@@ -168,19 +175,25 @@ class _Call:
     """One call: the servicer's method with everything around it."""
 
     def __init__(
-        self, guard: Guard, rule: access.Rule, record: audit.Record, principal: identity.Principal | None
+        self,
+        guard: Guard,
+        rule: access.Rule,
+        record: audit.Record,
+        principal: identity.Principal | None,
+        *,
+        streams: bool,
     ) -> None:
         self._guard = guard
         self._rule = rule
         self._record = record
         self._principal = principal
+        self._streams = streams
 
     def unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Message | None, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             self._enter(context)
             try:
-                self._guard.check(self._principal, request, context)
-                response = await method(request, context)
+                response = await method(await self._checked(request, context), context)
                 await self._guard.accept(self._rule, self._record)
             except BaseException as error:
                 await self._fail(context, error)
@@ -194,12 +207,11 @@ class _Call:
         return call
 
     def stream(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Message | None, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             self._enter(context)
             accepted = False
             try:
-                self._guard.check(self._principal, request, context)
-                async for response in method(request, context):
+                async for response in method(await self._checked(request, context), context):
                     if not accepted:  # nothing unaccounted leaves
                         await self._guard.accept(self._rule, self._record)
                         accepted = True
@@ -222,6 +234,26 @@ class _Call:
         identity.set_current(self._principal)
         audit.set_current(self._record)
 
+    async def _checked(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message | Incoming | None:
+        """What the servicer gets: the message, or an iterator that checks each one as it comes."""
+        if not self._streams:
+            self._guard.check(self._principal, request, context)
+            return cast("Message", request)
+
+        async def check(message: Message | None, first: bool) -> None:  # noqa: FBT001 - Incoming asks for it
+            if not first:
+                await self._guard.check_next(self._principal, message)
+                return
+            self._guard.check(self._principal, message, context)
+            if message is not None and not any(access.named(self._principal, message)):
+                raise InvalidArgument(
+                    "The stream's first message must name what the stream is about.", reason="FIRST_MESSAGE_INVALID"
+                )
+
+        incoming = Incoming(request, check)
+        await incoming.open()
+        return incoming
+
     async def _fail(self, context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> None:
         known = _known(error)
         if known is None:
@@ -230,6 +262,25 @@ class _Call:
         self._guard.refused(self._record, known)
         if not isinstance(error, asyncio.CancelledError):
             await status.abort(context, known)
+
+
+def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler with everything around it, for each of gRPC's four kinds."""
+    make, method = {
+        (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
+        (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
+        (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
+        (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
+    }[bool(handler.request_streaming), bool(handler.response_streaming)]
+    around = call.stream if handler.response_streaming else call.unary
+    coders = (_reader(cast("Any", handler.request_deserializer)), handler.response_serializer)
+    return cast("Any", make)(around(cast("Any", method)), *coders)
+
+
+def _message(request: Message | None) -> Message:
+    if request is None:
+        raise InvalidArgument("The request is no message of this method's type.", reason="MESSAGE_MALFORMED")
+    return request
 
 
 def _reader(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
