@@ -32,6 +32,10 @@ class ServicePorts:
     """Its sidecar's health."""
     callback: int
     """Where its sidecar delivers events."""
+    dapr_internal: int
+    """Where its daprd listens for other sidecars, of whom none calls."""
+    dapr_metrics: int
+    """Its daprd's metrics, over HTTP."""
 
     @property
     def address(self) -> str:
@@ -41,25 +45,74 @@ class ServicePorts:
     @property
     def all(self) -> tuple[int, ...]:
         """Every port."""
-        return (self.grpc, self.metrics, self.dapr_grpc, self.dapr_http, self.callback)
+        return (
+            self.grpc, self.metrics, self.dapr_grpc, self.dapr_http, self.callback, self.dapr_internal,
+            self.dapr_metrics,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of a mesh: base+1 to 4 for the APIs, then metrics, sidecars and callbacks in tens."""
+    """The ports of a mesh: the gateway at base, base+1 to 4 for the services' APIs, whatever else above.
+
+    All are reserved, whether this mesh has a gateway and a daprd or not, so that a mesh keeps its ports when it gets
+    one.
+    """
 
     base: int
 
     def of(self, service: str) -> ServicePorts:
-        """The ports of a service."""
-        number = SERVICES.index(service) + 1
-        api, metrics, dapr_grpc, dapr_http, callback = (self.base + ten + number for ten in (0, 10, 20, 30, 40))
-        return ServicePorts(service, api, metrics, dapr_grpc, dapr_http, callback)
+        """The ports of a service: one in each ten that are for services."""
+        number = self.base + SERVICES.index(service) + 1
+        return ServicePorts(service, *(number + ten for ten in (0, 10, 20, 30, 40, 60, 70)))
+
+    @property
+    def gateway(self) -> int:
+        """Where the gateway takes all public traffic."""
+        return self.base
+
+    @property
+    def gateway_admin(self) -> int:
+        """Where the gateway is administered."""
+        return self.base + 50
+
+    @property
+    def auth_http(self) -> int:
+        """Where auth publishes, over HTTP, the keys that tokens are verified with."""
+        return self.base + 51
+
+    @property
+    def ext_authz(self) -> int:
+        """Where auth answers the gateway about API keys."""
+        return self.base + 52
+
+    @property
+    def redis(self) -> int:
+        """The Redis under daprd."""
+        return self.base + 53
+
+    @property
+    def sentry(self) -> int:
+        """Dapr's certificate authority."""
+        return self.base + 54
+
+    @property
+    def sentry_health(self) -> int:
+        """Its health, over HTTP."""
+        return self.base + 55
+
+    @property
+    def sentry_metrics(self) -> int:
+        """Its metrics, over HTTP."""
+        return self.base + 56
 
     @property
     def all(self) -> tuple[int, ...]:
-        """Every port of every service."""
-        return tuple(port for service in SERVICES for port in self.of(service).all)
+        """Every port."""
+        return (
+            self.gateway, self.gateway_admin, self.auth_http, self.ext_authz, self.redis, self.sentry,
+            self.sentry_health, self.sentry_metrics, *(port for service in SERVICES for port in self.of(service).all),
+        )
 
     def taken(self) -> list[int]:
         """Those that somebody listens on already."""
