@@ -5,7 +5,7 @@ Example:
         answer = client.detect("faces", Path("photo.jpg").read_bytes())
 """
 
-from facetmesh.access.v1.access_pb2 import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, Role
+from facetmesh.access.v1.access_pb2 import ROLE_AUDITOR, ROLE_CALLER, ROLE_OPERATOR, ROLE_TENANT_ADMIN, Role
 from facetmesh.client.aio import AsyncClient, FusedImage
 from facetmesh.client.blocking import Client
 from facetmesh.client.endpoints import Endpoints, Tls
@@ -30,6 +30,7 @@ from facetmesh.kit.errors import (
 __all__ = [
     "ROLE_AUDITOR",
     "ROLE_CALLER",
+    "ROLE_OPERATOR",
     "ROLE_TENANT_ADMIN",
     "Aborted",
     "AlreadyExists",

@@ -47,6 +47,7 @@ ROLE_NAMES: Mapping[access_pb2.Role.ValueType, str] = {
     access_pb2.ROLE_CALLER: "caller",
     access_pb2.ROLE_AUDITOR: "auditor",
     access_pb2.ROLE_SERVICE: "service",
+    access_pb2.ROLE_OPERATOR: "operator",
 }
 """How the roles are written in tokens."""
 

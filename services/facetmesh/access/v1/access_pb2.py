@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n facetmesh/access/v1/access.proto\x12\x13\x66\x61\x63\x65tmesh.access.v1\x1a google/protobuf/descriptor.proto\"m\n\x06\x41\x63\x63\x65ss\x12(\n\x05roles\x18\x01 \x03(\x0e\x32\x19.facetmesh.access.v1.Role\x12\x0e\n\x06public\x18\x02 \x01(\x08\x12)\n\x05\x61udit\x18\x03 \x01(\x0e\x32\x1a.facetmesh.access.v1.Audit*\x81\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13ROLE_PLATFORM_ADMIN\x10\x01\x12\x15\n\x11ROLE_TENANT_ADMIN\x10\x02\x12\x0f\n\x0bROLE_CALLER\x10\x03\x12\x10\n\x0cROLE_AUDITOR\x10\x04\x12\x10\n\x0cROLE_SERVICE\x10\x05*F\n\x05\x41udit\x12\x15\n\x11\x41UDIT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41UDIT_REQUIRED\x10\x01\x12\x12\n\x0e\x41UDIT_REFUSALS\x10\x02:M\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xf7\x8a\x03 \x01(\x0b\x32\x1b.facetmesh.access.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n facetmesh/access/v1/access.proto\x12\x13\x66\x61\x63\x65tmesh.access.v1\x1a google/protobuf/descriptor.proto\"m\n\x06\x41\x63\x63\x65ss\x12(\n\x05roles\x18\x01 \x03(\x0e\x32\x19.facetmesh.access.v1.Role\x12\x0e\n\x06public\x18\x02 \x01(\x08\x12)\n\x05\x61udit\x18\x03 \x01(\x0e\x32\x1a.facetmesh.access.v1.Audit*\x94\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13ROLE_PLATFORM_ADMIN\x10\x01\x12\x15\n\x11ROLE_TENANT_ADMIN\x10\x02\x12\x0f\n\x0bROLE_CALLER\x10\x03\x12\x10\n\x0cROLE_AUDITOR\x10\x04\x12\x10\n\x0cROLE_SERVICE\x10\x05\x12\x11\n\rROLE_OPERATOR\x10\x06*F\n\x05\x41udit\x12\x15\n\x11\x41UDIT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41UDIT_REQUIRED\x10\x01\x12\x12\n\x0e\x41UDIT_REFUSALS\x10\x02:M\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xf7\x8a\x03 \x01(\x0b\x32\x1b.facetmesh.access.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'facetmesh.access.v1.access_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROLE']._serialized_start=203
-  _globals['_ROLE']._serialized_end=332
-  _globals['_AUDIT']._serialized_start=334
-  _globals['_AUDIT']._serialized_end=404
+  _globals['_ROLE']._serialized_end=351
+  _globals['_AUDIT']._serialized_start=353
+  _globals['_AUDIT']._serialized_end=423
   _globals['_ACCESS']._serialized_start=91
   _globals['_ACCESS']._serialized_end=200
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,8 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """Reads one tenant's audit events and receipts."""
     ROLE_SERVICE: _Role.ValueType  # 5
     """A service of the mesh that acts on behalf of the tenant in its token."""
+    ROLE_OPERATOR: _Role.ValueType  # 6
+    """Runs one tenant's models and rollouts; not its keys."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """A part that a caller can play. A token carries one or more."""
@@ -60,6 +62,8 @@ ROLE_AUDITOR: Role.ValueType  # 4
 """Reads one tenant's audit events and receipts."""
 ROLE_SERVICE: Role.ValueType  # 5
 """A service of the mesh that acts on behalf of the tenant in its token."""
+ROLE_OPERATOR: Role.ValueType  # 6
+"""Runs one tenant's models and rollouts; not its keys."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _Audit:

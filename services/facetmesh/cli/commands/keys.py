@@ -12,7 +12,7 @@ import typer
 from facetmesh.cli import output
 from facetmesh.cli.mesh.secrets import rotate_token_key
 from facetmesh.cli.options import KEY_VARIABLE, options
-from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, Role
+from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_OPERATOR, ROLE_TENANT_ADMIN, Role
 from facetmesh.kit import files
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ class RoleName(StrEnum):
 
     CALLER = "caller"
     TENANT_ADMIN = "tenant-admin"
+    OPERATOR = "operator"
     AUDITOR = "auditor"
 
 
 _COLUMNS = ("key", "display name", "roles", "created (UTC)", "last used (UTC)", "expires (UTC)", "revoked (UTC)")
 _ROLES = {
-    RoleName.CALLER: ROLE_CALLER, RoleName.TENANT_ADMIN: ROLE_TENANT_ADMIN, RoleName.AUDITOR: ROLE_AUDITOR,
+    RoleName.CALLER: ROLE_CALLER, RoleName.TENANT_ADMIN: ROLE_TENANT_ADMIN, RoleName.OPERATOR: ROLE_OPERATOR,
+    RoleName.AUDITOR: ROLE_AUDITOR,
 }
 
 
