@@ -19,7 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 SOURCES = ROOT / "services"
-VALIDATE = "buf/validate/validate.proto"
+GENERATED = '"""Generated from protos/; edit those and run `make protos`."""\n'
+THIRD_PARTY = ("buf/validate/validate.proto", "envoy/service/auth/v3/external_auth.proto")
+"""Other people's APIs. Their Python lies below facetmesh, because `buf` or `envoy` at the top may belong to others."""
 
 
 def ours() -> list[str]:
@@ -53,27 +55,31 @@ def protoc(scratch: Path, *arguments: str) -> None:
 def generate(target: Path, scratch: Path) -> None:
     """Writes the generated code of every proto below target/facetmesh."""
     target.mkdir(parents=True, exist_ok=True)
-    everything = [*ours(), VALIDATE]
+    everything = [*ours(), *THIRD_PARTY]
     protoc(scratch, f"--python_out={target}", f"--mypy_out=quiet:{target}", *everything)
-    with_services = [p for p in ours() if re.search(r"^service ", (PROTOS / p).read_text(), re.MULTILINE)]
+    with_services = [p for p in everything if re.search(r"^service ", (PROTOS / p).read_text(), re.MULTILINE)]
     protoc(scratch, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *with_services)
-    # `buf` would be a top-level package that another distribution may own.
-    shutil.move(target / "buf", target / "facetmesh" / "buf")
-    for path in (target / "facetmesh").rglob("*_pb2*.py*"):
-        text = path.read_text()
-        moved = re.sub(r"\bfrom buf\b", "from facetmesh.buf", re.sub(r"\bimport buf\b", "import facetmesh.buf", text))
-        moved = re.sub(r"(?<![\w./])buf\.validate\.validate_pb2", "facetmesh.buf.validate.validate_pb2", moved)
-        moved = moved.replace("import facetmesh.facetmesh.", "import facetmesh.")
-        if moved != text:
-            path.write_text(moved)
+    for package in {proto.partition("/")[0] for proto in THIRD_PARTY}:
+        shutil.move(target / package, target / "facetmesh" / package)
+        for path in (target / "facetmesh").rglob("*_pb2*.py*"):
+            path.write_text(moved(path.read_text(), package))
+        for folder in (target / "facetmesh" / package).rglob("*"):
+            if folder.is_dir():
+                (folder / "__init__.py").write_text(GENERATED)
+        (target / "facetmesh" / package / "__init__.py").write_text(GENERATED)
     for folder in {p.parent for p in (target / "facetmesh").rglob("*_pb2.py")}:
-        (folder / "__init__.py").write_text('"""Generated from protos/; edit those and run `make protos`."""\n')
-    (target / "facetmesh" / "buf" / "__init__.py").write_text('"""Generated from protos/."""\n')
+        (folder / "__init__.py").write_text(GENERATED)
+
+
+def moved(text: str, package: str) -> str:
+    """Generated code whose imports of a top-level package go to where that lies below facetmesh."""
+    text = re.sub(rf"\b(from|import) {package}\b", rf"\1 facetmesh.{package}", text)
+    return re.sub(rf"(?<![\w./]){package}((?:\.\w+)+_pb2)", rf"facetmesh.{package}\1", text)
 
 
 def generated_files(target: Path) -> dict[str, bytes]:
     """The generated files below target, by relative path."""
-    found = [*target.glob("facetmesh/*/v1/*_pb2*.py*"), *target.glob("facetmesh/buf/**/*_pb2*.py*")]
+    found = (target / "facetmesh").rglob("*_pb2*.py*")
     return {str(p.relative_to(target)): p.read_bytes() for p in found if p.suffix in {".py", ".pyi"}}
 
 

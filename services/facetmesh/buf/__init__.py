@@ -1,1 +1,1 @@
-"""Generated from protos/."""
+"""Generated from protos/; edit those and run `make protos`."""
