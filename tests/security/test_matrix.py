@@ -19,7 +19,7 @@ from hypothesis import Phase, find, settings
 from tests.security.api import METHODS, kind, multicallable, path, references, refusal, valid
 from tests.unit.conftest import AUDIENCE, ISSUER, Clock, new_issuer
 
-from facetmesh.auth.keys import Grant
+from facetmesh.auth.grants import Grant
 from facetmesh.kit import access, audit
 from facetmesh.kit.identity import CLOCK_SKEW_S, ROLE_NAMES, TokenVerifier
 from facetmesh.kit.revocations import Revocation
@@ -162,7 +162,7 @@ def with_one_name_of(method: MethodDescriptor, tenant: str, at: tuple[str, ...])
         holder, other = getattr(holder, parent), getattr(other, parent)
     value = getattr(other, last)
     if isinstance(value, str):
-        setattr(holder, last, value)
+        setattr(holder, last, value or f"tenants/{tenant}/models/faces")  # an optional name may be empty
     else:
         getattr(holder, last).append(f"tenants/{tenant}/models/faces")
     return request

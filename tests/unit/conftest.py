@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from facetmesh.auth.keys import Grant
+from facetmesh.auth.grants import Grant
 from facetmesh.auth.signing import SigningKeys
 from facetmesh.auth.tokens import TokenIssuer
 from facetmesh.kit.errors import Aborted

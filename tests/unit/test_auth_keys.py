@@ -9,38 +9,53 @@ import pytest
 
 from facetmesh.auth.keys import Key, Keys, KeySpec
 from facetmesh.auth.store import DaprStore
-from facetmesh.auth.tenants import Tenants
+from facetmesh.auth.tenants import TenantSpec
 from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
 
+from .auth_world import AuthWorld, auth_world, world_over
+
 if TYPE_CHECKING:
+    from facetmesh.auth.grants import Grants
+
     from .conftest import Clock, MemoryState, Revoked
 
 METHOD = "facetmesh.detection.v1.DetectionService/Detect"
 
 
 @pytest.fixture
-async def keys(state: MemoryState, clock: Clock, revoked: Revoked) -> Keys:
+async def world(state: MemoryState, clock: Clock, revoked: Revoked) -> AuthWorld:
+    """The tenant acme."""
+    made = auth_world(state, clock, revoked)
+    await made.tenants.create("acme", TenantSpec(), "")
+    return made
+
+
+@pytest.fixture
+def keys(world: AuthWorld) -> Keys:
     """The keys of acme: none yet."""
-    store: Any = DaprStore(state)  # type: ignore[arg-type]
-    tenants = Tenants(store, revoked, clock)
-    await tenants.create("acme", "", "")
-    return Keys(store, tenants, b"pepper", revoked, {}, clock)
+    return world.keys
 
 
-async def works(keys: Keys, text: str) -> bool:
+@pytest.fixture
+def grants(world: AuthWorld) -> Grants:
+    """Recognises them."""
+    return world.grants
+
+
+async def works(grants: Grants, text: str) -> bool:
     """Whether the text is exchanged."""
     try:
-        await keys.grant(text, None)
+        await grants.grant(text, None)
     except Unauthenticated:
         return False
     return True
 
 
-async def test_a_key_ends_when_it_was_told_to(keys: Keys, clock: Clock) -> None:
+async def test_a_key_ends_when_it_was_told_to(keys: Keys, grants: Grants, clock: Clock) -> None:
     key, text = await keys.create("acme", KeySpec(expires_s=clock.now + 60))
-    assert (await keys.grant(text, None)).expires_s == clock.now + 60
+    assert (await grants.grant(text, None)).expires_s == clock.now + 60
     clock.now += 60
-    assert not await works(keys, text)
+    assert not await works(grants, text)
     with pytest.raises(FailedPrecondition):
         await keys.rotate("acme", key.id, 60)
 
@@ -52,11 +67,11 @@ async def test_a_key_that_would_have_ended_is_not_made(keys: Keys, clock: Clock)
     assert await keys.ids("acme") == []
 
 
-async def test_what_limits_a_key_is_in_its_grant_and_outlives_the_store(keys: Keys) -> None:
+async def test_what_limits_a_key_is_in_its_grant_and_outlives_the_store(keys: Keys, grants: Grants) -> None:
     spec = KeySpec("x", ("caller", "auditor"), None, (METHOD,), ("tenants/acme/models/faces",))
     key, text = await keys.create("acme", spec)
     assert await keys.get("acme", key.id) == key
-    grant = await keys.grant(text, None)
+    grant = await grants.grant(text, None)
     assert (grant.roles, grant.methods, grant.models) == (spec.roles, spec.methods, spec.models)
 
 
@@ -67,59 +82,59 @@ async def test_who_can_make_keys_is_not_limited(keys: Keys, limits: dict[str, An
     assert refusal.value.reason == "ADMIN_NOT_LIMITED"
 
 
-async def test_both_texts_work_until_the_overlap_has_passed(keys: Keys, clock: Clock) -> None:
+async def test_both_texts_work_until_the_overlap_has_passed(keys: Keys, grants: Grants, clock: Clock) -> None:
     key, old = await keys.create("acme", KeySpec())
     rotated, new = await keys.rotate("acme", key.id, 3600)
     assert rotated.id == key.id
     assert old != new
     clock.now += 3599
-    assert await works(keys, old)
-    assert await works(keys, new)
+    assert await works(grants, old)
+    assert await works(grants, new)
     clock.now += 1
-    assert not await works(keys, old)
-    assert await works(keys, new)
+    assert not await works(grants, old)
+    assert await works(grants, new)
 
 
-async def test_after_a_leak_the_old_text_works_no_more(keys: Keys) -> None:
+async def test_after_a_leak_the_old_text_works_no_more(keys: Keys, grants: Grants) -> None:
     key, old = await keys.create("acme", KeySpec())
     _, new = await keys.rotate("acme", key.id, 0)
-    assert not await works(keys, old)
-    assert await works(keys, new)
+    assert not await works(grants, old)
+    assert await works(grants, new)
 
 
-async def test_of_three_texts_the_first_is_gone(keys: Keys) -> None:
+async def test_of_three_texts_the_first_is_gone(keys: Keys, grants: Grants) -> None:
     key, first = await keys.create("acme", KeySpec())
     _, second = await keys.rotate("acme", key.id, 3600)
     _, third = await keys.rotate("acme", key.id, 3600)
-    assert [await works(keys, text) for text in (first, second, third)] == [False, True, True]
+    assert [await works(grants, text) for text in (first, second, third)] == [False, True, True]
 
 
-async def test_a_revoked_key_works_with_neither_text(keys: Keys) -> None:
+async def test_a_revoked_key_works_with_neither_text(keys: Keys, grants: Grants) -> None:
     key, old = await keys.create("acme", KeySpec())
     _, new = await keys.rotate("acme", key.id, 3600)
     await keys.revoke("acme", key.id)
-    assert [await works(keys, text) for text in (old, new)] == [False, False]
+    assert [await works(grants, text) for text in (old, new)] == [False, False]
     with pytest.raises(FailedPrecondition):
         await keys.rotate("acme", key.id, 3600)
 
 
-async def test_the_last_use_is_noted_once_an_hour(keys: Keys, state: MemoryState, clock: Clock) -> None:
+async def test_the_last_use_is_noted_once_an_hour(keys: Keys, grants: Grants, state: MemoryState, clock: Clock) -> None:
     key, text = await keys.create("acme", KeySpec())
     assert key.used_s is None
     first = clock.now
-    await keys.grant(text, None)
+    await grants.grant(text, None)
     writes = state.writes
     clock.now += 3599
-    await keys.grant(text, None)
+    await grants.grant(text, None)
     assert (state.writes, (await keys.get("acme", key.id)).used_s) == (writes, first)
     clock.now += 1
-    await keys.grant(text, None)
+    await grants.grant(text, None)
     assert (await keys.get("acme", key.id)).used_s == clock.now
 
 
 @pytest.mark.parametrize("error", [Aborted("x"), Unavailable("x")])
 async def test_nobody_is_refused_for_want_of_the_note(
-    keys: Keys, state: MemoryState, monkeypatch: pytest.MonkeyPatch, error: Exception
+    keys: Keys, grants: Grants, state: MemoryState, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     _, text = await keys.create("acme", KeySpec())
 
@@ -127,11 +142,11 @@ async def test_nobody_is_refused_for_want_of_the_note(
         raise error
 
     monkeypatch.setattr(state, "put", failing)
-    assert await works(keys, text)
+    assert await works(grants, text)
 
 
 async def test_a_key_is_revoked_though_it_is_used_meanwhile(
-    state: MemoryState, clock: Clock, keys: Keys, revoked: Revoked
+    state: MemoryState, clock: Clock, keys: Keys, grants: Grants, revoked: Revoked
 ) -> None:
     class Busy(DaprStore):
         """Notes a use between a read and the write after it, twice."""
@@ -148,9 +163,9 @@ async def test_a_key_is_revoked_though_it_is_used_meanwhile(
 
     key, text = await keys.create("acme", KeySpec())
     store: Any = Busy(state)  # type: ignore[arg-type]
-    busy = Keys(store, Tenants(store, revoked, clock), b"pepper", revoked, {}, clock)
+    busy = world_over(store, clock, revoked).keys
     assert (await busy.revoke("acme", key.id)).revoked_s == clock.now
-    assert not await works(keys, text)
+    assert not await works(grants, text)
 
 
 async def test_a_revoked_keys_tokens_are_revoked(keys: Keys, revoked: Revoked, clock: Clock) -> None:
@@ -164,16 +179,16 @@ async def test_a_revoked_keys_tokens_are_revoked(keys: Keys, revoked: Revoked, c
 
 
 async def test_a_token_of_who_read_the_key_just_before_is_covered(
-    keys: Keys, revoked: Revoked, state: MemoryState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    keys: Keys, grants: Grants, revoked: Revoked, state: MemoryState, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, text = await keys.create("acme", KeySpec())
-    await keys.grant(text, None)  # its use is noted: the next one writes nothing
+    await grants.grant(text, None)  # its use is noted: the next one writes nothing
     write, looked = state.put, []
 
     async def slow(*arguments: Any, **options: Any) -> None:
         if not looked:
             clock.now += 1
-            looked.append((await keys.grant(text, None)).at_s)  # the key is not yet revoked
+            looked.append((await grants.grant(text, None)).at_s)  # the key is not yet revoked
         await write(*arguments, **options)
 
     monkeypatch.setattr(state, "put", slow)
@@ -190,7 +205,7 @@ async def test_after_a_leak_tokens_are_revoked_too(keys: Keys, revoked: Revoked,
 
 
 async def test_a_token_counts_from_when_its_key_was_looked_at(
-    keys: Keys, state: MemoryState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    keys: Keys, grants: Grants, state: MemoryState, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, text = await keys.create("acme", KeySpec())
     read, before = state.get, clock.now
@@ -201,4 +216,4 @@ async def test_a_token_counts_from_when_its_key_was_looked_at(
         return found
 
     monkeypatch.setattr(state, "get", slow)
-    assert (await keys.grant(text, None)).at_s == before
+    assert (await grants.grant(text, None)).at_s == before

@@ -21,7 +21,7 @@ from facetmesh.kit.identity import TokenVerifier
 from .conftest import AUDIENCE, ISSUER, pem
 
 if TYPE_CHECKING:
-    from facetmesh.auth.keys import Grant
+    from facetmesh.auth.grants import Grant
 
     from .conftest import Clock
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from facetmesh.auth.keys import Grant
+from facetmesh.auth.grants import Grant
 from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import access
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable

@@ -13,11 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from facetmesh.auth.keys import Grant, Keys
+from facetmesh.auth.grants import Grant
+from facetmesh.auth.onboarding import Onboarding
 from facetmesh.auth.revocations import RevocationLog
-from facetmesh.auth.servicer import AuthServicer
+from facetmesh.auth.servicer import Auth, AuthServicer
 from facetmesh.auth.store import DaprStore
-from facetmesh.auth.tenants import Tenants
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import apikeys, audit, status, telemetry
@@ -26,6 +26,7 @@ from facetmesh.kit.identity import TokenVerifier
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.telemetry import Metrics
 
+from .auth_world import PLANS, world_over
 from .conftest import AUDIENCE, ISSUER, Clock, MemoryState
 
 if TYPE_CHECKING:
@@ -114,10 +115,12 @@ async def served(state: MemoryState, issuer: TokenIssuer, clock: Clock, limit: i
         """Nobody listens."""
 
     revocations = RevocationLog(store, announce, clock, asyncio.Event())
-    tenants = Tenants(store, revocations.add, clock)
     own = {parsed: text for text in (ADMIN, FUSION) if (parsed := apikeys.parse(text))}
-    keys = Keys(store, tenants, b"pepper", revocations.add, own, clock)
-    servicer = AuthServicer(tenants, keys, issuer, revocations)
+    world = world_over(store, clock, revocations.add, own)
+    onboarding = Onboarding(world.tenants, world.keys)
+    servicer = AuthServicer(
+        Auth(PLANS, world.tenants, world.keys, onboarding, world.grants, issuer, revocations)
+    )
     auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

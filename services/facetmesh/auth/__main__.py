@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from facetmesh.auth.events import RevocationEvents
-from facetmesh.auth.keys import Keys
+from facetmesh.auth.grants import Grants
+from facetmesh.auth.keys import KeyHash, Keys
+from facetmesh.auth.onboarding import Onboarding
+from facetmesh.auth.plans import load as load_plans
 from facetmesh.auth.revocations import RevocationLog
-from facetmesh.auth.servicer import AuthServicer
+from facetmesh.auth.servicer import Auth, AuthServicer
 from facetmesh.auth.signing import SigningKeys, keep_current
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.tenants import Tenants
@@ -34,6 +38,8 @@ class AuthSettings(ServiceSettings):
 
     token_lifetime_s: Annotated[int, Field(ge=10, le=3600)] = 600
     """How long a token works, in seconds."""
+    plans: Path | None = None
+    """A file of plans in place of those that come with facetmesh."""
     tenant_grace_days: Annotated[int, Field(ge=0, le=3650)] = 30
     """How long a deleted tenant can be undeleted, in days."""
     signing_key_reload_s: Annotated[float, Field(gt=0)] = 15.0
@@ -68,9 +74,12 @@ async def main() -> None:
         revocations = RevocationLog(
             store, RevocationEvents(mesh.dapr.publisher()).announce, time.time, mesh.stopping
         )
-        tenants = Tenants(store, revocations.add, time.time, grace_s=settings.tenant_grace_days * 86_400)
+        plans = load_plans(settings.plans)
+        tenants = Tenants(store, plans, revocations.add, time.time, grace_s=settings.tenant_grace_days * 86_400)
         own = own_keys(await secrets.get("admin-key"), await secrets.get("service-keys"))
-        keys = Keys(store, tenants, await mesh.secret_bytes("key-pepper"), revocations.add, own, time.time)
+        digest = KeyHash(await mesh.secret_bytes("key-pepper"))
+        keys = Keys(store, tenants, digest, revocations.add, time.time)
+        grants = Grants(store, tenants, digest, own, time.time)
         signing = SigningKeys(await secrets.get(_SIGNING_KEY), time.time, lead_s=settings.signing_key_lead_s)
         issuer = TokenIssuer(
             signing, issuer=settings.token_issuer, audience=settings.token_audience,
@@ -79,7 +88,9 @@ async def main() -> None:
         reading = asyncio.create_task(
             keep_current(signing, lambda: secrets.get(_SIGNING_KEY), settings.signing_key_reload_s)
         )
-        servicer = AuthServicer(tenants, keys, issuer, revocations)
+        servicer = AuthServicer(
+            Auth(plans, tenants, keys, Onboarding(tenants, keys), grants, issuer, revocations)
+        )
         try:
             await mesh.serve(
                 lambda server: auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server),

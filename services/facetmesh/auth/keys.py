@@ -1,4 +1,4 @@
-"""API keys: made, kept as keyed hashes, revoked, and recognised."""
+"""API keys: made, kept as keyed hashes, changed and revoked."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
+from facetmesh.auth.plans import NO_LIMITS, Limits
 from facetmesh.kit import apikeys
 from facetmesh.kit.errors import (
     Aborted,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from facetmesh.auth.tenants import Revoke, Tenants
 
 
-_LAST_USE_STEP_S = 3600.0
-"""How coarse the time of the last use is: a write for each use would double the cost of a token."""
 _ATTEMPTS = 5
 
 
@@ -45,6 +41,8 @@ class KeySpec:
     """The only methods that it may call; any when empty."""
     models: tuple[str, ...] = ()
     """The only models that it may name; any when empty."""
+    limits: Limits = NO_LIMITS
+    """What it may take of what its tenant may; no limit of its own where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +64,11 @@ class Key(KeySpec):
     old_until_s: float = 0.0
     """Until when that text works."""
     etag: str = ""
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+        return f"tenants/{self.tenant_id}/keys/{self.id}"
 
     def works(self, now: float) -> bool:
         """Whether it can be exchanged."""
@@ -98,21 +101,19 @@ class KeyStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a key gives right to."""
+class KeyHash:
+    """Hashes the texts of keys under a secret, so that a stolen store yields none.
 
-    subject: str
-    tenant_id: str | None
-    roles: tuple[str, ...]
-    methods: tuple[str, ...] = ()
-    """The only methods; any when empty."""
-    models: tuple[str, ...] = ()
-    """The only models; any when empty."""
-    expires_s: float | None = None
-    """When the key stops working, and its tokens with it; None never."""
-    at_s: float | None = None
-    """When the key was looked at: its tokens count from then, so that a revocation meanwhile covers them; None now."""
+    Args:
+        pepper: The secret.
+    """
+
+    def __init__(self, pepper: bytes) -> None:
+        self._pepper = pepper
+
+    def __call__(self, text: str) -> str:
+        """HMAC-SHA256 of the text, in hex."""
+        return hmac.new(self._pepper, text.encode(), hashlib.sha256).hexdigest()
 
 
 class Keys:
@@ -121,26 +122,18 @@ class Keys:
     Args:
         store: Where they are kept.
         tenants: Whose they are.
-        pepper: The secret under which texts are hashed: a stolen store yields no key.
+        digest: Hashes their texts.
         revoke: Has the tokens of a name refused that were issued until then.
-        own: The texts of the platform's own keys (the administrator's and the services'), by (owner, id).
         clock: Seconds since the epoch.
     """
 
     def __init__(
-        self,
-        store: KeyStore,
-        tenants: Tenants,
-        pepper: bytes,
-        revoke: Revoke,
-        own: Mapping[apikeys.ApiKey, str],
-        clock: Callable[[], float],
+        self, store: KeyStore, tenants: Tenants, digest: KeyHash, revoke: Revoke, clock: Callable[[], float]
     ) -> None:
         self._store = store
         self._tenants = tenants
-        self._pepper = pepper
+        self._digest = digest
         self._revoke = revoke
-        self._own = {key: self._digest(text) for key, text in own.items()}
         self._clock = clock
 
     async def create(self, tenant_id: str, spec: KeySpec) -> tuple[Key, str]:
@@ -148,23 +141,70 @@ class Keys:
 
         Raises:
             NotFound: There is no such tenant.
+            InvalidArgument: As `check` does.
+        """
+        self.check(spec)
+        await self._tenants.present(tenant_id)
+        return await self._make(tenant_id, secrets.token_hex(8), spec)
+
+    async def first(self, tenant_id: str, key_id: str, spec: KeySpec) -> tuple[Key, str]:
+        """The key with this id and a new text; made if there is none. Its text is "" once it was used.
+
+        Nobody holds a text that this returned to a caller who was cut off: a repeat makes another, and
+        the one before works no more.
+
+        Raises:
+            NotFound: There is no such tenant.
+            Aborted: It was changed meanwhile.
+        """
+        await self._tenants.present(tenant_id)
+        existing = await self._store.key(tenant_id, key_id)
+        if existing is None:
+            with contextlib.suppress(Aborted):  # a repeat was faster: its key is the one
+                return await self._make(tenant_id, key_id, spec)
+        text = apikeys.new_key(tenant_id, key_id)
+
+        def change(key: Key) -> Key:
+            fresh = key.used_s is None and key.works(self._clock())
+            return replace(key, digest=self._digest(text)) if fresh else key
+
+        key = await self._change(tenant_id, key_id, change)
+        return key, text if key.digest == self._digest(text) else ""
+
+    def check(self, spec: KeySpec) -> None:
+        """Returns when there can be such a key.
+
+        Raises:
             InvalidArgument: It would have expired already, or an admin's would be limited.
         """
-        now = self._clock()
-        if spec.expires_s is not None and spec.expires_s <= now:
+        if spec.expires_s is not None and spec.expires_s <= self._clock():
             raise InvalidArgument("expire_time: it has passed.", reason="EXPIRE_TIME_PAST")
         if (spec.methods or spec.models) and "tenant-admin" in spec.roles:
             raise InvalidArgument(
                 "A tenant admin could make a key without limits: give the limited key other roles.",
                 reason="ADMIN_NOT_LIMITED",
             )
-        await self._tenants.present(tenant_id)
-        key_id = secrets.token_hex(8)
-        text = apikeys.new_key(tenant_id, key_id)
-        await self._store.save_key(
-            Key(**asdict(spec), tenant_id=tenant_id, id=key_id, digest=self._digest(text), created_s=now)
-        )
-        return await self.get(tenant_id, key_id), text
+
+    async def update(self, tenant_id: str, key_id: str, change: Callable[[Key], KeySpec], etag: str) -> Key:
+        """The key, called otherwise or limited otherwise.
+
+        Args:
+            tenant_id: Whose.
+            key_id: Which.
+            change: What it is asked to be from now on, given what it is. Only its display name and its limits count.
+            etag: What it must have; "" for any.
+
+        Raises:
+            NotFound: There is none.
+            Aborted: It has another etag, or was changed meanwhile.
+        """
+        def changed(key: Key) -> Key:
+            if etag not in ("", key.etag):
+                raise Aborted("The key was changed meanwhile: read it again.", reason="ETAG_MISMATCH")
+            wanted = change(key)
+            return replace(key, display_name=wanted.display_name, limits=wanted.limits)
+
+        return await self._change(tenant_id, key_id, changed)
 
     async def get(self, tenant_id: str, key_id: str) -> Key:
         """The key.
@@ -192,7 +232,7 @@ class Keys:
             return key if key.revoked_s is not None else replace(key, revoked_s=self._clock())
 
         key = await self._change(tenant_id, key_id, change)
-        await self._revoke(_name(key), self._clock())  # after the write: who read the key before it is covered
+        await self._revoke(key.name, self._clock())  # after the write: who read the key before it is covered
         return key
 
     async def rotate(self, tenant_id: str, key_id: str, overlap_s: float) -> tuple[Key, str]:
@@ -215,58 +255,16 @@ class Keys:
 
         key = await self._change(tenant_id, key_id, change)
         if not overlap_s:
-            await self._revoke(_name(key), self._clock())
+            await self._revoke(key.name, self._clock())
         return key, text
 
-    async def grant(self, text: str, tenant_id: str | None) -> Grant:
-        """What a key's text gives right to.
-
-        Args:
-            text: What the caller sent.
-            tenant_id: The tenant that a service wants to act for.
-
-        Raises:
-            Unauthenticated: The key is unknown, wrong, expired or revoked, or its tenant is deleted: which is not told.
-            PermissionDenied: The key may not act for this tenant, or the tenant is suspended.
-            NotFound: A service's key, and there is no such tenant.
-        """
-        now = self._clock()
-        parsed = apikeys.parse(text)
-        digest = self._digest(text)
-        if parsed is None:
-            raise _no_such_key()
-        if parsed.owner in (apikeys.PLATFORM, apikeys.SERVICES):
-            return await self._own_grant(parsed, digest, tenant_id, now)
-        key = await self._store.key(parsed.owner, parsed.id)
-        if key is None or not key.matches(digest, now) or not key.works(now):
-            raise _no_such_key()
-        if tenant_id not in (None, key.tenant_id):
-            raise PermissionDenied("The key may not act for this tenant.", reason="TENANT_MISMATCH")
-        try:
-            await self._tenants.served(key.tenant_id)
-        except NotFound:
-            raise _no_such_key() from None
-        await self._used(key, now)
-        return Grant(
-            _name(key), key.tenant_id, key.roles, key.methods, key.models, key.expires_s, at_s=now
+    async def _make(self, tenant_id: str, key_id: str, spec: KeySpec) -> tuple[Key, str]:
+        text = apikeys.new_key(tenant_id, key_id)
+        fields_ = {field.name: getattr(spec, field.name) for field in fields(KeySpec)}
+        await self._store.save_key(
+            Key(**fields_, tenant_id=tenant_id, id=key_id, digest=self._digest(text), created_s=self._clock())
         )
-
-    async def _own_grant(self, parsed: apikeys.ApiKey, digest: str, tenant_id: str | None, now: float) -> Grant:
-        if not hmac.compare_digest(digest, self._own.get(parsed, "0" * len(digest))):
-            raise _no_such_key()
-        if parsed.owner == apikeys.PLATFORM:
-            if tenant_id is not None:
-                raise PermissionDenied("The platform's key acts for no tenant.", reason="TENANT_MISMATCH")
-            return Grant(f"{apikeys.PLATFORM}/{parsed.id}", None, ("platform-admin",), at_s=now)
-        if tenant_id is not None:
-            await self._tenants.served(tenant_id)
-        return Grant(f"{apikeys.SERVICES}/{parsed.id}", tenant_id, ("service",), at_s=now)
-
-    async def _used(self, key: Key, now: float) -> None:
-        """Notes the time, if the last note is old. Nobody is refused for want of it."""
-        if key.used_s is None or now >= key.used_s + _LAST_USE_STEP_S:
-            with contextlib.suppress(Aborted, Unavailable):
-                await self._store.save_key(replace(key, used_s=now))
+        return await self.get(tenant_id, key_id), text
 
     async def _change(self, tenant_id: str, key_id: str, change: Callable[[Key], Key]) -> Key:
         """The key as it is after the change, which may be tried more than once."""
@@ -279,14 +277,3 @@ class Keys:
                 await self._store.save_key(changed)
                 return await self.get(tenant_id, key_id)
         raise Aborted("The key is being changed: try again.", retry_after_s=0.1)
-
-    def _digest(self, text: str) -> str:
-        return hmac.new(self._pepper, text.encode(), hashlib.sha256).hexdigest()
-
-
-def _name(key: Key) -> str:
-    return f"tenants/{key.tenant_id}/keys/{key.id}"
-
-
-def _no_such_key() -> Unauthenticated:
-    return Unauthenticated("The API key is not valid.", reason="KEY_INVALID")

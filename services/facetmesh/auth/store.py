@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.auth.keys import Key
+from facetmesh.auth.plans import Limits
 from facetmesh.auth.revocations import Book
 from facetmesh.auth.tenants import Tenant
 from facetmesh.kit.errors import Aborted
@@ -64,9 +65,7 @@ class DaprStore:
         entry = await self._state.get(_key(tenant_id, key_id))
         if entry is None:
             return None
-        fields = _fields(entry)
-        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-        return Key(**{**fields, **lists})
+        return Key(**_fields(entry))
 
     async def save_key(self, key: Key) -> None:
         """Stores a key: a new one when its etag is empty, else in place of the one that was read."""
@@ -103,4 +102,8 @@ def _text(record: Tenant | Key | Book) -> bytes:
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
-    return {**json.loads(entry.value), "etag": entry.etag}
+    """A record's fields as its dataclass takes them. What an older version did not write keeps its default."""
+    fields = json.loads(entry.value)
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    limits = {"limits": Limits(**fields["limits"])} if "limits" in fields else {}
+    return {**fields, **lists, **limits, "etag": entry.etag}

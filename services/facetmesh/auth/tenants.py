@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from facetmesh.auth.plans import NO_LIMITS, Limits
 from facetmesh.kit.apikeys import PLATFORM, SERVICES
 from facetmesh.kit.errors import (
     Aborted,
@@ -18,6 +19,8 @@ from facetmesh.kit.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from facetmesh.auth.plans import Plans
 
     Revoke = Callable[[str, float], Awaitable[None]]
     """Has the tokens of tenants/{tenant} or tenants/{tenant}/keys/{key} refused that were issued until then."""
@@ -34,13 +37,43 @@ class TenantState(StrEnum):
     DELETED = "deleted"
 
 
+class AuditPolicy(StrEnum):
+    """Whether a tenant's answers wait for their audit events."""
+
+    REQUIRED = "required"
+    BEST_EFFORT = "best-effort"
+
+
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class TenantSpec:
+    """What a tenant is asked to be."""
+
+    display_name: str = ""
+    """What people call it."""
+    plan: str = ""
+    """A plan's id; the default's when empty."""
+    region: str = ""
+    """Where it is served; anywhere when empty."""
+    limits: Limits = NO_LIMITS
+    """What it may take; what its plan says where nothing is said."""
+    allowed_models: tuple[str, ...] = ()
+    """Ids of the only models that it may have, with * for any characters; any when empty."""
+    licence_classes: tuple[str, ...] = ()
+    """The classes of licences that it may use: permissive, copyleft, non-commercial; permissive when empty."""
+    licences: tuple[str, ...] = ()
+    """The licences that it may use beside them, by SPDX identifier."""
+    audit_policy: str = AuditPolicy.REQUIRED
+    """Whether its answers wait for their audit events."""
+    url_allowlist: tuple[str, ...] = ()
+    """The only hosts that inputs are fetched from, with *. for all below a name; none when empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant(TenantSpec):
     """One customer."""
 
-    id: str
-    display_name: str
-    created_s: float
+    id: str = ""
+    created_s: float = 0.0
     """When it was created, in seconds since the epoch."""
     request_id: str = ""
     """The request that created it, so that its repeat is recognised."""
@@ -89,29 +122,38 @@ class Tenants:
 
     Args:
         store: Where they are kept.
+        plans: What they are offered.
         revoke: Has the tokens of a name refused that were issued until then.
         clock: Seconds since the epoch.
         grace_s: How long a deleted tenant can be undeleted, in seconds.
     """
 
     def __init__(
-        self, store: TenantStore, revoke: Revoke, clock: Callable[[], float], *, grace_s: float = 30 * 86_400
+        self,
+        store: TenantStore,
+        plans: Plans,
+        revoke: Revoke,
+        clock: Callable[[], float],
+        *,
+        grace_s: float = 30 * 86_400,
     ) -> None:
         self._store = store
+        self._plans = plans
         self._revoke = revoke
         self._clock = clock
         self._grace_s = grace_s
 
-    async def create(self, tenant_id: str, display_name: str, request_id: str) -> Tenant:
+    async def create(self, tenant_id: str, spec: TenantSpec, request_id: str) -> Tenant:
         """A new tenant; for a repeated request_id, the one that the first call made.
 
         Raises:
-            InvalidArgument: The id is reserved.
+            InvalidArgument: The id is reserved, or there is no such plan.
             AlreadyExists: The id is taken.
         """
         if tenant_id in RESERVED:
             raise InvalidArgument(f'The id "{tenant_id}" is reserved.', reason="TENANT_ID_RESERVED")
-        tenant = Tenant(tenant_id, display_name, self._clock(), request_id)
+        spec = replace(spec, plan=self._plans.known(spec.plan))
+        tenant = Tenant(**_fields(spec), id=tenant_id, created_s=self._clock(), request_id=request_id)
         if await self._store.create_tenant(tenant):
             return await self.get(tenant_id)
         existing = await self.get(tenant_id)
@@ -153,22 +195,27 @@ class Tenants:
             raise PermissionDenied("The tenant is suspended: ask who runs the platform.", reason="TENANT_SUSPENDED")
         return tenant
 
-    async def rename(self, tenant_id: str, display_name: str, etag: str) -> Tenant:
-        """The tenant, called otherwise.
+    async def update(self, tenant_id: str, change: Callable[[Tenant], TenantSpec], etag: str) -> Tenant:
+        """The tenant, changed.
 
         Args:
             tenant_id: Which.
-            display_name: What people call it from now on.
+            change: What it is asked to be from now on, given what it is.
             etag: What it must have; "" for any.
 
         Raises:
             NotFound: There is none, or it is deleted.
+            InvalidArgument: There is no such plan.
             Aborted: It has another etag.
         """
-        return await self._change(await self.present(tenant_id), etag, display_name=display_name)
+        tenant = await self.present(tenant_id)
+        wanted = change(tenant)
+        if wanted.plan != tenant.plan:  # one that the operator has taken away may stay
+            wanted = replace(wanted, plan=self._plans.known(wanted.plan))
+        return await self._change(tenant, etag, **_fields(wanted))
 
     async def suspend(self, tenant_id: str, etag: str) -> Tenant:
-        """The tenant, shut out. A suspended one stays as it is. Raises as `rename` does."""
+        """The tenant, shut out. A suspended one stays as it is. Raises as `update` does."""
         tenant = await self.present(tenant_id)
         since = self._clock() if tenant.suspended_s is None else tenant.suspended_s
         suspended = await self._change(tenant, etag, suspended_s=since)
@@ -176,11 +223,11 @@ class Tenants:
         return suspended
 
     async def resume(self, tenant_id: str, etag: str) -> Tenant:
-        """The tenant, let in again. An active one stays as it is. Raises as `rename` does."""
+        """The tenant, let in again. An active one stays as it is. Raises as `update` does."""
         return await self._change(await self.present(tenant_id), etag, suspended_s=None)
 
     async def delete(self, tenant_id: str, etag: str) -> Tenant:
-        """The tenant, deleted for as long as the grace lasts. Raises as `rename` does."""
+        """The tenant, deleted for as long as the grace lasts. Raises as `update` does."""
         tenant, now = await self.present(tenant_id), self._clock()
         deleted = await self._change(tenant, etag, deleted_s=now, expires_s=now + self._grace_s)
         await self._revoke(f"tenants/{tenant_id}", self._clock())
@@ -206,14 +253,18 @@ class Tenants:
         """All ids, sorted."""
         return await self._store.tenant_ids()
 
-    async def _change(self, tenant: Tenant, etag: str, **changes: str | float | None) -> Tenant:
+    async def _change(self, tenant: Tenant, etag: str, **changes: Any) -> Tenant:
         if etag not in ("", tenant.etag):
             raise Aborted("The tenant was changed meanwhile: read it again.", reason="ETAG_MISMATCH")
-        changed = replace(tenant, **changes)  # type: ignore[arg-type] # the callers above name its fields
+        changed = replace(tenant, **changes)
         if changed == tenant:
             return tenant
         await self._store.save_tenant(changed)
         return await self.get(tenant.id)
+
+
+def _fields(spec: TenantSpec) -> dict[str, Any]:
+    return {field.name: getattr(spec, field.name) for field in fields(TenantSpec)}
 
 
 def _no_such_tenant() -> NotFound:

@@ -12,7 +12,7 @@ from facetmesh.auth.signing import ALGORITHM
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facetmesh.auth.keys import Grant
+    from facetmesh.auth.grants import Grant
     from facetmesh.auth.signing import SigningKeys
 
 _TYPE = "at+jwt"

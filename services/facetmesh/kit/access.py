@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from google.api import resource_pb2
+from google.api import field_behavior_pb2, resource_pb2
 from google.protobuf import descriptor_pool
 
 from facetmesh.access.v1 import access_pb2
@@ -139,6 +139,8 @@ def models(principal: Principal | None, request: Message) -> frozenset[str]:
 def referenced(message: Message, kind: str | None = None) -> Iterator[str]:
     """The resource names in all fields, nested ones too, that carry google.api.resource_reference.
 
+    An optional field that is empty names nothing.
+
     Args:
         message: The request.
         kind: Only those of this resource type; all when None.
@@ -147,7 +149,7 @@ def referenced(message: Message, kind: str | None = None) -> Iterator[str]:
         value = getattr(message, field.name)
         if not nested:
             if kind in (None, field.GetOptions().Extensions[resource_pb2.resource_reference].type):
-                yield from value if field.is_repeated else [value]
+                yield from value if field.is_repeated else [value] if value or _required(field) else []
         elif field.is_repeated:
             for item in value:
                 yield from referenced(item, kind)
@@ -165,6 +167,10 @@ def _reference_fields(descriptor: Descriptor) -> tuple[tuple[FieldDescriptor, bo
         elif field.message_type is not None and _refers(field.message_type, frozenset()):
             found.append((field, True))
     return tuple(found)
+
+
+def _required(field: FieldDescriptor) -> bool:
+    return field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
 
 
 def _refers(descriptor: Descriptor, seen: frozenset[str]) -> bool:

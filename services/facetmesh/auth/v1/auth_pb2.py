@@ -33,7 +33,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x61\x63\x65tmesh/auth/v1/auth.proto\x12\x11\x66\x61\x63\x65tmesh.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\x06Tenant\x12\x42\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x08\xbaH-r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\xd8\x01\x01\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32\x1f.facetmesh.auth.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03:<\xea\x41\x39\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\x12\x10tenants/{tenant}*\x07tenants2\x06tenant\"\xa9\x01\n\x13\x43reateTenantRequest\x12<\n\ttenant_id\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"l\n\x10GetTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\"u\n\x12ListTenantsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\x12\x1a\n\x0cshow_deleted\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.facetmesh.auth.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x01\n\x13UpdateTenantRequest\x12j\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB?\xe2\x41\x01\x02\xbaH8\xba\x01\x32\n\x0btenant.name\x12\x12\x61 name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01\x12L\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1b\xe2\x41\x01\x01\xbaH\x14\xe2\x01\x11\x12\x0c\x64isplay_name\x12\x01*\"\x8b\x01\n\x14SuspendTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13ResumeTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13\x44\x65leteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8c\x01\n\x15UndeleteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\xe1\x05\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x43\n\x05roles\x18\x03 \x03(\x0e\x32\x19.facetmesh.access.v1.RoleB\x19\xe2\x41\x01\x01\xbaH\x12\x92\x01\x0f\x10\x04\x18\x01\"\t\x82\x01\x06\x18\x02\x18\x03\x18\x04\x12\x17\n\x06secret\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x01\x05\x12\x37\n\rlast_use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x66\n\x07methods\x18\t \x03(\tBU\xe2\x41\x02\x01\x05\xbaHM\x92\x01J\x10\x08\x18\x01\"DrB2@^facetmesh\\.[a-z]{1,20}\\.v1\\.[A-Za-z]{1,40}/([A-Za-z]{1,40}|\\*)$\x12\x7f\n\x06models\x18\n \x03(\tBo\xe2\x41\x02\x01\x05\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHO\x92\x01L\x10\x08\x18\x01\"FrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12=\n\x13overlap_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:>\xea\x41;\n\x11\x66\x61\x63\x65tmesh.dev/Key\x12\x1btenants/{tenant}/keys/{key}*\x04keys2\x03key\"\x96\x01\n\x10\x43reateKeyRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x16.facetmesh.auth.v1.KeyB\x04\xe2\x41\x01\x01\"\xaf\x01\n\x0fListKeysRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.facetmesh.auth.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x10RevokeKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\"\xbe\x01\n\x10RotateKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\x12>\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"y\n\x11IssueTokenRequest\x12\x1e\n\x03key\x18\x01 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x44\n\x06tenant\x18\x02 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?$\"\x9a\x01\n\x12IssueTokenResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12(\n\x05roles\x18\x04 \x03(\x0e\x32\x19.facetmesh.access.v1.Role\"\x10\n\x0eGetJwksRequest\"\x14\n\x04Jwks\x12\x0c\n\x04json\x18\x01 \x01(\t\">\n\x17WatchRevocationsRequest\x12#\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"a\n\x18WatchRevocationsResponse\x12\x33\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1e.facetmesh.event.v1.Revocation\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x32\xd1\x0e\n\x0b\x41uthService\x12u\n\x0c\x43reateTenant\x12&.facetmesh.auth.v1.CreateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\"\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/tenants:\x06tenant\x12u\n\tGetTenant\x12#.facetmesh.auth.v1.GetTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"(\xba\xd7\x18\x08\n\x04\x01\x02\x03\x04\x18\x02\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=tenants/*}\x12x\n\x0bListTenants\x12%.facetmesh.auth.v1.ListTenantsRequest\x1a&.facetmesh.auth.v1.ListTenantsResponse\"\x1a\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12\x85\x01\n\x0cUpdateTenant\x12&.facetmesh.auth.v1.UpdateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"2\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02%2\x1b/v1/{tenant.name=tenants/*}:\x06tenant\x12\x83\x01\n\rSuspendTenant\x12\'.facetmesh.auth.v1.SuspendTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\".\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=tenants/*}:suspend:\x01*\x12\x80\x01\n\x0cResumeTenant\x12&.facetmesh.auth.v1.ResumeTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"-\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=tenants/*}:resume:\x01*\x12v\n\x0c\x44\x65leteTenant\x12&.facetmesh.auth.v1.DeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"#\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=tenants/*}\x12\x86\x01\n\x0eUndeleteTenant\x12(.facetmesh.auth.v1.UndeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"/\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=tenants/*}:undelete:\x01*\x12z\n\tCreateKey\x12#.facetmesh.auth.v1.CreateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"0\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\"\"\x1b/v1/{parent=tenants/*}/keys:\x03key\x12\x80\x01\n\x08ListKeys\x12\".facetmesh.auth.v1.ListKeysRequest\x1a#.facetmesh.auth.v1.ListKeysResponse\"+\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{parent=tenants/*}/keys\x12\x7f\n\tRevokeKey\x12#.facetmesh.auth.v1.RevokeKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"5\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=tenants/*/keys/*}:revoke:\x01*\x12\x7f\n\tRotateKey\x12#.facetmesh.auth.v1.RotateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"5\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=tenants/*/keys/*}:rotate:\x01*\x12|\n\nIssueToken\x12$.facetmesh.auth.v1.IssueTokenRequest\x1a%.facetmesh.auth.v1.IssueTokenResponse\"!\xba\xd7\x18\x02\x10\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tokens:issue:\x01*\x12O\n\x07GetJwks\x12!.facetmesh.auth.v1.GetJwksRequest\x1a\x17.facetmesh.auth.v1.Jwks\"\x08\xba\xd7\x18\x04\x10\x01\x18\x02\x12x\n\x10WatchRevocations\x12*.facetmesh.auth.v1.WatchRevocationsRequest\x1a+.facetmesh.auth.v1.WatchRevocationsResponse\"\t\xba\xd7\x18\x05\n\x01\x05\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x61\x63\x65tmesh/auth/v1/auth.proto\x12\x11\x66\x61\x63\x65tmesh.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x08\n\x06Tenant\x12\x42\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x08\xbaH-r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\xd8\x01\x01\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32\x1f.facetmesh.auth.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12O\n\x04plan\x18\x08 \x01(\tBA\xe2\x41\x01\x01\xfa\x41\x14\n\x12\x66\x61\x63\x65tmesh.dev/Plan\xbaH#r!2\x1f^(plans/[a-z][a-z0-9-]{0,38})?$\x12\x34\n\x06region\x18\t \x01(\tB$\xe2\x41\x01\x01\xbaH\x1dr\x1b\x32\x19^([a-z][a-z0-9-]{0,38})?$\x12/\n\x06limits\x18\n \x01(\x0b\x32\x19.facetmesh.auth.v1.LimitsB\x04\xe2\x41\x01\x01\x12>\n\x0e\x61llowed_models\x18\x0b \x03(\tB&\xe2\x41\x01\x01\xbaH\x1f\x92\x01\x1c\x10@\x18\x01\"\x16r\x14\x32\x12^[a-z0-9*-]{1,63}$\x12>\n\x0elicence_policy\x18\x0c \x01(\x0b\x32 .facetmesh.auth.v1.LicencePolicyB\x04\xe2\x41\x01\x01\x12\x42\n\x0c\x61udit_policy\x18\r \x01(\x0e\x32\x1e.facetmesh.auth.v1.AuditPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x83\x01\n\rurl_allowlist\x18\x0e \x03(\tBl\xe2\x41\x01\x01\xbaHe\x92\x01\x62\x10@\x18\x01\"\\rZ\x18\xfd\x01\x32U^([*][.])?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?([.][a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$\x12\x44\n\x1a\x65ncryption_key_rotate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\npurge_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03:<\xea\x41\x39\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\x12\x10tenants/{tenant}*\x07tenants2\x06tenant\"\xa5\x01\n\rLicencePolicy\x12K\n\x07\x63lasses\x18\x01 \x03(\x0e\x32\x1f.facetmesh.auth.v1.LicenceClassB\x19\xe2\x41\x01\x01\xbaH\x12\x92\x01\x0f\x10\x04\x18\x01\"\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\x12G\n\x08licences\x18\x02 \x03(\tB5\xe2\x41\x01\x01\xbaH.\x92\x01+\x10 \x18\x01\"%r#2!^[A-Za-z0-9][A-Za-z0-9.+-]{0,62}$\"\x9a\x02\n\x06Limits\x12\x33\n\x0erequests_per_s\x18\x01 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00\x12$\n\x0b\x63oncurrency\x18\x02 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12*\n\x0eimages_per_day\x18\x03 \x01(\x03\x42\x12\xe2\x41\x01\x01\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12<\n\x17\x63ompute_seconds_per_day\x18\x04 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x65\xcd\xcd\x41)\x00\x00\x00\x00\x00\x00\x00\x00\x12*\n\x0cstored_bytes\x18\x05 \x01(\x03\x42\x14\xe2\x41\x01\x01\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12\x1f\n\x06models\x18\x06 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\"\xb1\x01\n\x04Plan\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12/\n\x06limits\x18\x03 \x01(\x0b\x32\x19.facetmesh.auth.v1.LimitsB\x04\xe2\x41\x01\x03\x12\x14\n\x06weight\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03:2\xea\x41/\n\x12\x66\x61\x63\x65tmesh.dev/Plan\x12\x0cplans/{plan}*\x05plans2\x04plan\"W\n\x10ListPlansRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"T\n\x11ListPlansResponse\x12&\n\x05plans\x18\x01 \x03(\x0b\x32\x17.facetmesh.auth.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd2\x01\n\x14OnboardTenantRequest\x12<\n\ttenant_id\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB\x04\xe2\x41\x01\x01\x12)\n\x03key\x18\x03 \x01(\x0b\x32\x16.facetmesh.auth.v1.KeyB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"g\n\x15OnboardTenantResponse\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.facetmesh.auth.v1.Tenant\x12#\n\x03key\x18\x02 \x01(\x0b\x32\x16.facetmesh.auth.v1.Key\"\xa9\x01\n\x13\x43reateTenantRequest\x12<\n\ttenant_id\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x06tenant\x18\x02 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB\x04\xe2\x41\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"l\n\x10GetTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\"u\n\x12ListTenantsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\x12\x1a\n\x0cshow_deleted\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.facetmesh.auth.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa3\x02\n\x13UpdateTenantRequest\x12j\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.facetmesh.auth.v1.TenantB?\xe2\x41\x01\x02\xbaH8\xba\x01\x32\n\x0btenant.name\x12\x12\x61 name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01\x12\x9f\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBn\xe2\x41\x01\x01\xbaHg\xe2\x01\x64\x12\x0c\x64isplay_name\x12\x04plan\x12\x06region\x12\x06limits\x12\x0e\x61llowed_models\x12\x0elicence_policy\x12\x0c\x61udit_policy\x12\rurl_allowlist\x12\x01*\"\x8b\x01\n\x14SuspendTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13ResumeTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x01\n\x13\x44\x65leteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8c\x01\n\x15UndeleteTenantRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"\x8a\x07\n\x03Key\x12m\n\x04name\x18\x01 \x01(\tB_\xe2\x41\x01\x08\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaHBr=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\xd8\x01\x01\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x45\n\x05roles\x18\x03 \x03(\x0e\x32\x19.facetmesh.access.v1.RoleB\x1b\xe2\x41\x01\x01\xbaH\x14\x92\x01\x11\x10\x04\x18\x01\"\x0b\x82\x01\x08\x18\x02\x18\x03\x18\x04\x18\x06\x12\x17\n\x06secret\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x01\x05\x12\x37\n\rlast_use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x66\n\x07methods\x18\t \x03(\tBU\xe2\x41\x02\x01\x05\xbaHM\x92\x01J\x10\x08\x18\x01\"DrB2@^facetmesh\\.[a-z]{1,20}\\.v1\\.[A-Za-z]{1,40}/([A-Za-z]{1,40}|\\*)$\x12\x7f\n\x06models\x18\n \x03(\tBo\xe2\x41\x02\x01\x05\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHO\x92\x01L\x10\x08\x18\x01\"FrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12=\n\x13overlap_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12/\n\x06limits\x18\x0c \x01(\x0b\x32\x19.facetmesh.auth.v1.LimitsB\x04\xe2\x41\x01\x01\x12\x19\n\x04\x65tag\x18\r \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@:>\xea\x41;\n\x11\x66\x61\x63\x65tmesh.dev/Key\x12\x1btenants/{tenant}/keys/{key}*\x04keys2\x03key\"\x96\x01\n\x10\x43reateKeyRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12)\n\x03key\x18\x02 \x01(\x0b\x32\x16.facetmesh.auth.v1.KeyB\x04\xe2\x41\x01\x01\"{\n\rGetKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\"\xcb\x01\n\x10UpdateKeyRequest\x12\x61\n\x03key\x18\x01 \x01(\x0b\x32\x16.facetmesh.auth.v1.KeyB<\xe2\x41\x01\x02\xbaH5\xba\x01/\n\x08key.name\x12\x12\x61 name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01\x12T\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB#\xe2\x41\x01\x01\xbaH\x1c\xe2\x01\x19\x12\x0c\x64isplay_name\x12\x06limits\x12\x01*\"\xaf\x01\n\x0fListKeysRequest\x12W\n\x06parent\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xfa\x41\x13\x12\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.facetmesh.auth.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x10RevokeKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\"\xbe\x01\n\x10RotateKeyRequest\x12j\n\x04name\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xfa\x41\x13\n\x11\x66\x61\x63\x65tmesh.dev/Key\xbaH?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\x12>\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"y\n\x11IssueTokenRequest\x12\x1e\n\x03key\x18\x01 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x44\n\x06tenant\x18\x02 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?$\"\x9a\x01\n\x12IssueTokenResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12(\n\x05roles\x18\x04 \x03(\x0e\x32\x19.facetmesh.access.v1.Role\"\x10\n\x0eGetJwksRequest\"\x14\n\x04Jwks\x12\x0c\n\x04json\x18\x01 \x01(\t\">\n\x17WatchRevocationsRequest\x12#\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"a\n\x18WatchRevocationsResponse\x12\x33\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1e.facetmesh.event.v1.Revocation\x12\x10\n\x08sequence\x18\x02 \x01(\x03*d\n\x0b\x41uditPolicy\x12\x1c\n\x18\x41UDIT_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41UDIT_POLICY_REQUIRED\x10\x01\x12\x1c\n\x18\x41UDIT_POLICY_BEST_EFFORT\x10\x02*\x89\x01\n\x0cLicenceClass\x12\x1d\n\x19LICENCE_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18LICENCE_CLASS_PERMISSIVE\x10\x01\x12\x1a\n\x16LICENCE_CLASS_COPYLEFT\x10\x02\x12 \n\x1cLICENCE_CLASS_NON_COMMERCIAL\x10\x03\x32\xc5\x12\n\x0b\x41uthService\x12u\n\x0c\x43reateTenant\x12&.facetmesh.auth.v1.CreateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"\"\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/tenants:\x06tenant\x12v\n\tGetTenant\x12#.facetmesh.auth.v1.GetTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\")\xba\xd7\x18\t\n\x05\x01\x02\x06\x03\x04\x18\x02\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=tenants/*}\x12x\n\x0bListTenants\x12%.facetmesh.auth.v1.ListTenantsRequest\x1a&.facetmesh.auth.v1.ListTenantsResponse\"\x1a\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12\x89\x01\n\rOnboardTenant\x12\'.facetmesh.auth.v1.OnboardTenantRequest\x1a(.facetmesh.auth.v1.OnboardTenantResponse\"%\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/tenants:onboard:\x01*\x12r\n\tListPlans\x12#.facetmesh.auth.v1.ListPlansRequest\x1a$.facetmesh.auth.v1.ListPlansResponse\"\x1a\xba\xd7\x18\x05\n\x01\x01\x18\x02\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/plans\x12\x85\x01\n\x0cUpdateTenant\x12&.facetmesh.auth.v1.UpdateTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"2\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02%2\x1b/v1/{tenant.name=tenants/*}:\x06tenant\x12\x83\x01\n\rSuspendTenant\x12\'.facetmesh.auth.v1.SuspendTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\".\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=tenants/*}:suspend:\x01*\x12\x80\x01\n\x0cResumeTenant\x12&.facetmesh.auth.v1.ResumeTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"-\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=tenants/*}:resume:\x01*\x12v\n\x0c\x44\x65leteTenant\x12&.facetmesh.auth.v1.DeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"#\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=tenants/*}\x12\x86\x01\n\x0eUndeleteTenant\x12(.facetmesh.auth.v1.UndeleteTenantRequest\x1a\x19.facetmesh.auth.v1.Tenant\"/\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=tenants/*}:undelete:\x01*\x12z\n\tCreateKey\x12#.facetmesh.auth.v1.CreateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"0\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\"\"\x1b/v1/{parent=tenants/*}/keys:\x03key\x12q\n\x06GetKey\x12 .facetmesh.auth.v1.GetKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"-\xba\xd7\x18\x06\n\x02\x01\x02\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{name=tenants/*/keys/*}\x12~\n\tUpdateKey\x12#.facetmesh.auth.v1.UpdateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"4\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02&2\x1f/v1/{key.name=tenants/*/keys/*}:\x03key\x12\x80\x01\n\x08ListKeys\x12\".facetmesh.auth.v1.ListKeysRequest\x1a#.facetmesh.auth.v1.ListKeysResponse\"+\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{parent=tenants/*}/keys\x12\x7f\n\tRevokeKey\x12#.facetmesh.auth.v1.RevokeKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"5\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=tenants/*/keys/*}:revoke:\x01*\x12\x7f\n\tRotateKey\x12#.facetmesh.auth.v1.RotateKeyRequest\x1a\x16.facetmesh.auth.v1.Key\"5\xba\xd7\x18\x04\n\x02\x01\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=tenants/*/keys/*}:rotate:\x01*\x12|\n\nIssueToken\x12$.facetmesh.auth.v1.IssueTokenRequest\x1a%.facetmesh.auth.v1.IssueTokenResponse\"!\xba\xd7\x18\x02\x10\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tokens:issue:\x01*\x12O\n\x07GetJwks\x12!.facetmesh.auth.v1.GetJwksRequest\x1a\x17.facetmesh.auth.v1.Jwks\"\x08\xba\xd7\x18\x04\x10\x01\x18\x02\x12x\n\x10WatchRevocations\x12*.facetmesh.auth.v1.WatchRevocationsRequest\x1a+.facetmesh.auth.v1.WatchRevocationsResponse\"\t\xba\xd7\x18\x05\n\x01\x05\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,8 +54,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANT'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_TENANT'].fields_by_name['expire_time']._loaded_options = None
   _globals['_TENANT'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['plan']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['plan']._serialized_options = b'\342A\001\001\372A\024\n\022facetmesh.dev/Plan\272H#r!2\037^(plans/[a-z][a-z0-9-]{0,38})?$'
+  _globals['_TENANT'].fields_by_name['region']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['region']._serialized_options = b'\342A\001\001\272H\035r\0332\031^([a-z][a-z0-9-]{0,38})?$'
+  _globals['_TENANT'].fields_by_name['limits']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['limits']._serialized_options = b'\342A\001\001'
+  _globals['_TENANT'].fields_by_name['allowed_models']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['allowed_models']._serialized_options = b'\342A\001\001\272H\037\222\001\034\020@\030\001\"\026r\0242\022^[a-z0-9*-]{1,63}$'
+  _globals['_TENANT'].fields_by_name['licence_policy']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['licence_policy']._serialized_options = b'\342A\001\001'
+  _globals['_TENANT'].fields_by_name['audit_policy']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['audit_policy']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_TENANT'].fields_by_name['url_allowlist']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['url_allowlist']._serialized_options = b'\342A\001\001\272He\222\001b\020@\030\001\"\\rZ\030\375\0012U^([*][.])?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?([.][a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$'
+  _globals['_TENANT'].fields_by_name['encryption_key_rotate_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['encryption_key_rotate_time']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['purge_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['purge_time']._serialized_options = b'\342A\001\003'
   _globals['_TENANT']._loaded_options = None
   _globals['_TENANT']._serialized_options = b'\352A9\n\024facetmesh.dev/Tenant\022\020tenants/{tenant}*\007tenants2\006tenant'
+  _globals['_LICENCEPOLICY'].fields_by_name['classes']._loaded_options = None
+  _globals['_LICENCEPOLICY'].fields_by_name['classes']._serialized_options = b'\342A\001\001\272H\022\222\001\017\020\004\030\001\"\t\202\001\006\030\001\030\002\030\003'
+  _globals['_LICENCEPOLICY'].fields_by_name['licences']._loaded_options = None
+  _globals['_LICENCEPOLICY'].fields_by_name['licences']._serialized_options = b'\342A\001\001\272H.\222\001+\020 \030\001\"%r#2!^[A-Za-z0-9][A-Za-z0-9.+-]{0,62}$'
+  _globals['_LIMITS'].fields_by_name['requests_per_s']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['requests_per_s']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\200\204.A)\000\000\000\000\000\000\000\000'
+  _globals['_LIMITS'].fields_by_name['concurrency']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['concurrency']._serialized_options = b'\342A\001\001\272H\010\032\006\030\300\204=(\000'
+  _globals['_LIMITS'].fields_by_name['images_per_day']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['images_per_day']._serialized_options = b'\342A\001\001\272H\013\"\t\030\200\240\224\245\215\035(\000'
+  _globals['_LIMITS'].fields_by_name['compute_seconds_per_day']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['compute_seconds_per_day']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000e\315\315A)\000\000\000\000\000\000\000\000'
+  _globals['_LIMITS'].fields_by_name['stored_bytes']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['stored_bytes']._serialized_options = b'\342A\001\001\272H\r\"\013\030\200\200\232\246\352\257\343\001(\000'
+  _globals['_LIMITS'].fields_by_name['models']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['models']._serialized_options = b'\342A\001\001\272H\010\032\006\030\300\204=(\000'
+  _globals['_PLAN'].fields_by_name['name']._loaded_options = None
+  _globals['_PLAN'].fields_by_name['name']._serialized_options = b'\342A\001\010'
+  _globals['_PLAN'].fields_by_name['display_name']._loaded_options = None
+  _globals['_PLAN'].fields_by_name['display_name']._serialized_options = b'\342A\001\003'
+  _globals['_PLAN'].fields_by_name['limits']._loaded_options = None
+  _globals['_PLAN'].fields_by_name['limits']._serialized_options = b'\342A\001\003'
+  _globals['_PLAN'].fields_by_name['weight']._loaded_options = None
+  _globals['_PLAN'].fields_by_name['weight']._serialized_options = b'\342A\001\003'
+  _globals['_PLAN']._loaded_options = None
+  _globals['_PLAN']._serialized_options = b'\352A/\n\022facetmesh.dev/Plan\022\014plans/{plan}*\005plans2\004plan'
+  _globals['_LISTPLANSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPLANSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTPLANSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPLANSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
+  _globals['_ONBOARDTENANTREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_ONBOARDTENANTREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\002\272H\"r 2\036^[a-z][a-z0-9-]{1,38}[a-z0-9]$'
+  _globals['_ONBOARDTENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_ONBOARDTENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\001'
+  _globals['_ONBOARDTENANTREQUEST'].fields_by_name['key']._loaded_options = None
+  _globals['_ONBOARDTENANTREQUEST'].fields_by_name['key']._serialized_options = b'\342A\001\001'
+  _globals['_ONBOARDTENANTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ONBOARDTENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_CREATETENANTREQUEST'].fields_by_name['tenant_id']._loaded_options = None
   _globals['_CREATETENANTREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\002\272H\"r 2\036^[a-z][a-z0-9-]{1,38}[a-z0-9]$'
   _globals['_CREATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
@@ -73,7 +129,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\002\272H8\272\0012\n\013tenant.name\022\022a name is required\032\017this.name != \'\'\310\001\001'
   _globals['_UPDATETENANTREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATETENANTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\272H\024\342\001\021\022\014display_name\022\001*'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\272Hg\342\001d\022\014display_name\022\004plan\022\006region\022\006limits\022\016allowed_models\022\016licence_policy\022\014audit_policy\022\rurl_allowlist\022\001*'
   _globals['_SUSPENDTENANTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_SUSPENDTENANTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\026\n\024facetmesh.dev/Tenant\272H*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$'
   _globals['_SUSPENDTENANTREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -91,11 +147,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNDELETETENANTREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_UNDELETETENANTREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_KEY'].fields_by_name['name']._loaded_options = None
-  _globals['_KEY'].fields_by_name['name']._serialized_options = b'\342A\001\010'
+  _globals['_KEY'].fields_by_name['name']._serialized_options = b'\342A\001\010\372A\023\n\021facetmesh.dev/Key\272HBr=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$\330\001\001'
   _globals['_KEY'].fields_by_name['display_name']._loaded_options = None
   _globals['_KEY'].fields_by_name['display_name']._serialized_options = b'\342A\001\001\272H\004r\002\030d'
   _globals['_KEY'].fields_by_name['roles']._loaded_options = None
-  _globals['_KEY'].fields_by_name['roles']._serialized_options = b'\342A\001\001\272H\022\222\001\017\020\004\030\001\"\t\202\001\006\030\002\030\003\030\004'
+  _globals['_KEY'].fields_by_name['roles']._serialized_options = b'\342A\001\001\272H\024\222\001\021\020\004\030\001\"\013\202\001\010\030\002\030\003\030\004\030\006'
   _globals['_KEY'].fields_by_name['secret']._loaded_options = None
   _globals['_KEY'].fields_by_name['secret']._serialized_options = b'\200\001\001\342A\001\003'
   _globals['_KEY'].fields_by_name['create_time']._loaded_options = None
@@ -112,12 +168,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEY'].fields_by_name['models']._serialized_options = b'\342A\002\001\005\372A\025\n\023facetmesh.dev/Model\272HO\222\001L\020\010\030\001\"FrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$'
   _globals['_KEY'].fields_by_name['overlap_expire_time']._loaded_options = None
   _globals['_KEY'].fields_by_name['overlap_expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_KEY'].fields_by_name['limits']._loaded_options = None
+  _globals['_KEY'].fields_by_name['limits']._serialized_options = b'\342A\001\001'
+  _globals['_KEY'].fields_by_name['etag']._loaded_options = None
+  _globals['_KEY'].fields_by_name['etag']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_KEY']._loaded_options = None
   _globals['_KEY']._serialized_options = b'\352A;\n\021facetmesh.dev/Key\022\033tenants/{tenant}/keys/{key}*\004keys2\003key'
   _globals['_CREATEKEYREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEKEYREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\023\022\021facetmesh.dev/Key\272H*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$'
   _globals['_CREATEKEYREQUEST'].fields_by_name['key']._loaded_options = None
   _globals['_CREATEKEYREQUEST'].fields_by_name['key']._serialized_options = b'\342A\001\001'
+  _globals['_GETKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\023\n\021facetmesh.dev/Key\272H?r=2;^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/keys/[a-z0-9-]{1,64}$'
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['key']._loaded_options = None
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H5\272\001/\n\010key.name\022\022a name is required\032\017this.name != \'\'\310\001\001'
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\272H\034\342\001\031\022\014display_name\022\006limits\022\001*'
   _globals['_LISTKEYSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTKEYSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\023\022\021facetmesh.dev/Key\272H*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$'
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -141,9 +207,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['CreateTenant']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['CreateTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002\025\"\013/v1/tenants:\006tenant'
   _globals['_AUTHSERVICE'].methods_by_name['GetTenant']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['GetTenant']._serialized_options = b'\272\327\030\010\n\004\001\002\003\004\030\002\202\323\344\223\002\026\022\024/v1/{name=tenants/*}'
+  _globals['_AUTHSERVICE'].methods_by_name['GetTenant']._serialized_options = b'\272\327\030\t\n\005\001\002\006\003\004\030\002\202\323\344\223\002\026\022\024/v1/{name=tenants/*}'
   _globals['_AUTHSERVICE'].methods_by_name['ListTenants']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002\r\022\013/v1/tenants'
+  _globals['_AUTHSERVICE'].methods_by_name['OnboardTenant']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['OnboardTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002\030\"\023/v1/tenants:onboard:\001*'
+  _globals['_AUTHSERVICE'].methods_by_name['ListPlans']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['ListPlans']._serialized_options = b'\272\327\030\005\n\001\001\030\002\202\323\344\223\002\013\022\t/v1/plans'
   _globals['_AUTHSERVICE'].methods_by_name['UpdateTenant']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['UpdateTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002%2\033/v1/{tenant.name=tenants/*}:\006tenant'
   _globals['_AUTHSERVICE'].methods_by_name['SuspendTenant']._loaded_options = None
@@ -156,6 +226,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['UndeleteTenant']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\002\"\"\035/v1/{name=tenants/*}:undelete:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['CreateKey']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\272\327\030\004\n\002\001\002\202\323\344\223\002\"\"\033/v1/{parent=tenants/*}/keys:\003key'
+  _globals['_AUTHSERVICE'].methods_by_name['GetKey']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['GetKey']._serialized_options = b'\272\327\030\006\n\002\001\002\030\002\202\323\344\223\002\035\022\033/v1/{name=tenants/*/keys/*}'
+  _globals['_AUTHSERVICE'].methods_by_name['UpdateKey']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['UpdateKey']._serialized_options = b'\272\327\030\004\n\002\001\002\202\323\344\223\002&2\037/v1/{key.name=tenants/*/keys/*}:\003key'
   _globals['_AUTHSERVICE'].methods_by_name['ListKeys']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\272\327\030\004\n\002\001\002\202\323\344\223\002\035\022\033/v1/{parent=tenants/*}/keys'
   _globals['_AUTHSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
@@ -168,52 +242,74 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\272\327\030\004\020\001\030\002'
   _globals['_AUTHSERVICE'].methods_by_name['WatchRevocations']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['WatchRevocations']._serialized_options = b'\272\327\030\005\n\001\005\030\002'
+  _globals['_AUDITPOLICY']._serialized_start=6423
+  _globals['_AUDITPOLICY']._serialized_end=6523
+  _globals['_LICENCECLASS']._serialized_start=6526
+  _globals['_LICENCECLASS']._serialized_end=6663
   _globals['_TENANT']._serialized_start=336
-  _globals['_TENANT']._serialized_end=845
-  _globals['_TENANT_STATE']._serialized_start=695
-  _globals['_TENANT_STATE']._serialized_end=783
-  _globals['_CREATETENANTREQUEST']._serialized_start=848
-  _globals['_CREATETENANTREQUEST']._serialized_end=1017
-  _globals['_GETTENANTREQUEST']._serialized_start=1019
-  _globals['_GETTENANTREQUEST']._serialized_end=1127
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1129
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1246
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1248
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1338
-  _globals['_UPDATETENANTREQUEST']._serialized_start=1341
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1548
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1551
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1690
-  _globals['_RESUMETENANTREQUEST']._serialized_start=1693
-  _globals['_RESUMETENANTREQUEST']._serialized_end=1831
-  _globals['_DELETETENANTREQUEST']._serialized_start=1834
-  _globals['_DELETETENANTREQUEST']._serialized_end=1972
-  _globals['_UNDELETETENANTREQUEST']._serialized_start=1975
-  _globals['_UNDELETETENANTREQUEST']._serialized_end=2115
-  _globals['_KEY']._serialized_start=2118
-  _globals['_KEY']._serialized_end=2855
-  _globals['_CREATEKEYREQUEST']._serialized_start=2858
-  _globals['_CREATEKEYREQUEST']._serialized_end=3008
-  _globals['_LISTKEYSREQUEST']._serialized_start=3011
-  _globals['_LISTKEYSREQUEST']._serialized_end=3186
-  _globals['_LISTKEYSRESPONSE']._serialized_start=3188
-  _globals['_LISTKEYSRESPONSE']._serialized_end=3269
-  _globals['_REVOKEKEYREQUEST']._serialized_start=3271
-  _globals['_REVOKEKEYREQUEST']._serialized_end=3397
-  _globals['_ROTATEKEYREQUEST']._serialized_start=3400
-  _globals['_ROTATEKEYREQUEST']._serialized_end=3590
-  _globals['_ISSUETOKENREQUEST']._serialized_start=3592
-  _globals['_ISSUETOKENREQUEST']._serialized_end=3713
-  _globals['_ISSUETOKENRESPONSE']._serialized_start=3716
-  _globals['_ISSUETOKENRESPONSE']._serialized_end=3870
-  _globals['_GETJWKSREQUEST']._serialized_start=3872
-  _globals['_GETJWKSREQUEST']._serialized_end=3888
-  _globals['_JWKS']._serialized_start=3890
-  _globals['_JWKS']._serialized_end=3910
-  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=3912
-  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=3974
-  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=3976
-  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=4073
-  _globals['_AUTHSERVICE']._serialized_start=4076
-  _globals['_AUTHSERVICE']._serialized_end=5949
+  _globals['_TENANT']._serialized_end=1483
+  _globals['_TENANT_STATE']._serialized_start=1333
+  _globals['_TENANT_STATE']._serialized_end=1421
+  _globals['_LICENCEPOLICY']._serialized_start=1486
+  _globals['_LICENCEPOLICY']._serialized_end=1651
+  _globals['_LIMITS']._serialized_start=1654
+  _globals['_LIMITS']._serialized_end=1936
+  _globals['_PLAN']._serialized_start=1939
+  _globals['_PLAN']._serialized_end=2116
+  _globals['_LISTPLANSREQUEST']._serialized_start=2118
+  _globals['_LISTPLANSREQUEST']._serialized_end=2205
+  _globals['_LISTPLANSRESPONSE']._serialized_start=2207
+  _globals['_LISTPLANSRESPONSE']._serialized_end=2291
+  _globals['_ONBOARDTENANTREQUEST']._serialized_start=2294
+  _globals['_ONBOARDTENANTREQUEST']._serialized_end=2504
+  _globals['_ONBOARDTENANTRESPONSE']._serialized_start=2506
+  _globals['_ONBOARDTENANTRESPONSE']._serialized_end=2609
+  _globals['_CREATETENANTREQUEST']._serialized_start=2612
+  _globals['_CREATETENANTREQUEST']._serialized_end=2781
+  _globals['_GETTENANTREQUEST']._serialized_start=2783
+  _globals['_GETTENANTREQUEST']._serialized_end=2891
+  _globals['_LISTTENANTSREQUEST']._serialized_start=2893
+  _globals['_LISTTENANTSREQUEST']._serialized_end=3010
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=3012
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=3102
+  _globals['_UPDATETENANTREQUEST']._serialized_start=3105
+  _globals['_UPDATETENANTREQUEST']._serialized_end=3396
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=3399
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=3538
+  _globals['_RESUMETENANTREQUEST']._serialized_start=3541
+  _globals['_RESUMETENANTREQUEST']._serialized_end=3679
+  _globals['_DELETETENANTREQUEST']._serialized_start=3682
+  _globals['_DELETETENANTREQUEST']._serialized_end=3820
+  _globals['_UNDELETETENANTREQUEST']._serialized_start=3823
+  _globals['_UNDELETETENANTREQUEST']._serialized_end=3963
+  _globals['_KEY']._serialized_start=3966
+  _globals['_KEY']._serialized_end=4872
+  _globals['_CREATEKEYREQUEST']._serialized_start=4875
+  _globals['_CREATEKEYREQUEST']._serialized_end=5025
+  _globals['_GETKEYREQUEST']._serialized_start=5027
+  _globals['_GETKEYREQUEST']._serialized_end=5150
+  _globals['_UPDATEKEYREQUEST']._serialized_start=5153
+  _globals['_UPDATEKEYREQUEST']._serialized_end=5356
+  _globals['_LISTKEYSREQUEST']._serialized_start=5359
+  _globals['_LISTKEYSREQUEST']._serialized_end=5534
+  _globals['_LISTKEYSRESPONSE']._serialized_start=5536
+  _globals['_LISTKEYSRESPONSE']._serialized_end=5617
+  _globals['_REVOKEKEYREQUEST']._serialized_start=5619
+  _globals['_REVOKEKEYREQUEST']._serialized_end=5745
+  _globals['_ROTATEKEYREQUEST']._serialized_start=5748
+  _globals['_ROTATEKEYREQUEST']._serialized_end=5938
+  _globals['_ISSUETOKENREQUEST']._serialized_start=5940
+  _globals['_ISSUETOKENREQUEST']._serialized_end=6061
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=6064
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=6218
+  _globals['_GETJWKSREQUEST']._serialized_start=6220
+  _globals['_GETJWKSREQUEST']._serialized_end=6236
+  _globals['_JWKS']._serialized_start=6238
+  _globals['_JWKS']._serialized_end=6258
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=6260
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=6322
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=6324
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=6421
+  _globals['_AUTHSERVICE']._serialized_start=6666
+  _globals['_AUTHSERVICE']._serialized_end=9039
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,58 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AuditPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_POLICY_UNSPECIFIED: _AuditPolicy.ValueType  # 0
+    """As AUDIT_POLICY_REQUIRED."""
+    AUDIT_POLICY_REQUIRED: _AuditPolicy.ValueType  # 1
+    """An answer leaves only after its event has been accepted."""
+    AUDIT_POLICY_BEST_EFFORT: _AuditPolicy.ValueType  # 2
+    """An answer leaves although its event may be lost."""
+
+class AuditPolicy(_AuditPolicy, metaclass=_AuditPolicyEnumTypeWrapper):
+    """Whether answers wait for their audit events."""
+
+AUDIT_POLICY_UNSPECIFIED: AuditPolicy.ValueType  # 0
+"""As AUDIT_POLICY_REQUIRED."""
+AUDIT_POLICY_REQUIRED: AuditPolicy.ValueType  # 1
+"""An answer leaves only after its event has been accepted."""
+AUDIT_POLICY_BEST_EFFORT: AuditPolicy.ValueType  # 2
+"""An answer leaves although its event may be lost."""
+Global___AuditPolicy: _TypeAlias = AuditPolicy  # noqa: Y015
+
+class _LicenceClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LicenceClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LicenceClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LICENCE_CLASS_UNSPECIFIED: _LicenceClass.ValueType  # 0
+    """Not known: allowed nowhere but by name."""
+    LICENCE_CLASS_PERMISSIVE: _LicenceClass.ValueType  # 1
+    """Such as Apache-2.0, MIT, BSD."""
+    LICENCE_CLASS_COPYLEFT: _LicenceClass.ValueType  # 2
+    """Such as GPL-3.0, AGPL-3.0."""
+    LICENCE_CLASS_NON_COMMERCIAL: _LicenceClass.ValueType  # 3
+    """For research and the like only, such as CC-BY-NC-4.0."""
+
+class LicenceClass(_LicenceClass, metaclass=_LicenceClassEnumTypeWrapper):
+    """What a licence asks for, roughly."""
+
+LICENCE_CLASS_UNSPECIFIED: LicenceClass.ValueType  # 0
+"""Not known: allowed nowhere but by name."""
+LICENCE_CLASS_PERMISSIVE: LicenceClass.ValueType  # 1
+"""Such as Apache-2.0, MIT, BSD."""
+LICENCE_CLASS_COPYLEFT: LicenceClass.ValueType  # 2
+"""Such as GPL-3.0, AGPL-3.0."""
+LICENCE_CLASS_NON_COMMERCIAL: LicenceClass.ValueType  # 3
+"""For research and the like only, such as CC-BY-NC-4.0."""
+Global___LicenceClass: _TypeAlias = LicenceClass  # noqa: Y015
+
 @_typing.final
 class Tenant(_message.Message):
     """One customer of the platform. All that belongs to it is named below it."""
@@ -66,6 +118,15 @@ class Tenant(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    ALLOWED_MODELS_FIELD_NUMBER: _builtins.int
+    LICENCE_POLICY_FIELD_NUMBER: _builtins.int
+    AUDIT_POLICY_FIELD_NUMBER: _builtins.int
+    URL_ALLOWLIST_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_KEY_ROTATE_TIME_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}."""
     display_name: _builtins.str
@@ -74,6 +135,14 @@ class Tenant(_message.Message):
     """Changes with every change of the tenant."""
     state: Global___Tenant.State.ValueType
     """Whether it is served."""
+    plan: _builtins.str
+    """The plan, which gives it what it does not set itself: plans/{plan}. The
+    platform's default when empty.
+    """
+    region: _builtins.str
+    """Where it is served, such as eu-central; anywhere when empty."""
+    audit_policy: Global___AuditPolicy.ValueType
+    """Whether its answers wait for their audit events."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -86,6 +155,36 @@ class Tenant(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """From when on it cannot be undeleted; unset unless it is deleted."""
 
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """What it may take. Fields that are 0 are the plan's."""
+
+    @_builtins.property
+    def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the only models that it may create and call, with * for any characters;
+        any when empty.
+        """
+
+    @_builtins.property
+    def licence_policy(self) -> Global___LicencePolicy:
+        """Which models' licences it may use."""
+
+    @_builtins.property
+    def url_allowlist(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only hosts from which its inputs may be fetched by URL: a name, or *. and
+        a name for all below it. None when empty.
+        """
+
+    @_builtins.property
+    def encryption_key_rotate_time(self) -> _timestamp_pb2.Timestamp:
+        """When the key under which its data is encrypted was last replaced; unset when it
+        never was.
+        """
+
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """When its data was destroyed for good; unset unless it was."""
+
     def __init__(
         self,
         *,
@@ -96,14 +195,261 @@ class Tenant(_message.Message):
         state: Global___Tenant.State.ValueType = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        plan: _builtins.str = ...,
+        region: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+        allowed_models: _abc.Iterable[_builtins.str] | None = ...,
+        licence_policy: Global___LicencePolicy | None = ...,
+        audit_policy: Global___AuditPolicy.ValueType = ...,
+        url_allowlist: _abc.Iterable[_builtins.str] | None = ...,
+        encryption_key_rotate_time: _timestamp_pb2.Timestamp | None = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "encryption_key_rotate_time", b"encryption_key_rotate_time", "expire_time", b"expire_time", "licence_policy", b"licence_policy", "limits", b"limits", "purge_time", b"purge_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "audit_policy", b"audit_policy", "create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "encryption_key_rotate_time", b"encryption_key_rotate_time", "etag", b"etag", "expire_time", b"expire_time", "licence_policy", b"licence_policy", "limits", b"limits", "name", b"name", "plan", b"plan", "purge_time", b"purge_time", "region", b"region", "state", b"state", "url_allowlist", b"url_allowlist"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
+
+@_typing.final
+class LicencePolicy(_message.Message):
+    """Which licences a tenant's models may be under. Permissive ones only, when empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASSES_FIELD_NUMBER: _builtins.int
+    LICENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[Global___LicenceClass.ValueType]:
+        """These classes."""
+
+    @_builtins.property
+    def licences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """And these by name: SPDX identifiers, such as AGPL-3.0."""
+
+    def __init__(
+        self,
+        *,
+        classes: _abc.Iterable[Global___LicenceClass.ValueType] | None = ...,
+        licences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "licences", b"licences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LicencePolicy: _TypeAlias = LicencePolicy  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """What a tenant, or one of its keys, may take. A field that is 0 is, for a tenant,
+    its plan's, and for a key, no limit of its own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    IMAGES_PER_DAY_FIELD_NUMBER: _builtins.int
+    COMPUTE_SECONDS_PER_DAY_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    requests_per_s: _builtins.float
+    """Calls a second, over any time longer than a few seconds."""
+    concurrency: _builtins.int
+    """Calls in progress at a time."""
+    images_per_day: _builtins.int
+    """Images worked on in a day (UTC)."""
+    compute_seconds_per_day: _builtins.float
+    """Seconds of an engine's time in a day (UTC)."""
+    stored_bytes: _builtins.int
+    """Bytes kept: models, inputs and results."""
+    models: _builtins.int
+    """Models at a time."""
+    def __init__(
+        self,
+        *,
+        requests_per_s: _builtins.float = ...,
+        concurrency: _builtins.int = ...,
+        images_per_day: _builtins.int = ...,
+        compute_seconds_per_day: _builtins.float = ...,
+        stored_bytes: _builtins.int = ...,
+        models: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_seconds_per_day", b"compute_seconds_per_day", "concurrency", b"concurrency", "images_per_day", b"images_per_day", "models", b"models", "requests_per_s", b"requests_per_s", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class Plan(_message.Message):
+    """What tenants are offered: the limits of those who have none of their own. Plans are
+    the operator's data, read from a file at start.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name: plans/{plan}."""
+    display_name: _builtins.str
+    """What people call it."""
+    weight: _builtins.int
+    """The tenants' share of busy machines, against that of others."""
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """What its tenants may take; a field that is 0 is not limited."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "limits", b"limits", "name", b"name", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class ListPlansRequest(_message.Message):
+    """Asks for a page of plans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; 50 when 0, never more than 1000."""
+    page_token: _builtins.str
+    """The next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPlansRequest: _TypeAlias = ListPlansRequest  # noqa: Y015
+
+@_typing.final
+class ListPlansResponse(_message.Message):
+    """A page of plans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLANS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last."""
+    @_builtins.property
+    def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plan]:
+        """The plans."""
+
+    def __init__(
+        self,
+        *,
+        plans: _abc.Iterable[Global___Plan] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "plans", b"plans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPlansResponse: _TypeAlias = ListPlansResponse  # noqa: Y015
+
+@_typing.final
+class OnboardTenantRequest(_message.Message):
+    """Asks for a new tenant with a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The last part of the name: 3 to 40 of a-z, 0-9 and hyphen, a letter first."""
+    request_id: _builtins.str
+    """A UUID that a repeated call gives again."""
+    @_builtins.property
+    def tenant(self) -> Global___Tenant:
+        """The tenant. Its name is ignored."""
+
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """Its first key. Its name is ignored. A tenant admin's, caller's and auditor's when it has
+        no roles.
+        """
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        tenant: Global___Tenant | None = ...,
+        key: Global___Key | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "tenant", b"tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "request_id", b"request_id", "tenant", b"tenant", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OnboardTenantRequest: _TypeAlias = OnboardTenantRequest  # noqa: Y015
+
+@_typing.final
+class OnboardTenantResponse(_message.Message):
+    """A new tenant and its first key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tenant(self) -> Global___Tenant:
+        """The tenant."""
+
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """The key with its secret. A repeated call gives it a new secret, and the one
+        before works no more; once the key was used, a repeat returns it without one.
+        """
+
+    def __init__(
+        self,
+        *,
+        tenant: Global___Tenant | None = ...,
+        key: Global___Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "tenant", b"tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OnboardTenantResponse: _TypeAlias = OnboardTenantResponse  # noqa: Y015
 
 @_typing.final
 class CreateTenantRequest(_message.Message):
@@ -231,7 +577,7 @@ class UpdateTenantRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to take: display_name or *. Those that are set when empty."""
+        """Which fields to take, or * for all. Those that are set when empty."""
 
     def __init__(
         self,
@@ -368,6 +714,8 @@ class Key(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     OVERLAP_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}/keys/{key}."""
     display_name: _builtins.str
@@ -376,6 +724,8 @@ class Key(_message.Message):
     """The key itself. Set in the answers of CreateKey and RotateKey and nowhere
     else.
     """
+    etag: _builtins.str
+    """Changes with every change of the key."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_access_pb2.Role.ValueType]:
         """What its tokens may do. Caller when empty. Only roles within a tenant."""
@@ -418,6 +768,10 @@ class Key(_message.Message):
         not.
         """
 
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """What it may take of what its tenant may. No limit of its own where a field is 0."""
+
     def __init__(
         self,
         *,
@@ -432,10 +786,12 @@ class Key(_message.Message):
         methods: _abc.Iterable[_builtins.str] | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
         overlap_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        limits: Global___Limits | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "overlap_expire_time", b"overlap_expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "limits", b"limits", "overlap_expire_time", b"overlap_expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "methods", b"methods", "models", b"models", "name", b"name", "overlap_expire_time", b"overlap_expire_time", "revoke_time", b"revoke_time", "roles", b"roles", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "limits", b"limits", "methods", b"methods", "models", b"models", "name", b"name", "overlap_expire_time", b"overlap_expire_time", "revoke_time", b"revoke_time", "roles", b"roles", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -468,6 +824,58 @@ class CreateKeyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateKeyRequest: _TypeAlias = CreateKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetKeyRequest(_message.Message):
+    """Asks for a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """tenants/{tenant}/keys/{key}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyRequest: _TypeAlias = GetKeyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateKeyRequest(_message.Message):
+    """Asks to change a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """The key, with its name. Its etag is compared where it is given."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to take, or * for all. Those that are set when empty."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateKeyRequest: _TypeAlias = UpdateKeyRequest  # noqa: Y015
 
 @_typing.final
 class ListKeysRequest(_message.Message):

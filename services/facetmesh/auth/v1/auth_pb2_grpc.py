@@ -50,6 +50,16 @@ class AuthServiceStub:
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsResponse.FromString,
                 _registered_method=True)
+        self.OnboardTenant = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/OnboardTenant',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.OnboardTenantRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.OnboardTenantResponse.FromString,
+                _registered_method=True)
+        self.ListPlans = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/ListPlans',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListPlansRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListPlansResponse.FromString,
+                _registered_method=True)
         self.UpdateTenant = channel.unary_unary(
                 '/facetmesh.auth.v1.AuthService/UpdateTenant',
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UpdateTenantRequest.SerializeToString,
@@ -78,6 +88,16 @@ class AuthServiceStub:
         self.CreateKey = channel.unary_unary(
                 '/facetmesh.auth.v1.AuthService/CreateKey',
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.CreateKeyRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
+                _registered_method=True)
+        self.GetKey = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/GetKey',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.GetKeyRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
+                _registered_method=True)
+        self.UpdateKey = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/UpdateKey',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UpdateKeyRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
                 _registered_method=True)
         self.ListKeys = channel.unary_unary(
@@ -138,6 +158,22 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OnboardTenant(self, request, context):
+        """Makes a tenant and its first key in one step, which may be repeated: what a call
+        that was cut short has made is taken up by the next with its request_id.
+        ALREADY_EXISTS when the id is taken by another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPlans(self, request, context):
+        """Lists the plans, in the order of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateTenant(self, request, context):
         """Changes a tenant. ABORTED when the tenant's etag is given and is not that of
         the tenant as it is. NOT_FOUND when it is deleted.
@@ -182,6 +218,21 @@ class AuthServiceServicer:
 
     def CreateKey(self, request, context):
         """Creates an API key. Its secret is in this answer and never again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKey(self, request, context):
+        """Returns a key, without its secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateKey(self, request, context):
+        """Changes a key. ABORTED when the key's etag is given and is not that of the key
+        as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,6 +305,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsRequest.FromString,
                     response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsResponse.SerializeToString,
             ),
+            'OnboardTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.OnboardTenant,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.OnboardTenantRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.OnboardTenantResponse.SerializeToString,
+            ),
+            'ListPlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlans,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListPlansRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListPlansResponse.SerializeToString,
+            ),
             'UpdateTenant': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTenant,
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UpdateTenantRequest.FromString,
@@ -282,6 +343,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.CreateKeyRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.SerializeToString,
+            ),
+            'GetKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKey,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.GetKeyRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.SerializeToString,
+            ),
+            'UpdateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateKey,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UpdateKeyRequest.FromString,
                     response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.SerializeToString,
             ),
             'ListKeys': grpc.unary_unary_rpc_method_handler(
@@ -397,6 +468,60 @@ class AuthService:
             '/facetmesh.auth.v1.AuthService/ListTenants',
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsRequest.SerializeToString,
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OnboardTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/OnboardTenant',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.OnboardTenantRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.OnboardTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/ListPlans',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListPlansRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.ListPlansResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -558,6 +683,60 @@ class AuthService:
             target,
             '/facetmesh.auth.v1.AuthService/CreateKey',
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.CreateKeyRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/GetKey',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.GetKeyRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/UpdateKey',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.UpdateKeyRequest.SerializeToString,
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.Key.FromString,
             options,
             channel_credentials,

@@ -43,6 +43,13 @@ class AuthServiceStub:
     """Returns a tenant."""
     ListTenants: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListTenantsRequest, _auth_pb2.ListTenantsResponse]
     """Lists all tenants, in the order of their ids."""
+    OnboardTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.OnboardTenantRequest, _auth_pb2.OnboardTenantResponse]
+    """Makes a tenant and its first key in one step, which may be repeated: what a call
+    that was cut short has made is taken up by the next with its request_id.
+    ALREADY_EXISTS when the id is taken by another request.
+    """
+    ListPlans: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListPlansRequest, _auth_pb2.ListPlansResponse]
+    """Lists the plans, in the order of their ids."""
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateTenantRequest, _auth_pb2.Tenant]
     """Changes a tenant. ABORTED when the tenant's etag is given and is not that of
     the tenant as it is. NOT_FOUND when it is deleted.
@@ -66,6 +73,12 @@ class AuthServiceStub:
     """
     CreateKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.CreateKeyRequest, _auth_pb2.Key]
     """Creates an API key. Its secret is in this answer and never again."""
+    GetKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetKeyRequest, _auth_pb2.Key]
+    """Returns a key, without its secret."""
+    UpdateKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateKeyRequest, _auth_pb2.Key]
+    """Changes a key. ABORTED when the key's etag is given and is not that of the key
+    as it is.
+    """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListKeysRequest, _auth_pb2.ListKeysResponse]
     """Lists a tenant's keys, without their secrets."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.Key]
@@ -103,6 +116,13 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Returns a tenant."""
     ListTenants: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListTenantsRequest, _auth_pb2.ListTenantsResponse]  # type: ignore[assignment]
     """Lists all tenants, in the order of their ids."""
+    OnboardTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.OnboardTenantRequest, _auth_pb2.OnboardTenantResponse]  # type: ignore[assignment]
+    """Makes a tenant and its first key in one step, which may be repeated: what a call
+    that was cut short has made is taken up by the next with its request_id.
+    ALREADY_EXISTS when the id is taken by another request.
+    """
+    ListPlans: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListPlansRequest, _auth_pb2.ListPlansResponse]  # type: ignore[assignment]
+    """Lists the plans, in the order of their ids."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateTenantRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
     """Changes a tenant. ABORTED when the tenant's etag is given and is not that of
     the tenant as it is. NOT_FOUND when it is deleted.
@@ -126,6 +146,12 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     CreateKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.CreateKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
     """Creates an API key. Its secret is in this answer and never again."""
+    GetKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
+    """Returns a key, without its secret."""
+    UpdateKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
+    """Changes a key. ABORTED when the key's etag is given and is not that of the key
+    as it is.
+    """
     ListKeys: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListKeysRequest, _auth_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists a tenant's keys, without their secrets."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
@@ -178,6 +204,25 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ListTenantsResponse, _abc.Awaitable[_auth_pb2.ListTenantsResponse]]:
         """Lists all tenants, in the order of their ids."""
+
+    @_abc_1.abstractmethod
+    def OnboardTenant(
+        self,
+        request: _auth_pb2.OnboardTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.OnboardTenantResponse, _abc.Awaitable[_auth_pb2.OnboardTenantResponse]]:
+        """Makes a tenant and its first key in one step, which may be repeated: what a call
+        that was cut short has made is taken up by the next with its request_id.
+        ALREADY_EXISTS when the id is taken by another request.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPlans(
+        self,
+        request: _auth_pb2.ListPlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListPlansResponse, _abc.Awaitable[_auth_pb2.ListPlansResponse]]:
+        """Lists the plans, in the order of their ids."""
 
     @_abc_1.abstractmethod
     def UpdateTenant(
@@ -237,6 +282,24 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.Key, _abc.Awaitable[_auth_pb2.Key]]:
         """Creates an API key. Its secret is in this answer and never again."""
+
+    @_abc_1.abstractmethod
+    def GetKey(
+        self,
+        request: _auth_pb2.GetKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Key, _abc.Awaitable[_auth_pb2.Key]]:
+        """Returns a key, without its secret."""
+
+    @_abc_1.abstractmethod
+    def UpdateKey(
+        self,
+        request: _auth_pb2.UpdateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Key, _abc.Awaitable[_auth_pb2.Key]]:
+        """Changes a key. ABORTED when the key's etag is given and is not that of the key
+        as it is.
+        """
 
     @_abc_1.abstractmethod
     def ListKeys(

@@ -251,3 +251,128 @@ class Revocation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
+
+@_typing.final
+class Alert(_message.Message):
+    """Something that somebody should look at: a rule that watches what happens came true."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Severity:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Alert._Severity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SEVERITY_UNSPECIFIED: Alert._Severity.ValueType  # 0
+        """Not known."""
+        SEVERITY_WARNING: Alert._Severity.ValueType  # 1
+        """When there is time."""
+        SEVERITY_CRITICAL: Alert._Severity.ValueType  # 2
+        """Now."""
+
+    class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
+        """How soon somebody should look."""
+
+    SEVERITY_UNSPECIFIED: Alert.Severity.ValueType  # 0
+    """Not known."""
+    SEVERITY_WARNING: Alert.Severity.ValueType  # 1
+    """When there is time."""
+    SEVERITY_CRITICAL: Alert.Severity.ValueType  # 2
+    """Now."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """32 lower-case hex characters, chosen by the publisher. Consumers deduplicate
+    on it.
+    """
+    service: _builtins.str
+    """The service that noticed: auth, detection, fusion or audit."""
+    rule: _builtins.str
+    """Which rule, in lower case with hyphens, such as refusals-from-source."""
+    severity: Global___Alert.Severity.ValueType
+    """How soon somebody should look."""
+    tenant: _builtins.str
+    """tenants/{tenant}; empty where it is about no tenant, or about several."""
+    subject: _builtins.str
+    """What it is about: a network address, a key, a model."""
+    summary: _builtins.str
+    """One sentence for the operator."""
+    count: _builtins.int
+    """How many events made it true, counted since the last alert of the same rule about the
+    same subject; 0 where none were counted.
+    """
+    region: _builtins.str
+    """Where the publisher runs."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the rule came true."""
+
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """Over how long they were counted."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        service: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        severity: Global___Alert.Severity.ValueType = ...,
+        tenant: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        count: _builtins.int = ...,
+        window: _duration_pb2.Duration | None = ...,
+        region: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "id", b"id", "region", b"region", "rule", b"rule", "service", b"service", "severity", b"severity", "subject", b"subject", "summary", b"summary", "tenant", b"tenant", "time", b"time", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Alert: _TypeAlias = Alert  # noqa: Y015
+
+@_typing.final
+class SignedAlert(_message.Message):
+    """An alert with the signature of the service that noticed. It is what is published on
+    the topic alerts.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    alert: _builtins.bytes
+    """A serialized Alert."""
+    key_id: _builtins.str
+    """Which key signed, as in SignedEvent."""
+    signature: _builtins.bytes
+    """Ed25519 over "facetmesh-alert-v1\\n" followed by the alert."""
+    def __init__(
+        self,
+        *,
+        alert: _builtins.bytes = ...,
+        key_id: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "key_id", b"key_id", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedAlert: _TypeAlias = SignedAlert  # noqa: Y015
