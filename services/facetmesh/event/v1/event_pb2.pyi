@@ -78,6 +78,7 @@ class AuditEvent(_message.Message):
     OUTPUT_HASH_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     SERVICE_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex characters, chosen by the publisher. Consumers
     deduplicate on it, and the receipt is named after it.
@@ -120,6 +121,10 @@ class AuditEvent(_message.Message):
     """An Ed25519 public key (32 bytes) that the audit log vouches for; set only
     in the event that announces a service's signing key.
     """
+    count: _builtins.int
+    """How many calls it stands for where it is more than one: of a flood of refused
+    calls by nobody who could be recognised, those alike are recorded together.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the call ended."""
@@ -155,10 +160,11 @@ class AuditEvent(_message.Message):
         output_hash: _builtins.bytes = ...,
         trace_id: _builtins.str = ...,
         service_public_key: _builtins.bytes = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "content_salt", b"content_salt", "duration", b"duration", "id", b"id", "input_hashes", b"input_hashes", "method", b"method", "model_sha256", b"model_sha256", "model_version", b"model_version", "outcome", b"outcome", "output_hash", b"output_hash", "reason", b"reason", "region", b"region", "resource", b"resource", "service", b"service", "service_public_key", b"service_public_key", "source_address", b"source_address", "subject", b"subject", "tenant", b"tenant", "time", b"time", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "content_salt", b"content_salt", "count", b"count", "duration", b"duration", "id", b"id", "input_hashes", b"input_hashes", "method", b"method", "model_sha256", b"model_sha256", "model_version", b"model_version", "outcome", b"outcome", "output_hash", b"output_hash", "reason", b"reason", "region", b"region", "resource", b"resource", "service", b"service", "service_public_key", b"service_public_key", "source_address", b"source_address", "subject", b"subject", "tenant", b"tenant", "time", b"time", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
