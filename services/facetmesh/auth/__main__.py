@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
 from typing import Annotated, ClassVar
@@ -11,7 +12,10 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from facetmesh.auth.events import RevocationEvents
+from facetmesh.auth.exchange import Exchange
+from facetmesh.auth.ext_authz import accountant, checking
 from facetmesh.auth.grants import Grants
+from facetmesh.auth.http import published
 from facetmesh.auth.keys import KeyHash, Keys
 from facetmesh.auth.onboarding import Onboarding
 from facetmesh.auth.plans import load as load_plans
@@ -25,10 +29,12 @@ from facetmesh.auth.v1 import auth_pb2_grpc
 from facetmesh.kit import apikeys
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.kit.identity import KEYS_REFRESH_S
+from facetmesh.kit.revocations import follow
 from facetmesh.kit.serve import open_mesh, run
-from facetmesh.kit.settings import ServiceSettings, load
+from facetmesh.kit.settings import Port, ServiceSettings, load
 
 _SIGNING_KEY = "token-signing-key"
+_log = logging.getLogger(__name__)
 
 
 class AuthSettings(ServiceSettings):
@@ -46,6 +52,12 @@ class AuthSettings(ServiceSettings):
     """How often the secret token-signing-key is read again, in seconds."""
     signing_key_lead_s: Annotated[float, Field(ge=0)] = 1.5 * KEYS_REFRESH_S
     """How long a new signing key is published before it signs, in seconds."""
+    http_port: Port = 0
+    """The port of the keys that verify tokens, over HTTP; 0 asks the system."""
+    ext_authz_host: str = "127.0.0.1"
+    """The address on which gateways ask about API keys: one that nobody else reaches."""
+    ext_authz_port: Port = 0
+    """Its port; 0 asks the system."""
 
 
 def own_keys(admin_key: str, service_keys: str) -> dict[apikeys.ApiKey, str]:
@@ -85,22 +97,32 @@ async def main() -> None:
             signing, issuer=settings.token_issuer, audience=settings.token_audience,
             lifetime_s=settings.token_lifetime_s, clock=time.time,
         )
-        reading = asyncio.create_task(
-            keep_current(signing, lambda: secrets.get(_SIGNING_KEY), settings.signing_key_reload_s)
-        )
+        exchange = Exchange(grants, issuer, digest, accountant(mesh.recorder), time.time)
+        background = [
+            asyncio.create_task(
+                keep_current(signing, lambda: secrets.get(_SIGNING_KEY), settings.signing_key_reload_s)
+            ),
+            asyncio.create_task(follow(revocations, exchange.hear)),
+        ]
         servicer = AuthServicer(
             Auth(plans, tenants, keys, Onboarding(tenants, keys), grants, issuer, revocations)
         )
         try:
-            await mesh.serve(
-                lambda server: auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server),
-                services=["facetmesh.auth.v1.AuthService"],
-                ready={},
-                keys=issuer,
-                revocations=revocations,
-            )
+            async with (
+                published(issuer.jwks, settings.host, settings.http_port) as http_port,
+                checking(exchange, mesh.recorder, settings.ext_authz_host, settings.ext_authz_port) as checks_port,
+            ):
+                _log.info("serving gateways", extra={"http_port": http_port, "ext_authz_port": checks_port})
+                await mesh.serve(
+                    lambda server: auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server),
+                    services=["facetmesh.auth.v1.AuthService"],
+                    ready={},
+                    keys=issuer,
+                    revocations=revocations,
+                )
         finally:
-            reading.cancel()
+            for task in background:
+                task.cancel()
 
 
 if __name__ == "__main__":
