@@ -17,7 +17,7 @@ from dapr.proto import api_service_v1
 from facetmesh.kit.dapr import DaprSidecar, Disposition, Event, EventReceiver
 from facetmesh.kit.errors import Unavailable
 
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 
 
 # Below the range from which the system takes ports for outgoing connections, of which sidecars make many while others

@@ -17,7 +17,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from facetmesh.kit.dapr import DaprSidecar, Disposition, Event, Outgoing
 from facetmesh.kit.errors import FailedPrecondition
 
-from .harness import Inbox, accept, until
+from .harness import DEADLINE_S, Inbox, accept, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ async def test_of_an_apps_replicas_one_gets_it(world: World, one: DaprSidecar, i
                 if inbox_two.ids("single", name) and other.ids("single", name):
                     return
 
-        await asyncio.wait_for(publish_more(), 20)
+        await asyncio.wait_for(publish_more(), DEADLINE_S)
         inbox_two.behaviours["single"] = other.behaviours["single"] = accept
         await one.publisher().publish("single", b"x", event_id=f"{name}-last", type="t")
 

@@ -112,7 +112,7 @@ async def test_what_has_a_time_to_live_ends(one: DaprSidecar, name: str) -> None
         seen.append(True)
 
     watching = asyncio.create_task(watch())
-    await until(lambda: bool(seen), "the value ends", timeout_s=5)
+    await until(lambda: bool(seen), "the value ends")
     await watching
     # What has ended is as good as never written.
     await state.put(name, b"new", create=True)

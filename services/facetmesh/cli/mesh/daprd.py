@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HOST = "127.0.0.1"
+_GRACE_S = 12
+"""How long a sidecar that is to end waits for what an app still handles: longer than components/redis/resiliency.yaml
+lets it take, and shorter than the supervisor waits. Who is not done by then makes it end with exit code 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Daprd:
             "dapr-http-port": self.http_port,
             "resources-path": self.components,
             "config": self.components / "configuration.yaml",
+            "dapr-graceful-shutdown-seconds": _GRACE_S,
             "enable-metrics": "false",
             "log-as-json": "true",
         }
