@@ -136,6 +136,20 @@ def models(principal: Principal | None, request: Message) -> frozenset[str]:
     return frozenset({*named(principal, request, MODEL), *versions})
 
 
+@lru_cache(maxsize=512)
+def names_models(request: Descriptor) -> bool:
+    """Whether requests of this type can name a model."""
+    if request.full_name in _INFERENCE_MODELS:
+        return True
+    kinds = {MODEL, _MODEL_VERSION}
+    return any(
+        names_models(field.message_type)
+        if nested
+        else field.GetOptions().Extensions[resource_pb2.resource_reference].type in kinds
+        for field, nested in _reference_fields(request)
+    )
+
+
 def referenced(message: Message, kind: str | None = None) -> Iterator[str]:
     """The resource names in all fields, nested ones too, that carry google.api.resource_reference.
 

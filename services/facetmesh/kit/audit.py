@@ -29,7 +29,7 @@ from facetmesh.kit.errors import FacetmeshError, Internal, Unavailable
 from facetmesh.kit.logs import describe
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from facetmesh.kit.telemetry import Metrics
 
@@ -100,6 +100,9 @@ class Record:
     model_sha256: str = ""
     inputs: tuple[bytes, ...] = ()
     output: bytes = b""
+    roles: tuple[str, ...] = ()
+    deciding_policies: tuple[str, ...] = ()
+    """What decided that the call may be worked on, or that it may not."""
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -107,9 +110,9 @@ class Record:
         """The receipt's resource name."""
         return f"{self.tenant}/receipts/{self.id}"
 
-    def identify(self, *, subject: str, tenant: str) -> None:
-        """Says who is behind a call that came without a token."""
-        self.subject, self.tenant = subject, tenant
+    def identify(self, *, subject: str, tenant: str, roles: Iterable[str] = ()) -> None:
+        """Says who is behind a call."""
+        self.subject, self.tenant, self.roles = subject, tenant, tuple(sorted(roles))
 
     def concerns(self, names: Sequence[str]) -> None:
         """Takes the resources that the request names: what the platform does to a tenant is that tenant's event.
@@ -252,6 +255,7 @@ class Recorder:
             model_version=record.model_version, model_sha256=record.model_sha256, region=self._region, code="OK",
             content_salt=salt, outcome=event_pb2.AuditEvent.OUTCOME_OK, trace_id=telemetry.trace_id(),
             input_hashes=[hashlib.sha256(salt + digest).digest() for digest in record.inputs],
+            roles=record.roles, deciding_policies=record.deciding_policies,
         )
         event.time.FromNanoseconds(int(self._clock() * 1e9))
         event.duration.FromNanoseconds(int((time.perf_counter() - record.started) * 1e9))

@@ -22,12 +22,14 @@ class Profile:
     """Where it is to be served; anywhere when empty."""
     best_effort_audit: bool = False
     """Whether answers may leave before their audit event was accepted."""
+    allowed_models: tuple[str, ...] = ()
+    """Ids of the only models that it may create and call, with * for any characters; any when empty."""
+    licence_classes: frozenset[str] = frozenset({"permissive"})
+    """The classes of licences that it may use: permissive, copyleft, non-commercial."""
     licences: frozenset[str] = frozenset()
-    """Licences, as SPDX expressions or their classes, that it allows beside the permissive ones."""
-    models: tuple[str, ...] = ()
-    """Patterns of the models that it may have, such as `yolo-*`; any when empty."""
-    url_hosts: tuple[str, ...] = ()
-    """Hosts from which images may be fetched for it, such as `images.example.com`; none when empty."""
+    """The licences that it may use beside them, by SPDX identifier."""
+    url_allowlist: tuple[str, ...] = ()
+    """The only hosts from which its inputs may be fetched, with *. for all below a name; none when empty."""
 
 
 class Profiles(Protocol):

@@ -1,7 +1,7 @@
 """What happens around every RPC, in one interceptor, so that no service can forget it.
 
 authenticate → authorize by role and method → (only now is the message read) →
-authorize by tenant and model → validate → the servicer → the audit event is accepted → the answer.
+authorize by tenant, model and policy → validate → the servicer → the audit event is accepted → the answer.
 
 Of a stream of requests the first message goes this way, and must name what the
 stream is about; each later one is checked as it comes, and so is the token,
@@ -33,6 +33,7 @@ from facetmesh.kit.errors import (
     Unauthenticated,
     Unimplemented,
 )
+from facetmesh.kit.gate import Gate
 from facetmesh.kit.incoming import Incoming
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Guard(grpc.aio.ServerInterceptor):
         recorder: Takes the audit events.
         metrics: What is counted.
         max_concurrent_calls: Calls in progress beyond which a new one is refused.
+        gate: Decides by policy; by those that are shipped when None.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class Guard(grpc.aio.ServerInterceptor):
         metrics: Metrics,
         *,
         max_concurrent_calls: int,
+        gate: Gate | None = None,
     ) -> None:
         self._verifier = verifier
         self._recorder = recorder
         self._metrics = metrics
         self._limit = max_concurrent_calls
+        self._gate = gate or Gate()
         self._validator = protovalidate.Validator()
         self._in_progress = 0
 
@@ -89,7 +93,7 @@ class Guard(grpc.aio.ServerInterceptor):
         try:
             principal = None if rule.public else await self._authenticate(handler_call_details)
             if principal is not None:
-                record.identify(subject=principal.subject, tenant=principal.tenant or "")
+                record.identify(subject=principal.subject, tenant=principal.tenant or "", roles=principal.roles)
                 identity.authorize(principal, rule.roles, rule.method)
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
@@ -117,7 +121,7 @@ class Guard(grpc.aio.ServerInterceptor):
         # caller's megabytes never arrive.
         return grpc.stream_unary_rpc_method_handler(refuse)
 
-    def check(self, principal: identity.Principal | None, request: Message | None, context: Any) -> None:
+    async def check(self, principal: identity.Principal | None, request: Message | None, context: Any) -> None:
         """Returns when the request may be worked on; raises what it is refused with."""
         request = _message(request)
         if self._in_progress > self._limit:
@@ -125,7 +129,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 "The service is at its limit of calls in progress.", reason="TOO_MANY_CALLS", retry_after_s=1
             )
         audit.current().concerns(list(access.named(principal, request)))  # first, so that a refusal tells it
-        self._authorize(principal, request)
+        await self._authorize(principal, request)
         routed = dict(context.invocation_metadata() or ()).get(MODEL_HEADER)
         if routed is not None and routed not in (access.models(principal, request) or {routed}):
             raise InvalidArgument(
@@ -136,12 +140,13 @@ class Guard(grpc.aio.ServerInterceptor):
         """Returns when a later message of a stream may be worked on; raises what it is refused with."""
         if principal is not None:
             await self._verifier.verify(principal.token)
-        self._authorize(principal, _message(request))
+        await self._authorize(principal, _message(request))
 
-    def _authorize(self, principal: identity.Principal | None, request: Message) -> None:
+    async def _authorize(self, principal: identity.Principal | None, request: Message) -> None:
         if principal is not None:
             access.authorize_tenant(principal, access.named(principal, request))
             access.authorize_models(principal, request)
+            await self._gate.authorize(principal, request, audit.current())
         try:
             self._validator.validate(request)
         except protovalidate.ValidationError as error:
@@ -237,14 +242,14 @@ class _Call:
     async def _checked(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message | Incoming | None:
         """What the servicer gets: the message, or an iterator that checks each one as it comes."""
         if not self._streams:
-            self._guard.check(self._principal, request, context)
+            await self._guard.check(self._principal, request, context)
             return cast("Message", request)
 
         async def check(message: Message | None, first: bool) -> None:  # noqa: FBT001 - Incoming asks for it
             if not first:
                 await self._guard.check_next(self._principal, message)
                 return
-            self._guard.check(self._principal, message, context)
+            await self._guard.check(self._principal, message, context)
             if message is not None and not any(access.named(self._principal, message)):
                 raise InvalidArgument(
                     "The stream's first message must name what the stream is about.", reason="FIRST_MESSAGE_INVALID"
@@ -274,7 +279,8 @@ def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcM
     }[bool(handler.request_streaming), bool(handler.response_streaming)]
     around = call.stream if handler.response_streaming else call.unary
     coders = (_reader(cast("Any", handler.request_deserializer)), handler.response_serializer)
-    return cast("Any", make)(around(cast("Any", method)), *coders)
+    wrapped: grpc.RpcMethodHandler[Any, Any] = cast("Any", make)(around(cast("Any", method)), *coders)
+    return wrapped
 
 
 def _message(request: Message | None) -> Message:

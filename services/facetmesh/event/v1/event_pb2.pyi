@@ -79,6 +79,8 @@ class AuditEvent(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     SERVICE_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    DECIDING_POLICIES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex characters, chosen by the publisher. Consumers
     deduplicate on it, and the receipt is named after it.
@@ -137,6 +139,17 @@ class AuditEvent(_message.Message):
     def input_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 of the salt followed by the SHA-256 of the input."""
 
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The roles that the caller's token had."""
+
+    @_builtins.property
+    def deciding_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The policies that decided on the call, such as policies/default#callers or
+        tenants/acme/policies/3#office-hours; a set's name without a policy's where
+        nothing in it permits the call. None for a call that was refused before.
+        """
+
     def __init__(
         self,
         *,
@@ -161,10 +174,12 @@ class AuditEvent(_message.Message):
         trace_id: _builtins.str = ...,
         service_public_key: _builtins.bytes = ...,
         count: _builtins.int = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        deciding_policies: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "content_salt", b"content_salt", "count", b"count", "duration", b"duration", "id", b"id", "input_hashes", b"input_hashes", "method", b"method", "model_sha256", b"model_sha256", "model_version", b"model_version", "outcome", b"outcome", "output_hash", b"output_hash", "reason", b"reason", "region", b"region", "resource", b"resource", "service", b"service", "service_public_key", b"service_public_key", "source_address", b"source_address", "subject", b"subject", "tenant", b"tenant", "time", b"time", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "content_salt", b"content_salt", "count", b"count", "deciding_policies", b"deciding_policies", "duration", b"duration", "id", b"id", "input_hashes", b"input_hashes", "method", b"method", "model_sha256", b"model_sha256", "model_version", b"model_version", "outcome", b"outcome", "output_hash", b"output_hash", "reason", b"reason", "region", b"region", "resource", b"resource", "roles", b"roles", "service", b"service", "service_public_key", b"service_public_key", "source_address", b"source_address", "subject", b"subject", "tenant", b"tenant", "time", b"time", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
