@@ -12,7 +12,7 @@ import typer
 
 from facetmesh import __version__
 from facetmesh.cli import output
-from facetmesh.cli.commands import audit, demo, detect, doctor, fuse, keys, mesh, models, tenants
+from facetmesh.cli.commands import audit, backup, demo, detect, doctor, fuse, keys, mesh, models, tenants
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.options import Options
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Internal
@@ -34,6 +34,8 @@ app = typer.Typer(
 app.command("up")(mesh.up)
 app.command("down")(mesh.down)
 app.command("status")(mesh.status)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(tenants.app, name="tenants", help="Create, list, suspend and delete tenants.")

@@ -6,6 +6,7 @@ environment variables).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
+from facetmesh.kit import holds
 from facetmesh.kit.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Blobs:
     def __init__(self, store: ObjectStore, keyring: Keyring) -> None:
         self._store = store
         self._keyring = keyring
+        self._folder = store.prefix if isinstance(store, LocalStore) else None
 
     async def put(self, tenant: str, key: str, data: bytes) -> None:
         """Stores data. Once this returns, it survives a crash of the process.
@@ -71,9 +74,14 @@ class Blobs:
         return await self._keyring.decrypt(tenant, sealed, key.encode())
 
     async def delete(self, tenant: str, key: str) -> None:
-        """Deletes data; nothing happens when there is none."""
+        """Deletes data; nothing happens when there is none.
+
+        Raises:
+            Unavailable: The store did not answer, or a backup is being taken.
+        """
         try:
-            await obstore.delete_async(self._store, _path(tenant, key))
+            async with holds.deleting(self._folder) if self._folder else nullcontext():
+                await obstore.delete_async(self._store, _path(tenant, key))
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:

@@ -1,0 +1,1 @@
+"""Copies of a mesh's state folder, taken while it serves, and the way back."""
