@@ -24,6 +24,7 @@ from facetmesh.kit import access, audit
 from facetmesh.kit.identity import CLOCK_SKEW_S, ROLE_NAMES, TokenVerifier
 from facetmesh.kit.revocations import Revocation
 from facetmesh.kit.rpc import Guard
+from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ async def served() -> AsyncIterator[Api]:
     clock = Clock()
     issuer = new_issuer(clock)
     metrics = Metrics.create()
-    recorder = audit.Recorder("test", audit.EventSigner("auth", bytes(32)), Bus(), metrics, clock=clock)
+    recorder = audit.Recorder("test", EventSigner("auth", bytes(32)), Bus(), metrics, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
     server = grpc.aio.server(interceptors=[Guard(verifier, recorder, metrics, max_concurrent_calls=64)])
     reached: list[str] = []

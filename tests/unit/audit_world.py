@@ -22,8 +22,8 @@ from facetmesh.audit.receipts import Receipts
 from facetmesh.audit.servicer import receipt_message
 from facetmesh.audit.store import SqliteStore
 from facetmesh.event.v1.event_pb2 import AuditEvent
-from facetmesh.kit.audit import EventSigner
 from facetmesh.kit.keyring import Keyring
+from facetmesh.kit.signing import EventSigner
 from facetmesh.verify.event import ServiceKey
 
 from .conftest import Clock, MemoryState

@@ -9,8 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from facetmesh.audit.intake import MAX_EVENT_BYTES, MAX_FUTURE_S, Event, Refusal
 from facetmesh.event.v1.event_pb2 import SignedEvent
-from facetmesh.kit.audit import EventSigner, Record, Recorder
+from facetmesh.kit.audit import Record, Recorder
 from facetmesh.kit.errors import InvalidArgument
+from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 from facetmesh.verify.event import ANNOUNCEMENT
 

@@ -24,6 +24,7 @@ from facetmesh.kit import apikeys, audit, status, telemetry
 from facetmesh.kit.errors import Unavailable
 from facetmesh.kit.identity import TokenVerifier
 from facetmesh.kit.rpc import Guard
+from facetmesh.kit.signing import SIGNATURE_CONTEXT, EventSigner
 from facetmesh.kit.telemetry import Metrics
 
 from .auth_world import PLANS, world_over
@@ -65,7 +66,7 @@ class Bus:
         public = Ed25519PrivateKey.from_private_bytes(SEED).public_key()
         for event_id, data, _ in events:
             signed = event_pb2.SignedEvent.FromString(data)
-            public.verify(signed.signature, audit.SIGNATURE_CONTEXT + signed.event)
+            public.verify(signed.signature, SIGNATURE_CONTEXT + signed.event)
             fingerprint = hashlib.sha256(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
             assert signed.key_id == f"auth/{fingerprint}"
             event = event_pb2.AuditEvent.FromString(signed.event)
@@ -105,7 +106,7 @@ class Rig:
 async def served(state: MemoryState, issuer: TokenIssuer, clock: Clock, limit: int = 64) -> AsyncIterator[Rig]:
     """Auth on a port of its own."""
     bus, metrics = Bus(), Metrics.create()
-    recorder = audit.Recorder("test", audit.EventSigner("auth", SEED), bus, metrics, clock=clock)
+    recorder = audit.Recorder("test", EventSigner("auth", SEED), bus, metrics, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
     guard = Guard(verifier, recorder, metrics, max_concurrent_calls=limit)
     server = grpc.aio.server(interceptors=[telemetry.server_interceptor(), guard])

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from facetmesh.audit.intake import logged_event
 from facetmesh.audit.note import LogSigner
 from facetmesh.event.v1.event_pb2 import AuditEvent, SignedEvent
-from facetmesh.kit.audit import SIGNATURE_CONTEXT, EventSigner
+from facetmesh.kit.signing import SIGNATURE_CONTEXT, EventSigner
 from facetmesh.verify import (
     VerificationError,
     dump_receipt,

@@ -19,11 +19,12 @@ from facetmesh.audit.servicer import AuditServicer
 from facetmesh.audit.store import SqliteStore
 from facetmesh.audit.subscriber import Subscriber
 from facetmesh.audit.v1 import audit_pb2_grpc
-from facetmesh.kit.audit import TOPIC, EventSigner
+from facetmesh.kit.audit import TOPIC
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.kit.keyring import Keyring
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import ServiceSettings, load
+from facetmesh.kit.signing import EventSigner
 from facetmesh.verify.event import ServiceKey
 
 

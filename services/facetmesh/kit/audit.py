@@ -19,9 +19,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import telemetry
 from facetmesh.kit.dapr import Outgoing
@@ -31,15 +28,18 @@ from facetmesh.kit.logs import describe
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
+    from facetmesh.kit.refusals import Refusals
+    from facetmesh.kit.signing import EventSigner
     from facetmesh.kit.telemetry import Metrics
 
 TOPIC = "audit.events"
 EVENT_TYPE = "facetmesh.event.v1.SignedEvent"
-SIGNATURE_CONTEXT = b"facetmesh-event-v1\n"
 _SALT_BYTES = 16
 _TENANT = re.compile(r"tenants/[a-z][a-z0-9-]{1,38}[a-z0-9](?![^/])")
 _LONGEST_NAME = 512
 _LARGEST_BATCH = 256
+_FOLDING_S = 5.0
+"""How long refusals that are alike are gathered."""
 _REFUSALS = frozenset({
     "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION",
     "RESOURCE_EXHAUSTED", "UNIMPLEMENTED",
@@ -56,29 +56,6 @@ class Publisher(Protocol):
     ) -> list[str]:
         """Publishes events; returns the ids that were not accepted."""
         ...
-
-
-class EventSigner:
-    """Signs events with a service's Ed25519 key.
-
-    Args:
-        service: Whose key it is.
-        seed: The 32 raw private bytes.
-    """
-
-    def __init__(self, service: str, seed: bytes) -> None:
-        self.service = service
-        """Whose key it is."""
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        self.key_id = f"{service}/{hashlib.sha256(public).hexdigest()[:16]}"
-        """{service}/{first 16 hex characters of the SHA-256 of the public key}."""
-
-    def sign(self, event: event_pb2.AuditEvent) -> bytes:
-        """The serialized SignedEvent."""
-        body = event.SerializeToString(deterministic=True)
-        signature = self._key.sign(SIGNATURE_CONTEXT + body)
-        return event_pb2.SignedEvent(event=body, key_id=self.key_id, signature=signature).SerializeToString()
 
 
 @dataclass(slots=True)
@@ -103,6 +80,8 @@ class Record:
     roles: tuple[str, ...] = ()
     deciding_policies: tuple[str, ...] = ()
     """What decided that the call may be worked on, or that it may not."""
+    count: int = 1
+    """How many calls it stands for."""
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -167,6 +146,7 @@ class Recorder:
         signer: The key of the service that does it.
         publisher: Where events go.
         metrics: What is counted.
+        refusals: Watches the refusals that are offered; nobody when None.
         limit: How many events may wait before new ones are refused.
         clock: Seconds since the epoch.
     """
@@ -178,6 +158,7 @@ class Recorder:
         publisher: Publisher,
         metrics: Metrics,
         *,
+        refusals: Refusals | None = None,
         limit: int = 8192,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -185,6 +166,8 @@ class Recorder:
         self._signer = signer
         self._publisher = publisher
         self._metrics = metrics
+        self._refusals = refusals
+        self._folding: asyncio.TimerHandle | None = None
         self._limit = limit
         self._clock = clock
         self._waiting: deque[tuple[Outgoing, asyncio.Future[None]]] = deque()
@@ -200,7 +183,17 @@ class Recorder:
         await asyncio.shield(self._enqueue(record, error))
 
     def offer(self, record: Record, error: FacetmeshError | None = None) -> None:
-        """Publishes the record's event in the background: for refusals, which go out either way."""
+        """Publishes the record's event in the background: for refusals, which go out either way.
+
+        In a flood of refusals, those alike become one event with their count, a few seconds later.
+        """
+        if error is not None and self._refusals is not None and not self._refusals.admit(record, error):
+            if self._folding is None:
+                self._folding = asyncio.get_running_loop().call_later(_FOLDING_S, self._unfold)
+            return
+        self._offer(record, error)
+
+    def _offer(self, record: Record, error: FacetmeshError | None) -> None:
         try:
             future = self._enqueue(record, error)
         except Unavailable:
@@ -227,6 +220,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Sends what waits, then ends."""
+        self._unfold()
         deadline = time.monotonic() + 5
         while self._waiting and self._task is not None and not self._task.done() and time.monotonic() < deadline:
             await asyncio.wait([self._waiting[-1][1]], timeout=deadline - time.monotonic())
@@ -234,6 +228,14 @@ class Recorder:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def _unfold(self) -> None:
+        if self._folding is not None:
+            self._folding.cancel()
+            self._folding = None
+        if self._refusals is not None:
+            for record, error in self._refusals.folded():
+                self._offer(record, error)
 
     def _enqueue(self, record: Record, error: FacetmeshError | None) -> asyncio.Future[None]:
         if len(self._waiting) >= self._limit:
@@ -259,6 +261,8 @@ class Recorder:
         )
         event.time.FromNanoseconds(int(self._clock() * 1e9))
         event.duration.FromNanoseconds(int((time.perf_counter() - record.started) * 1e9))
+        if record.count > 1:
+            event.count = record.count
         if record.output:
             event.output_hash = hashlib.sha256(salt + record.output).digest()
         if error is not None:

@@ -12,6 +12,7 @@ import binascii
 import contextlib
 import logging
 import signal
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,16 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from facetmesh.kit import lifeline, logs, telemetry
-from facetmesh.kit.audit import EventSigner, Recorder
+from facetmesh.kit.alerts import Alerts
+from facetmesh.kit.audit import Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
 from facetmesh.kit.identity import KeySource, TokenVerifier
 from facetmesh.kit.profiles import Unlimited
+from facetmesh.kit.refusals import RefusalLimits, Refusals
 from facetmesh.kit.revocations import Revocation, RevocationSource, follow
 from facetmesh.kit.rpc import Guard
+from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.tokens import REVOCATIONS_TOPIC, AuthClient, revocation_handler
 
 if TYPE_CHECKING:
@@ -53,6 +57,8 @@ class Mesh:
     """The sidecar."""
     recorder: Recorder
     """Takes audit events."""
+    alerts: Alerts
+    """Raises alerts."""
     telemetry: telemetry.Telemetry
     auth: AuthClient
     """Auth, for tokens with which this service calls another on behalf of a tenant."""
@@ -193,13 +199,18 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
         await dapr.wait_ready(settings.sidecar_wait_s)
         secrets = dapr.secrets()
         seed = base64.b64decode(await secrets.get("event-signing-key"))
+        signer, publisher = EventSigner(settings.service, seed), dapr.publisher()
+        alerts = Alerts(settings.region, signer, publisher, signals.metrics)
+        stack.push_async_callback(alerts.close)
+        limits = RefusalLimits(settings.alert_refusals, settings.alert_window_s)
         recorder = Recorder(
-            settings.region, EventSigner(settings.service, seed), dapr.publisher(), signals.metrics
+            settings.region, signer, publisher, signals.metrics,
+            refusals=Refusals(limits, alerts.offer, time.monotonic),
         )
         stack.push_async_callback(recorder.close)
         auth = AuthClient(settings.auth_address, await secrets.get("service-key"))
         stack.push_async_callback(auth.close)
-        yield Mesh(settings, dapr, recorder, signals, auth, stopping=stopping)
+        yield Mesh(settings, dapr, recorder, alerts, signals, auth, stopping=stopping)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:

@@ -48,6 +48,10 @@ class ServiceSettings(BaseSettings):
     """The `aud` of tokens."""
     max_concurrent_calls: Annotated[int, Field(ge=1)] = 128
     """Calls in progress beyond which a new one is refused."""
+    alert_refusals: Annotated[int, Field(ge=1)] = 100
+    """Refusals of one source, or of one tenant, in a window, that raise an alert."""
+    alert_window_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long that window is, in seconds."""
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     """How long calls in progress may take to end after SIGTERM, in seconds."""
     sidecar_wait_s: Annotated[float, Field(gt=0)] = 60.0
