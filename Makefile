@@ -56,6 +56,10 @@ daprd: $(VENV)/.dev ## Find Dapr's sidecar on this machine, or build it into the
 test-full: $(VENV)/.dev daprd ## Run the tests that take minutes or gigabytes.
 	@$(PYTEST) -m full
 
+.PHONY: test-chaos
+test-chaos: $(VENV)/.dev daprd ## Try each fault ten times, and write what was seen into docs/faults.md.
+	@$(BIN)/python tools/faults.py
+
 .PHONY: lint
 lint: $(VENV)/.dev $(PROTOS_VENV)/.done ## Check the style of code and protos.
 	@$(BIN)/ruff check

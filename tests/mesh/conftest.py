@@ -24,7 +24,7 @@ from facetmesh.kit import catalog
 from .rig import none_left, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 FACES = ("FACE_FEMALE", "FACE_MALE")
@@ -123,8 +123,17 @@ class Mesh:
 
 
 @contextmanager
-def running(home: Path, collector: Collector) -> Iterator[Mesh]:
-    """A mesh on free ports; it is stopped as its user would, and nothing of it may be left."""
+def running(
+    home: Path, collector: Collector, *arguments: str, variables: Mapping[str, str] | None = None,
+) -> Iterator[Mesh]:
+    """A mesh on free ports; it is stopped as its user would, and nothing of it may be left.
+
+    Args:
+        home: Its state folder.
+        collector: Takes its traces.
+        arguments: More for `facetmesh up`.
+        variables: More for its environment.
+    """
     environment = {
         **os.environ,
         "FACETMESH_HOME": str(home),
@@ -132,11 +141,12 @@ def running(home: Path, collector: Collector) -> Iterator[Mesh]:
         "OTEL_BSP_SCHEDULE_DELAY": "200",
         "FACETMESH_SIGNING_KEY_RELOAD_S": "0.5",
         "FACETMESH_SIGNING_KEY_LEAD_S": "1",
+        **(variables or {}),
     }
     said = home.with_suffix(".out")
     with said.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "facetmesh.cli", "up", "--port-base", "0"],
+            [sys.executable, "-m", "facetmesh.cli", "up", "--port-base", "0", *arguments],
             env=environment, stdout=out, stderr=subprocess.STDOUT, text=True,
         )
     mesh = Mesh(home, process, collector, said)
