@@ -35,6 +35,8 @@ class _Domain:
         self.start: asyncio.Task[Runner] | None = None
         self.served = 0
         """Calls that the present runner has ended."""
+        self.answered: set[str] = set()
+        """What the present runner has answered for: these models are loaded."""
         self.deaths = 0
         """Deaths since the last reply."""
         self.last_used = time.monotonic()
@@ -141,9 +143,14 @@ class RunnerPool:
         except BaseException:
             self._leave(state)
             raise
-        reply.add_done_callback(functools.partial(self._leave, state))
+        reply.add_done_callback(functools.partial(self._leave, state, subject))
         with telemetry.span(f"runner {task}"):
             return await asyncio.shield(reply)
+
+    def warm(self, domain: str, subject: str) -> bool:
+        """Whether the domain's runner is up and has answered for the subject."""
+        state = self._domains.get(domain)
+        return state is not None and state.runner is not None and subject in state.answered
 
     def pids(self) -> dict[str, int]:
         """The process id of each domain that has a runner up."""
@@ -189,7 +196,7 @@ class RunnerPool:
                 return runner
         raise _closed()
 
-    def _leave(self, state: _Domain, reply: asyncio.Future[Reply] | None = None) -> None:
+    def _leave(self, state: _Domain, subject: str = "", reply: asyncio.Future[Reply] | None = None) -> None:
         state.slots.release()
         state.running -= 1
         state.last_used = time.monotonic()
@@ -197,6 +204,7 @@ class RunnerPool:
             state.served += 1
             if not reply.cancelled() and reply.exception() is None:
                 state.deaths = 0
+                state.answered.add(subject)
         self._make_room()
         self._set_idle_timer(state)
 
@@ -210,6 +218,7 @@ class RunnerPool:
         finally:
             self._starts_waiting -= 1
         state.served = 0
+        state.answered.clear()
         began = time.monotonic()
         try:
             runner = await Runner.start(

@@ -8,10 +8,16 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class EngineSetting:
-    """How the inference engine uses this machine's CPU; `probe` chooses it."""
+    """Which inference engine, and how it uses this machine; `probe` chooses it."""
 
     name: str = "f32"
     """What people call it, in `facetmesh doctor` and in logs."""
+    engine: Literal["openvino", "onnxruntime"] = "openvino"
+    """What runs ONNX models; TensorFlow Lite files are always OpenVINO's."""
+    device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    """Where ONNX Runtime runs them."""
+    max_batch: int = 1
+    """Images that are run at a time where so many wait: 1 where the device gains nothing by it."""
     precision: Literal["f32", "bf16"] | None = "f32"
     """The arithmetic's precision; None leaves it to the engine."""
     max_isa: str | None = None

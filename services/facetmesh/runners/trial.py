@@ -9,7 +9,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from facetmesh.runners.engines import compile_model
+from facetmesh.runners.engines.openvino import compile_model
 from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:

@@ -1,0 +1,90 @@
+"""The inference engines, for programs that run in a runner's child.
+
+A file is read by OpenVINO, which knows ONNX and TensorFlow Lite, and compiled for
+the engine that the machine's setting names. Never import this in a service
+process: an engine can end its process (see `probe`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from facetmesh.kit.errors import FailedPrecondition
+from facetmesh.runners.engines.base import ImageInput, Model, Shape
+from facetmesh.runners.engines.openvino import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from facetmesh.runners.settings import EngineSetting
+
+__all__ = ["Graph", "ImageInput", "Model", "Shape", "open_model", "read_model"]
+
+
+class Graph:
+    """A model that has been read and not yet compiled.
+
+    Args:
+        path: Its file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._source = Source(path)
+        self.inputs: Mapping[str, Shape] = self._source.inputs
+        """The inputs' names and shapes."""
+        self.outputs: Mapping[str, Shape] = self._source.outputs
+        """The outputs' names and shapes."""
+        self.metadata: Mapping[str, str] = self._source.metadata
+        """What the file says of itself: an ONNX file's metadata properties."""
+
+    def compile(self, setting: EngineSetting, image: ImageInput | None = None) -> Model:
+        """Compiles it; the graph is used up.
+
+        Args:
+            setting: Which engine, and how it uses the machine.
+            image: Makes the model take images; without it, it takes what its
+                file says.
+
+        Raises:
+            FailedPrecondition: MODEL_UNREADABLE: the engine cannot run it.
+        """
+        try:
+            if setting.engine == "onnxruntime" and self._path.suffix == ".onnx":
+                # Only where it is chosen: it need not be installed elsewhere.
+                from facetmesh.runners.engines.onnxruntime import OnnxRuntimeModel  # noqa: PLC0415
+
+                return OnnxRuntimeModel(self._path, setting, image)
+            return self._source.compile(setting, image)
+        except RuntimeError as error:
+            raise _unreadable() from error
+
+
+def read_model(path: Path, *, sha256: str | None = None) -> Graph:
+    """Reads a model's file, .onnx or .tflite.
+
+    Args:
+        path: The file.
+        sha256: What its SHA-256 must be, in hex.
+
+    Raises:
+        FailedPrecondition: MODEL_CHANGED: it is another file by now;
+            MODEL_UNREADABLE: it cannot be read.
+    """
+    try:
+        if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise FailedPrecondition("The model's file has changed since it was registered.", reason="MODEL_CHANGED")
+        return Graph(path)
+    except (OSError, RuntimeError) as error:
+        raise _unreadable() from error
+
+
+def open_model(path: Path, setting: EngineSetting, *, sha256: str | None = None) -> Model:
+    """Reads and compiles a model's file; raises what `read_model` and `Graph.compile` do."""
+    return read_model(path, sha256=sha256).compile(setting)
+
+
+def _unreadable() -> FailedPrecondition:
+    return FailedPrecondition("The model's file cannot be read.", reason="MODEL_UNREADABLE")
