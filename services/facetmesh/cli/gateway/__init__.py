@@ -1,0 +1,1 @@
+"""The gateway's configuration: a template, and what follows from the protos."""

@@ -1,0 +1,210 @@
+"""Envoy's configuration for one machine: the template gateway/envoy.yaml, filled in."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from facetmesh.cli.gateway import api, replies, tls
+from facetmesh.kit.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from facetmesh.cli.gateway.settings import GatewaySettings
+
+_HOST = "127.0.0.1"
+_PLACE = re.compile(r"\$\{(\w+)\}")
+_TIMEOUT_S = 60
+"""For an answer that takes no waiting: what a service takes is bounded by its own limits before."""
+_MARGIN_S = 5
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """Which port is whose, all on the loopback but the gateway's own."""
+
+    gateway: int
+    """Where the gateway takes all public traffic."""
+    admin: int
+    """Where it says whether it is ready and what it has counted."""
+    services: Mapping[str, int]
+    """The API of each service."""
+    keys: int
+    """Where auth publishes the keys that verify tokens."""
+    ext_authz: int
+    """Where auth exchanges API keys."""
+
+
+def bootstrap(settings: GatewaySettings, sites: Sites, descriptors: Path) -> str:
+    """The text of Envoy's bootstrap, in JSON.
+
+    Args:
+        settings: What it is told.
+        sites: Where everybody is.
+        descriptors: A file with the API's FileDescriptorSet.
+
+    Raises:
+        FailedPrecondition: A setting is wrong.
+    """
+    values = {
+        "host": settings.host,
+        "port": sites.gateway,
+        "admin_port": sites.admin,
+        "listener_filters": tls.listener_filters(settings.tls),
+        "transport_socket": tls.transport_socket(settings.tls),
+        "client_cert_details": "SANITIZE_SET" if settings.tls else "SANITIZE",
+        "trusted_hops": settings.trusted_hops,
+        "tracing": _tracing() if settings.traces else None,
+        "local_replies": replies.local_replies(),
+        "descriptors": str(descriptors),
+        "rest_services": api.rest_services(),
+        "source_bucket": _bucket(settings.source_per_s),
+        "anonymous_bucket": _bucket(settings.anonymous_per_s),
+        "tenant_bucket": _bucket(settings.tenant_per_s),
+        "issuer": settings.issuer,
+        "audience": settings.audience,
+        "jwks_refresh": f"{settings.keys_refresh_s}s",
+        "token_rules": _token_rules(),
+        "routes": _routes(),
+        "cors": _cors(settings.origins.split(",")) if settings.origins else None,
+        "clusters": _clusters(settings, sites),
+    }
+    return json.dumps(filled(yaml.safe_load(template().read_text()), values), indent=2)
+
+
+def template() -> Path:
+    """gateway/envoy.yaml, of the package or of the checkout that it runs from.
+
+    Raises:
+        FailedPrecondition: It is in neither.
+    """
+    package = Path(__file__).resolve().parents[2]
+    for folder in (package / "_data" / "gateway", package.parent.parent / "gateway"):
+        if (folder / "envoy.yaml").exists():
+            return folder / "envoy.yaml"
+    raise FailedPrecondition("The package has no gateway/envoy.yaml.", reason="PACKAGE_INCOMPLETE")
+
+
+def filled(node: Any, values: Mapping[str, Any]) -> Any:
+    """A YAML node with each `${name}` replaced by its value; where that is None, the key or item goes."""
+    if isinstance(node, dict):
+        made = {key: filled(value, values) for key, value in node.items()}
+        return {key: value for key, value in made.items() if value is not _ABSENT}
+    if isinstance(node, list):
+        return [item for item in (filled(item, values) for item in node) if item is not _ABSENT]
+    if isinstance(node, str) and (place := _PLACE.fullmatch(node)):
+        value = values[place[1]]
+        return _ABSENT if value is None else value
+    return node
+
+
+def _token_rules() -> list[dict[str, Any]]:
+    """Envoy takes the first rule that fits: public methods need no token, all else does."""
+    public = [{"match": {"path": method.path}} for method in api.methods() if method.public]
+    return [*public, {"match": {"prefix": "/"}, "requires": {"provider_name": "facetmesh"}}]
+
+
+def _routes() -> list[dict[str, Any]]:
+    """One for each method: what is not here is not reached, such as what services only say to each other."""
+    return [
+        {"match": {"path": method.path}, "route": {"cluster": method.service, **_timeouts(method)}}
+        for method in api.methods()
+    ]
+
+
+def _timeouts(method: api.Method) -> dict[str, Any]:
+    if method.streams:
+        return {"timeout": "0s"}
+    longest = f"{max(_TIMEOUT_S, method.longest_wait_s + _MARGIN_S)}s"
+    # What gRPC callers set themselves counts, up to that.
+    return {"timeout": longest, "max_stream_duration": {"grpc_timeout_header_max": longest}}
+
+
+def _bucket(per_s: int) -> dict[str, Any]:
+    """A TokenBucket, filled ten times a second, so that who is over the limit is let in smoothly."""
+    return {"max_tokens": 2 * per_s, "tokens_per_fill": per_s // 10, "fill_interval": "0.1s"}
+
+
+def _cors(origins: Sequence[str]) -> dict[str, Any]:
+    return {
+        "envoy.filters.http.cors": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+            "allow_origin_string_match": [{"exact": origin} for origin in origins],
+            "allow_methods": "GET, POST, PATCH, DELETE",
+            "allow_headers": "authorization, x-api-key, content-type, x-grpc-web, x-user-agent, grpc-timeout, "
+                             "x-facetmesh-model, traceparent",
+            "expose_headers": "grpc-status, grpc-message, grpc-status-details-bin",
+            "max_age": "600",
+        }
+    }  # fmt: skip
+
+
+def _clusters(settings: GatewaySettings, sites: Sites) -> list[dict[str, Any]]:
+    http2 = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {
+                "http2_protocol_options": {"connection_keepalive": {"interval": "10s", "timeout": "5s"}},
+            },
+        }
+    }
+    watched = {
+        "health_checks": [{
+            "timeout": "3s", "interval": "2s", "no_traffic_interval": "2s", "unhealthy_threshold": 2,
+            "healthy_threshold": 1, "grpc_health_check": {},
+        }],
+        # Who is the only one is never ejected: half of them must stay.
+        "outlier_detection": {"consecutive_5xx": 20, "consecutive_gateway_failure": 5, "max_ejection_percent": 50},
+        # A service that is not healthy is not asked; the answer is ours, and quick.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": {"thresholds": [{"max_requests": 4096, "max_pending_requests": 4096, "max_retries": 16}]},
+    }  # fmt: skip
+    made = [
+        _cluster(name, _HOST, port, typed_extension_protocol_options=http2, **watched)
+        for name, port in sites.services.items()
+    ]
+    made += [
+        _cluster("ext_authz", _HOST, sites.ext_authz, typed_extension_protocol_options=http2),
+        _cluster("auth_keys", _HOST, sites.keys),
+    ]
+    if settings.traces:
+        made.append(_cluster("traces", *_host_and_port(settings.traces), typed_extension_protocol_options=http2))
+    return made
+
+
+def _cluster(name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+    return {
+        "name": name, "type": "STRICT_DNS", "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        **more,
+    }  # fmt: skip
+
+
+def _tracing() -> dict[str, Any]:
+    return {
+        "provider": {
+            "name": "envoy.tracers.opentelemetry",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "traces"}, "timeout": "5s"},
+                "service_name": "facetmesh-gateway",
+            },
+        }
+    }
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    match = re.fullmatch(r"http://([\w.-]+|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?/?", url)
+    if match is None:
+        raise FailedPrecondition(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT: {url} is no http://host:port.", reason="TRACES_ENDPOINT_INVALID"
+        )
+    return match[1].strip("[]"), int(match[2] or 4317)
