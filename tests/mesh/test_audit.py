@@ -44,7 +44,7 @@ def test_the_platform_sees_all_and_a_tenant_its_own(mesh: Mesh) -> None:
     with mesh.client(mesh.admin_key) as admin:
         everything = admin.list_events(tenant="-", limit=10_000)
         indices = [one.index for one in everything]
-        assert indices == list(range(indices[0], -1, -1))
+        assert sorted(indices) == list(range(max(indices) + 1))
         assert {"tenants/acme", "tenants/globex", ""} <= {one.event.tenant for one in everything}
         announced = [one.event.resource.split("/")[1] for one in everything if one.event.service_public_key]
         assert announced[-1] == "audit"

@@ -1,6 +1,6 @@
 """Appends events to a log until it is killed; says on stdout what was acknowledged, and each checkpoint.
 
-python -m tests.unit.audit_appender FILE KEYS
+python -m tests.unit.audit_appender STORE KEYS
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tests.unit.conftest import Entry
 from facetmesh.event.v1.event_pb2 import AuditEvent, SignedEvent
 
 
-async def main(path: Path, keys: dict[str, str]) -> None:
+async def main(store: str, keys: dict[str, str]) -> None:
     """Appends batches of random size, with repeats among them."""
-    world = World(path)
+    world = World.at(store)
     world.state.entries = {name: Entry(bytes.fromhex(value), "1") for name, value in keys.items()}
     async with world.log() as (log, _):
         batch: list[bytes] = []
@@ -35,4 +35,4 @@ async def main(path: Path, keys: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())))
+    asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text())))

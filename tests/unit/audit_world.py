@@ -6,21 +6,26 @@ import base64
 import functools
 import hashlib
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from facetmesh.audit.announcements import announcement, in_order
+from facetmesh.audit.database import LogDatabase
+from facetmesh.audit.fsck import fsck
 from facetmesh.audit.intake import Intake
 from facetmesh.audit.log import Log
 from facetmesh.audit.merkle import Tree
 from facetmesh.audit.note import LogSigner
+from facetmesh.audit.postgres import PostgresConnection
 from facetmesh.audit.receipts import Receipts
 from facetmesh.audit.servicer import receipt_message
-from facetmesh.audit.store import SqliteStore
+from facetmesh.audit.sqlite import SqliteConnection
+from facetmesh.audit.store import Store
 from facetmesh.event.v1.event_pb2 import AuditEvent
 from facetmesh.kit.keyring import Keyring
 from facetmesh.kit.signing import EventSigner
@@ -29,9 +34,11 @@ from facetmesh.verify.event import ServiceKey
 from .conftest import Clock, MemoryState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
+    from facetmesh.audit.connection import Connection
+    from facetmesh.audit.fsck import Problem
     from facetmesh.audit.v1 import audit_pb2
 
 ORIGIN = "log.test/audit"
@@ -70,6 +77,10 @@ class World:
     """A log, and services that use it."""
 
     path: Path
+    """The SQLite file, where `connection` does not lead elsewhere."""
+    connection: Callable[[], Connection] | None = None
+    address: str = ""
+    """What `at` takes, where the world is needed by another process."""
     state: MemoryState = field(default_factory=MemoryState)
     clock: Clock = field(default_factory=Clock)
 
@@ -82,10 +93,25 @@ class World:
         self.keyring = Keyring(self.state, seed("kek"))
         self.intake = Intake(self.keys, self.clock)
 
+    @classmethod
+    def at(cls, address: str) -> World:
+        """The world whose log is at an address: a file's path or PostgreSQL's URL."""
+        if address.startswith("postgresql:"):
+            return cls(Path("none.db"), lambda: PostgresConnection(address), address)
+        return cls(Path(address), address=address)
+
+    def connect(self) -> Connection:
+        """A connection with the log's database."""
+        return self.connection() if self.connection else SqliteConnection(self.path)
+
+    def store(self) -> AbstractAsyncContextManager[Store]:
+        """The log's store."""
+        return Store.open(self.connect)
+
     @asynccontextmanager
-    async def log(self) -> AsyncIterator[tuple[Log, SqliteStore]]:
+    async def log(self) -> AsyncIterator[tuple[Log, Store]]:
         """The log as the service opens it: with its services' keys announced."""
-        async with SqliteStore.open(self.path) as store:
+        async with self.store() as store:
             log = await Log.open(store, self.keyring, self.signer, self.intake)
             for key in in_order(self.keys):
                 await log.announce(announcement(key, self.services["audit"], now_s=self.clock(), region="test"))
@@ -108,6 +134,27 @@ class World:
     def signed(self, service: str = "detection", **fields: Any) -> bytes:
         """A signed event of a service."""
         return self.services[service].sign(self.event(service, **fields))
+
+    async def fill(self, count: int = 300) -> None:
+        """Puts events into the log."""
+        async with self.log() as (log, _):
+            await log.ingest([self.signed() for _ in range(count)])
+
+    async def problems(self) -> list[Problem]:
+        """What fsck says of the log."""
+        with closing(self.connect()) as connection:
+            return await fsck(LogDatabase(connection), self.keyring)
+
+    def alter(self, statement: str, *values: object) -> None:
+        """Changes a row of the store behind the log's back."""
+        with closing(self.connect()) as connection, connection.writing():
+            assert len(connection.query(f"{statement} RETURNING 1", *values)) == 1
+
+    def value(self, query: str) -> bytes:
+        """A value in the store."""
+        with closing(self.connect()) as connection:
+            ((value,),) = connection.query(query)
+        return bytes(value)
 
     async def receipt(self, log: Log, event: AuditEvent) -> audit_pb2.Receipt:
         """The receipt of an event, as the API gives it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -12,6 +13,15 @@ from facetmesh.auth.grants import Grant
 from facetmesh.auth.signing import SigningKeys
 from facetmesh.auth.tokens import TokenIssuer
 from facetmesh.kit.errors import Aborted
+
+from .audit_postgres import postgres_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .audit_postgres import PostgresServer
+    from .audit_world import World
 
 ISSUER = "https://issuer.test"
 AUDIENCE = "facetmesh"
@@ -114,3 +124,20 @@ def issuer(clock: Clock) -> TokenIssuer:
 def acme_caller() -> Grant:
     """What a caller's key of the tenant acme gives right to."""
     return Grant("tenants/acme/keys/k1", "acme", ("caller",))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of the tests' own."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def audit_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """An audit log and services that use it, on each of the stores."""
+    from .audit_world import World  # noqa: PLC0415 - it needs this module
+
+    if request.param == "sqlite":
+        return World.at(str(tmp_path / "audit.db"))
+    return World.at(request.getfixturevalue("postgres").new_database())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from facetmesh.audit.announcements import announcement_id
+from facetmesh.audit.filters import parse_filter
 from facetmesh.audit.history import History
 from facetmesh.audit.intake import logged_event
 from facetmesh.audit.log import Log
@@ -27,30 +28,32 @@ if TYPE_CHECKING:
 
     from facetmesh.audit.history import Page
     from facetmesh.audit.intake import Refusal
-    from facetmesh.audit.store import SqliteStore
+    from facetmesh.audit.store import Store
+
+ALL = parse_filter("")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    """Services and their keys."""
-    return World(tmp_path / "audit.db")
+def world(audit_world: World) -> World:
+    """Services and their keys, with each of the stores."""
+    return audit_world
 
 
 @pytest.fixture
-async def opened(world: World) -> AsyncIterator[tuple[Log, SqliteStore]]:
+async def opened(world: World) -> AsyncIterator[tuple[Log, Store]]:
     """The log, with the three services' keys in it."""
     async with world.log() as both:
         yield both
 
 
 @pytest.fixture
-def log(opened: tuple[Log, SqliteStore]) -> Log:
+def log(opened: tuple[Log, Store]) -> Log:
     """The log."""
     return opened[0]
 
 
 @pytest.fixture
-def store(opened: tuple[Log, SqliteStore]) -> SqliteStore:
+def store(opened: tuple[Log, Store]) -> Store:
     """Its store."""
     return opened[1]
 
@@ -77,7 +80,7 @@ async def test_a_new_key_is_announced_beside_the_old_one(world: World) -> None:
     world.intake = type(world.intake)(world.keys, world.clock)
     async with world.log() as (log, store):
         assert log.head.size == 5
-        (newest,) = await store.newest("", before=None, limit=1)
+        newest = (await store.after("", start=0, limit=10))[-1]
         plain = await world.keyring.decrypt("platform", newest.sealed, newest.id.encode())
         assert open_announcement(plain[32:]) == service_key("fusion")
         assert verify_receipt(await world.receipt(log, event), world.verifier_key) == event
@@ -183,7 +186,7 @@ async def test_a_receipt_is_its_tenants_only(world: World, log: Log) -> None:
     assert (missing.value.reason, missing.value.message) == (foreign.value.reason, foreign.value.message)
 
 
-async def test_a_destroyed_key_takes_the_events_and_leaves_the_log(world: World, log: Log, store: SqliteStore) -> None:
+async def test_a_destroyed_key_takes_the_events_and_leaves_the_log(world: World, log: Log, store: Store) -> None:
     event, other = world.event(), world.event(tenant="tenants/globex")
     await log.ingest([world.services["detection"].sign(one) for one in (event, other)])
     size = log.head.size
@@ -191,7 +194,7 @@ async def test_a_destroyed_key_takes_the_events_and_leaves_the_log(world: World,
     with pytest.raises(NotFound) as gone:
         await world.receipt(log, event)
     assert gone.value.reason == "DATA_DESTROYED"
-    assert ids(await History(store, world.keyring).page(None, size=10, token=""))[0] == other.id
+    assert ids(await History(store, world.keyring).page(None, wanted=ALL, size=10, token=""))[0] == other.id
     assert verify_receipt(await world.receipt(log, other), world.verifier_key) == other
     assert log.head.size == size
 
@@ -210,7 +213,7 @@ def ids(page: Page) -> list[str]:
     return [parse(past.opened.signed_event)[1].id for past in page.events]
 
 
-async def test_pages_are_newest_first_and_whole(world: World, log: Log, store: SqliteStore) -> None:
+async def test_pages_are_newest_first_and_whole(world: World, log: Log, store: Store) -> None:
     events = [world.event(tenant=f"tenants/{'acme' if n % 3 else 'globex'}") for n in range(20)]
     await log.ingest([world.services["detection"].sign(event) for event in events])
     history = History(store, world.keyring)
@@ -219,40 +222,40 @@ async def test_pages_are_newest_first_and_whole(world: World, log: Log, store: S
         seen: list[str] = []
         token = ""
         while True:
-            page = await history.page("acme", size=size, token=token)
+            page = await history.page("acme", wanted=ALL, size=size, token=token)
             assert len(page.events) <= size
             seen += ids(page)
             token = page.next_token
             if not token:
                 break
         assert seen == wanted
-    everything = await history.page(None, size=0, token="")
+    everything = await history.page(None, wanted=ALL, size=0, token="")
     assert len(everything.events) == 23
     assert [past.index for past in everything.events] == list(range(22, -1, -1))
 
 
-async def test_what_comes_meanwhile_does_not_shift_pages(world: World, log: Log, store: SqliteStore) -> None:
+async def test_what_comes_meanwhile_does_not_shift_pages(world: World, log: Log, store: Store) -> None:
     events = [world.event() for _ in range(4)]
     await log.ingest([world.services["detection"].sign(event) for event in events])
     history = History(store, world.keyring)
-    first = await history.page("acme", size=2, token="")
+    first = await history.page("acme", wanted=ALL, size=2, token="")
     await log.ingest([world.signed() for _ in range(5)])
-    second = await history.page("acme", size=2, token=first.next_token)
+    second = await history.page("acme", wanted=ALL, size=2, token=first.next_token)
     assert ids(first) + ids(second) == [event.id for event in reversed(events)]
     assert second.next_token == ""
 
 
-async def test_a_page_token_is_for_its_own_list(world: World, log: Log, store: SqliteStore) -> None:
+async def test_a_page_token_is_for_its_own_list(world: World, log: Log, store: Store) -> None:
     await log.ingest([world.signed(tenant=f"tenants/{tenant}") for tenant in ("acme", "globex") for _ in range(3)])
     history = History(store, world.keyring)
-    token = (await history.page("acme", size=1, token="")).next_token
+    token = (await history.page("acme", wanted=ALL, size=1, token="")).next_token
     changed = ("B" if token[5] == "A" else "A").join((token[:5], token[6:]))
     for tenant, wrong in (
         ("globex", token), (None, token), ("acme", token[:-4]), ("acme", changed), ("acme", "?"), ("acme", "ä"),
         ("acme", "AAAA"),
     ):  # fmt: skip
         with pytest.raises(InvalidArgument) as error:
-            await history.page(tenant, size=1, token=wrong)
+            await history.page(tenant, wanted=ALL, size=1, token=wrong)
         assert error.value.reason == "PAGE_TOKEN_INVALID"
 
 
@@ -268,15 +271,16 @@ class Broken:
         raise Unavailable("The state store is down.")
 
 
-async def test_nothing_is_acknowledged_that_cannot_be_encrypted(world: World, log: Log, store: SqliteStore) -> None:
+async def test_nothing_is_acknowledged_that_cannot_be_encrypted(world: World, log: Log, store: Store) -> None:
     broken = await Log.open(store, Broken(), LogSigner("log.test/audit", seed("log")), world.intake)
     with pytest.raises(Unavailable):
         await broken.ingest([world.signed()])
     assert (await store.head()).size == log.head.size == 3
 
 
-async def test_nothing_of_an_event_stands_in_the_file(world: World) -> None:
+async def test_nothing_of_an_event_stands_in_the_file(tmp_path: Path) -> None:
     """What is personal in an event can only be read with its tenant's key."""
+    world = World(tmp_path / "audit.db")
     event = world.event(source_address="203.0.113.77", resource="tenants/acme/models/secret-project")
     async with world.log() as (log, _):
         await log.ingest([world.services["detection"].sign(event)])

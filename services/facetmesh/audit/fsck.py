@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from facetmesh.audit.database import RECORD_BYTES
+from facetmesh.audit.database import RECORD_BYTES, checksum
 from facetmesh.audit.intake import logged_event
+from facetmesh.audit.log import Stored
 from facetmesh.audit.merkle import WIDTH, Tree
 from facetmesh.audit.receipts import opened
-from facetmesh.kit.errors import FacetmeshError, NotFound
+from facetmesh.kit.errors import Internal, NotFound, Unavailable
 from facetmesh.verify.entry import ENTRY_BYTES, entry
 from facetmesh.verify.errors import VerificationError
 from facetmesh.verify.merkle import leaf_hash
@@ -18,8 +18,8 @@ from facetmesh.verify.merkle import leaf_hash
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from facetmesh.audit.database import LogDatabase
-    from facetmesh.audit.log import Sealer, Stored
+    from facetmesh.audit.database import Kept, LogDatabase
+    from facetmesh.audit.log import Sealer
 
 _LENGTH_BYTES = RECORD_BYTES - ENTRY_BYTES
 
@@ -48,61 +48,80 @@ class _Rebuilt:
         self.size += len(leaves)
 
 
-async def fsck(database: LogDatabase, sealer: Sealer) -> list[Problem]:
+async def fsck(database: LogDatabase, sealer: Sealer | None) -> list[Problem]:
     """What is wrong with the store; nothing when it is whole.
 
-    Bodies that have expired, or whose tenant's key was destroyed, are not looked at.
+    Bodies that have expired, or whose tenant's key was destroyed, cannot be opened:
+    that they are what was written, their checksums say, and no more.
 
     Args:
         database: The store, which may be in use meanwhile.
-        sealer: Decrypts the events.
+        sealer: Decrypts the events; None where the keys are out of reach, as while the mesh is down.
     """
     try:
-        with database.snapshot():
-            problems = [Problem("file", text) for text in database.integrity()]
+        with database.connection.snapshot():
+            problems = [Problem("store", text) for text in database.connection.integrity()]
             problems += _check_tree(database)
-            for start in range(0, database.stored_head().size, WIDTH):
-                problems += await _check_events(database, start, sealer)
-    except sqlite3.DatabaseError as error:
-        return [Problem("file", str(error))]
+            size = database.stored_head().size
+            for start in range(0, size, WIDTH):
+                problems += await _check_events(database, start, min(start + WIDTH, size), sealer)
+            beyond = database.kept(size, 1 << 62)
+            problems += [Problem(f"event {one.index}", "beyond the log's end") for one in beyond]
+    except Unavailable as error:
+        return [Problem("store", str(error.__cause__ or error))]
     return problems
 
 
 def _check_tree(database: LogDatabase) -> Iterator[Problem]:
     head = database.stored_head()
     rebuilt = _Rebuilt()
+    bundles = set(database.bundles())
     for start in range(0, head.size, WIDTH):
-        bundle = database.bundle(start // WIDTH)
+        number = start // WIDTH
+        bundles.discard(number)
+        bundle = database.bundle(number)
         expected = min(WIDTH, head.size - start)
         if len(bundle) != expected * RECORD_BYTES:
-            yield Problem(f"bundle {start // WIDTH}", f"{len(bundle)} bytes where {expected} entries should be")
+            yield Problem(f"bundle {number}", f"{len(bundle)} bytes where {expected} entries should be")
             return  # all that follows would be wrong for this reason alone
         records = [bundle[at : at + RECORD_BYTES] for at in range(0, len(bundle), RECORD_BYTES)]
         if any(int.from_bytes(record[:_LENGTH_BYTES], "big") != ENTRY_BYTES for record in records):
-            yield Problem(f"bundle {start // WIDTH}", "an entry's length is wrong")
+            yield Problem(f"bundle {number}", "an entry's length is wrong")
         rebuilt.add([leaf_hash(record[_LENGTH_BYTES:]) for record in records])
-    for level, number in {*rebuilt.tiles, *database.tiles()}:
+    for number in sorted(bundles):
+        yield Problem(f"bundle {number}", "beyond the log's end")
+    for level, number in sorted({*rebuilt.tiles, *database.tiles()}):
         if database.tile(level, number) != rebuilt.tile(level, number):
             yield Problem(f"tile {level}/{number}", "not what the entries say")
     if Tree(rebuilt, head.size).root() != head.root:
         yield Problem("head", "not the root hash of the entries")
 
 
-async def _check_events(database: LogDatabase, start: int, sealer: Sealer) -> list[Problem]:
-    """Checks the events beside the bundle that begins at start."""
-    end = min(start + WIDTH, database.stored_head().size)
-    missing = set(range(start, end)) - set(database.positions(start, end))
-    problems = [Problem(f"event {index}", "there is none beside its entry") for index in sorted(missing)]
+async def _check_events(database: LogDatabase, start: int, end: int, sealer: Sealer | None) -> list[Problem]:
+    """Checks what stands beside the entries of one bundle."""
+    rows = {one.index: one for one in database.kept(start, end)}
     bundle = database.bundle(start // WIDTH)
-    for stored in database.between(start, end):
-        record = bundle[(stored.index - start) * RECORD_BYTES :][_LENGTH_BYTES:RECORD_BYTES]
-        what = await _event_problem(stored, record, sealer)
+    problems: list[Problem] = []
+    for index in range(start, end):
+        record = bundle[(index - start) * RECORD_BYTES :][_LENGTH_BYTES:RECORD_BYTES]
+        what = await _problem(rows.get(index), record, sealer)
         if what is not None:
-            problems.append(Problem(f"event {stored.index}", what))
+            problems.append(Problem(f"event {index}", what))
     return problems
 
 
-async def _event_problem(stored: Stored, logged: bytes, sealer: Sealer) -> str | None:
+async def _problem(kept: Kept | None, logged: bytes, sealer: Sealer | None) -> str | None:
+    if kept is None:
+        return "there is none beside its entry"
+    if checksum(kept.id, kept.tenant, kept.time_us, kept.digest, kept.body) != kept.checksum:
+        return "not what was written"
+    if kept.body is None or sealer is None:
+        return None
+    stored = Stored(kept.index, kept.id, kept.tenant, kept.time_us, kept.digest, kept.body)
+    return await _body_problem(stored, logged, sealer)
+
+
+async def _body_problem(stored: Stored, logged: bytes, sealer: Sealer) -> str | None:
     try:
         body = await opened(stored, sealer)
         if entry(body.salt, body.signed_event) != logged:
@@ -110,7 +129,7 @@ async def _event_problem(stored: Stored, logged: bytes, sealer: Sealer) -> str |
         event = logged_event(body.signed_event)
     except NotFound:
         return None
-    except (FacetmeshError, VerificationError, ValueError) as error:
+    except (Internal, VerificationError, ValueError) as error:
         return f"cannot be read: {error}"
     columns = (stored.id, stored.tenant, stored.time_us, stored.digest)
     if columns != (event.id, event.tenant, event.time_us, event.digest):

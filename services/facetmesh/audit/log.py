@@ -8,6 +8,7 @@ signed only for what is committed, so that no crash can make the log deny one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 PLATFORM = "platform"
 """Under whose key the events of no tenant are encrypted; auth lets no tenant have this name."""
+ANOTHER_REPLICA_S = 0.5
+"""How often the store is asked whether another replica has logged something, while somebody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +87,16 @@ class LogStore(Protocol):
         """The log as it is."""
         ...
 
+    async def size(self) -> int:
+        """How many entries it has."""
+        ...
+
     async def append(self, rows: Sequence[Row]) -> Appended:
         """Stores the rows whose ids are new, all or none, durably."""
         ...
 
     async def find(self, event_id: str) -> Stored | None:
         """The event with this id; None when there is none, or its body has expired."""
-        ...
-
-    async def newest(self, tenant: str | None, *, before: int | None, limit: int) -> list[Stored]:
-        """The newest events before an index, the newest first; of one tenant, or of all when None."""
         ...
 
     async def inclusion(self, index: int, size: int) -> list[bytes]:
@@ -136,6 +139,7 @@ class Log:
         self._head = head
         self._checkpoint = signer.checkpoint(head.size, head.root)
         self._appending = asyncio.Lock()
+        self._growth = asyncio.Event()
         self._arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     @classmethod
@@ -190,18 +194,54 @@ class Log:
     async def find(self, event_id: str, *, wait_s: float = 0) -> Stored | None:
         """The event with this id, for which the log waits when it is not there yet; None when it did not come."""
         arrival = self._arrivals.setdefault(event_id, asyncio.Event())
-        stored = await self._store.find(event_id)
-        if stored is not None or wait_s <= 0:
-            return stored
-        try:
-            async with asyncio.timeout(wait_s):
-                await arrival.wait()
-        except TimeoutError:
-            return None
-        return await self._store.find(event_id)
+        deadline = asyncio.get_running_loop().time() + wait_s
+        while True:
+            arrived = arrival.is_set()
+            stored = await self._store.find(event_id)
+            left_s = deadline - asyncio.get_running_loop().time()
+            if stored is not None or arrived or left_s <= 0:
+                break
+            # Another replica may log it, which tells nobody here: so it is asked for again now and then.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(arrival.wait(), min(left_s, ANOTHER_REPLICA_S))
+        if stored is not None and stored.index >= self._head.size:
+            await self.refresh()
+        return stored
+
+    async def refresh(self) -> None:
+        """Takes in what other replicas have logged.
+
+        Raises:
+            Unavailable: The store does not work.
+            Internal: It was changed.
+        """
+        if await self._store.size() > self._head.size:
+            self._advance(await self._store.head())
+
+    async def grown(self, size: int) -> None:
+        """Returns once the log has more than this many entries.
+
+        Raises:
+            Unavailable: The store does not work.
+        """
+        while self._head.size <= size:
+            growth = self._growth
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(growth.wait(), ANOTHER_REPLICA_S)
+            await self.refresh()
 
     async def inclusion(self, index: int, size: int) -> list[bytes]:
-        """RFC 6962's proof that the entry at index is in the log of the first `size` entries."""
+        """RFC 6962's proof that the entry at index is in the log of the first `size` entries.
+
+        Raises:
+            InvalidArgument: The log does not have, or never had, this size, or this entry within it.
+        """
+        if size > self._head.size:
+            await self.refresh()
+        if not 0 <= index < size <= self._head.size:
+            raise InvalidArgument(
+                f"Index and size must satisfy 0 <= index < size <= {self._head.size}.", reason="SIZE_OUT_OF_RANGE"
+            )
         return await self._store.inclusion(index, size)
 
     async def consistency(self, old_size: int, new_size: int) -> list[bytes]:
@@ -210,6 +250,8 @@ class Log:
         Raises:
             InvalidArgument: The log does not have, or never had, these sizes.
         """
+        if new_size > self._head.size:
+            await self.refresh()
         if not 0 < old_size <= new_size <= self._head.size:
             raise InvalidArgument(
                 f"Sizes must satisfy 1 <= old_size <= new_size <= {self._head.size}.", reason="SIZE_OUT_OF_RANGE"
@@ -223,14 +265,20 @@ class Log:
         rows = [await self._row(event) for event in events]
         async with self._appending:
             appended = await self._store.append(rows)
-            if appended.head != self._head:
-                self._checkpoint = self._signer.checkpoint(appended.head.size, appended.head.root)
-                self._head = appended.head
+            self._advance(appended.head)
         for row in rows:
             arrival = self._arrivals.get(row.id)
             if arrival is not None:
                 arrival.set()
         return appended.reused
+
+    def _advance(self, head: Head) -> None:
+        if head.size <= self._head.size:
+            return
+        self._checkpoint = self._signer.checkpoint(head.size, head.root)
+        self._head = head
+        self._growth.set()
+        self._growth = asyncio.Event()
 
     async def _row(self, event: Event) -> Row:
         salt = os.urandom(SALT_BYTES)

@@ -1,8 +1,10 @@
-"""`python -m facetmesh.audit.offline`: checks a log that nobody serves, such as one out of a backup.
+"""`python -m facetmesh.audit.offline`: checks a log in its store, served or not, such as one out of a backup.
 
     --log FILE            the log, SQLite
+    --url URL             the log in PostgreSQL instead; libpq finds the password (PGPASSFILE)
     --secrets FILE        audit's secrets: its key opens the events
-    --state FILE          the embedded sidecar's state, where the wrapped data keys lie; without, no event is opened
+    --state FILE          the embedded sidecar's state, where the wrapped data keys lie
+                          without both, no event is opened, and only checksums say that they are what was written
     --size N --root HEX   an older checkpoint's: the log must be one that continues it
 
 Answers with a JSON object: {"size": entries, "root": hex, "problems": [{"where", "what"}]}.
@@ -20,6 +22,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from facetmesh.audit.connect import connector
 from facetmesh.audit.database import LogDatabase
 from facetmesh.audit.fsck import Problem, fsck
 from facetmesh.audit.merkle import Tree
@@ -37,14 +40,12 @@ class _Entry:
 
 
 class _StateFile:
-    """Audit's state in a file that nobody serves, or nowhere. It is only read."""
+    """Audit's state in a file, which is only read."""
 
-    def __init__(self, file: Path | None) -> None:
-        self._db = sqlite3.connect(file) if file else None
+    def __init__(self, file: Path) -> None:
+        self._db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
 
     async def get(self, key: str) -> _Entry | None:
-        if self._db is None:
-            return None
         row = self._db.execute("SELECT value, etag FROM state WHERE key = ?", (_PREFIX + key,)).fetchone()
         return None if row is None else _Entry(bytes(row[0]), row[1])
 
@@ -58,25 +59,33 @@ class _StateFile:
 def main() -> None:
     """Checks the log. Exit code 1 when it cannot be read at all."""
     parser = argparse.ArgumentParser(prog="python -m facetmesh.audit.offline")
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--secrets", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--log", type=Path, default=Path())
+    where.add_argument("--url", default="")
+    parser.add_argument("--secrets", type=Path)
     parser.add_argument("--state", type=Path)
     parser.add_argument("--size", type=int, default=0)
     parser.add_argument("--root", type=bytes.fromhex, default=b"")
     given = parser.parse_args()
     try:
-        kek = base64.b64decode(json.loads(given.secrets.read_text())["data-kek"])
-        with closing(LogDatabase(given.log)) as database:
-            problems = asyncio.run(fsck(database, Keyring(_StateFile(given.state), kek)))
+        with closing(connector(given.log, given.url, patient=True)()) as connection:
+            database = LogDatabase(connection)
+            problems = asyncio.run(fsck(database, _keyring(given.secrets, given.state)))
             head = database.stored_head()
             if not problems and given.size and not _continues(database, given.size, given.root):
                 problems = [Problem("checkpoint", f"the log does not continue the one of {given.size} entries")]
-    except (FacetmeshError, sqlite3.Error) as error:
-        sys.stderr.write(f"{given.log}: {error}\n")
+    except (FacetmeshError, sqlite3.Error, OSError) as error:
+        sys.stderr.write(f"{given.url or given.log}: {error}\n")
         raise SystemExit(1) from None
     sys.stdout.write(json.dumps({
         "size": head.size, "root": head.root.hex(), "problems": [asdict(problem) for problem in problems],
     }) + "\n")  # fmt: skip
+
+
+def _keyring(secrets: Path | None, state: Path | None) -> Keyring | None:
+    if secrets is None or state is None:
+        return None
+    return Keyring(_StateFile(state), base64.b64decode(json.loads(secrets.read_text())["data-kek"]))
 
 
 def _continues(database: LogDatabase, size: int, root: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.audit.filters import parse_filter
 from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
 from facetmesh.event.v1.event_pb2 import AuditEvent, SignedEvent
 
@@ -29,6 +30,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
 
     async def GetCheckpoint(self, _: audit_pb2.GetCheckpointRequest, __: Any) -> audit_pb2.Checkpoint:
         """Returns the newest checkpoint."""
+        await self._log.refresh()
         return audit_pb2.Checkpoint(note=self._log.checkpoint, verifier_key=self._log.verifier_key)
 
     async def GetConsistencyProof(
@@ -48,7 +50,9 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         """Lists a tenant's events, the newest first."""
         parent = request.parent.removeprefix("tenants/")
         tenant = None if parent == "-" else parent  # kit lets nobody but platform admins ask for all
-        page = await self._history.page(tenant, size=request.page_size, token=request.page_token)
+        page = await self._history.page(
+            tenant, wanted=parse_filter(""), size=request.page_size, token=request.page_token
+        )
         return audit_pb2.ListEventsResponse(
             events=[_logged(past) for past in page.events], next_page_token=page.next_token
         )
