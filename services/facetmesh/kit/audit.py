@@ -26,7 +26,7 @@ from facetmesh.kit.errors import FacetmeshError, Internal, Unavailable
 from facetmesh.kit.logs import describe
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from facetmesh.kit.refusals import Refusals
     from facetmesh.kit.signing import EventSigner
@@ -40,6 +40,9 @@ _LONGEST_NAME = 512
 _LARGEST_BATCH = 256
 _FOLDING_S = 5.0
 """How long refusals that are alike are gathered."""
+# A bulk publish costs about as much as a single one: with many calls at work, the first waits a little for others.
+_LINGER_S = 0.02
+_LINGER_SHARE = 4
 _REFUSALS = frozenset({
     "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION",
     "RESOURCE_EXHAUSTED", "UNIMPLEMENTED",
@@ -172,6 +175,8 @@ class Recorder:
         self._clock = clock
         self._waiting: deque[tuple[Outgoing, asyncio.Future[None]]] = deque()
         self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._coming = 0
         self._task: asyncio.Task[None] | None = None
 
     async def accept(self, record: Record, error: FacetmeshError | None = None) -> None:
@@ -181,6 +186,15 @@ class Recorder:
             Unavailable: It was not. What the record is about must not be answered.
         """
         await asyncio.shield(self._enqueue(record, error))
+
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """For the length of a call that will have its event accepted: the more there are, the more share a publish."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     def offer(self, record: Record, error: FacetmeshError | None = None) -> None:
         """Publishes the record's event in the background: for refusals, which go out either way.
@@ -247,7 +261,12 @@ class Recorder:
         self._waiting.append((Outgoing(record.id, data, telemetry.carrier()), future))
         self._metrics.audit_pending.set(len(self._waiting))
         self._some.set()
+        if self._gathered():
+            self._enough.set()
         return future
+
+    def _gathered(self) -> bool:
+        return len(self._waiting) * _LINGER_SHARE >= min(self._coming, _LARGEST_BATCH)
 
     def _event(self, record: Record, error: FacetmeshError | None) -> event_pb2.AuditEvent:
         salt = os.urandom(_SALT_BYTES)
@@ -277,6 +296,11 @@ class Recorder:
     async def _publish(self) -> None:
         while True:
             await self._some.wait()
+            if not self._gathered():
+                self._enough.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LINGER_S):
+                        await self._enough.wait()
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
             if not self._waiting:
                 self._some.clear()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
@@ -38,6 +39,7 @@ from facetmesh.kit.incoming import Incoming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from google.protobuf.message import Message
 
@@ -161,6 +163,10 @@ class Guard(grpc.aio.ServerInterceptor):
         if rule.required:
             await self._recorder.accept(record)
 
+    def expecting(self, rule: access.Rule) -> AbstractContextManager[None]:
+        """For the length of a call that ends with `accept`."""
+        return self._recorder.expecting() if rule.required else nullcontext()
+
     def refused(self, record: audit.Record, error: FacetmeshError) -> None:
         """Records a call that ended with an error, in the background."""
         self._recorder.offer(record, error)
@@ -198,8 +204,9 @@ class _Call:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             self._enter(context)
             try:
-                response = await method(await self._checked(request, context), context)
-                await self._guard.accept(self._rule, self._record)
+                with self._guard.expecting(self._rule):
+                    response = await method(await self._checked(request, context), context)
+                    await self._guard.accept(self._rule, self._record)
             except BaseException as error:
                 await self._fail(context, error)
                 raise

@@ -7,7 +7,7 @@ Spans go to OTEL_EXPORTER_OTLP_ENDPOINT where it is set; without it they are mad
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,9 @@ def continued(name: str, traceparents: Sequence[str]) -> Iterator[None]:
 
 
 def span(name: str) -> AbstractContextManager[Any]:
-    """A span for a part of the work."""
+    """A span for a part of the work; none where the trace is not recorded, to which it would add nothing but time."""
+    if not trace.get_current_span().is_recording():
+        return nullcontext()
     return trace.get_tracer(__name__).start_as_current_span(name)
 
 
