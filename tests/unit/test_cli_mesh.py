@@ -170,7 +170,7 @@ def test_a_taken_port_is_named() -> None:
 
 
 def test_no_port_has_two_uses() -> None:
-    assert len(set(Ports(7400).all)) == len(Ports(7400).all) == 8 + 7 * len(SERVICES)
+    assert len(set(Ports(7400).all)) == len(Ports(7400).all) == 7 + 7 * len(SERVICES)
     assert Ports(7400).of("auth").address == "127.0.0.1:7401"
     assert Ports(7400).of("audit").callback == 7444
 

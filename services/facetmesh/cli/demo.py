@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from facetmesh.cli import pictures
 from facetmesh.cli.mesh.home import Home
-from facetmesh.cli.mesh.ports import SERVICES
 from facetmesh.cli.mesh.supervisor import Supervisor
 from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, AsyncClient, Endpoints
 from facetmesh.kit import catalog
@@ -29,6 +28,8 @@ from facetmesh.verify import dump_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from facetmesh.cli.mesh.layout import Layout
 
 DETECTOR = "nudenet-320n"
 FACE_LABELS = ("FACE_FEMALE", "FACE_MALE")
@@ -54,12 +55,14 @@ class Demo:
     Args:
         folder: Where the pictures, receipts and the log's key go.
         progress: Is told the step that is being done, and details of it.
+        layout: What its mesh is made of.
     """
 
-    def __init__(self, folder: Path, progress: Callable[[str, str], None]) -> None:
+    def __init__(self, folder: Path, progress: Callable[[str, str], None], layout: Layout) -> None:
         self.steps: list[Step] = []
         self._folder = folder
         self._progress = progress
+        self._layout = layout
         self._current = ""
         self._photos: Mapping[str, Path] = {}
         self._keys: dict[str, str] = {}
@@ -111,9 +114,9 @@ class Demo:
         return f"{len(NEEDED)} files, each of the hash that was pinned"
 
     async def _start(self, stack: contextlib.AsyncExitStack, home: Home) -> str:
-        mesh = Supervisor(home, 0, lambda change: self._detail(f"{change.process} {change.state}"))
+        mesh = Supervisor(home, 0, lambda change: self._detail(f"{change.process} {change.state}"), self._layout)
         await stack.enter_async_context(mesh)
-        return f"{', '.join(SERVICES)} and their sidecar, a process each"
+        return f"{len(mesh.pids)} processes: {', '.join(mesh.pids)}"
 
     async def _create_tenants(self, admin: AsyncClient) -> str:
         for tenant in ("acme", "globex"):

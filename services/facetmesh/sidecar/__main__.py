@@ -21,7 +21,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from facetmesh.kit import logs
+from facetmesh.kit import logs, shipped
+from facetmesh.kit.errors import FacetmeshError
 from facetmesh.kit.lifeline import watch
 from facetmesh.sidecar.mesh import Listener, StartError, open_sidecar
 from facetmesh.sidecar.resources import ResourceError
@@ -44,7 +45,7 @@ def main() -> None:
     try:
         arguments = _arguments(sys.argv[1:])
         asyncio.run(_serve(arguments))
-    except (ResourceError, StartError) as error:
+    except (ResourceError, StartError, FacetmeshError) as error:
         _log.critical("cannot start", extra={"detail": str(error)})
         raise SystemExit(1) from None
 
@@ -83,16 +84,7 @@ def _arguments(argv: list[str]) -> _Arguments:
         raise StartError(f"{_TOKENS}: there is nothing for {error}") from None
     except (ValueError, TypeError) as error:
         raise StartError(f"--app or {_TOKENS}: {error}") from None
-    return _Arguments(given.home, given.components or _own_components(), tuple(listeners))
-
-
-def _own_components() -> Path:
-    """The components that come with the package, or with the checkout it runs from."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "_data" / "components" / "embedded", package.parent.parent / "components" / "embedded"):
-        if folder.is_dir():
-            return folder
-    raise StartError("the package has no components: name a folder with --components")
+    return _Arguments(given.home, given.components or shipped.folder("components", "embedded"), tuple(listeners))
 
 
 if __name__ == "__main__":

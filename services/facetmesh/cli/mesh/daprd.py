@@ -1,7 +1,8 @@
-"""How daprd and its Redis are run on one machine."""
+"""How daprd, its Redis and its certificate authority are run on one machine."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,52 @@ class Redis:
 
 
 @dataclass(frozen=True, slots=True)
+class Sentry:
+    """Dapr's certificate authority: it gives each sidecar the certificate that others know it by.
+
+    On one machine it certifies whoever asks it under the name that they give, as the API tokens, not these
+    certificates, tell the services apart; on Kubernetes it asks the cluster who they are.
+    """
+
+    program: Path
+    folder: Path
+    """Where its keys lie."""
+    port: int
+    health_port: int
+    configuration: Path
+    """The Configuration of the sidecars."""
+
+    @property
+    def address(self) -> str:
+        """host:port for sidecars."""
+        return f"{_HOST}:{self.port}"
+
+    @property
+    def health(self) -> str:
+        """The URL that answers once it serves."""
+        return f"http://{_HOST}:{self.health_port}/healthz"
+
+    @property
+    def anchors(self) -> Path:
+        """The certificate that sidecars trust; there once it serves."""
+        return self.folder / "ca.crt"
+
+    def command(self) -> Sequence[str]:
+        """What to run. Forgets the keys of earlier starts, so that none ever expires: it makes new ones."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(mode=0o700, parents=True)
+        return _command(self.program, {
+            "issuer-credentials": self.folder,
+            "config": self.configuration,
+            "listen-address": _HOST,
+            "port": self.port,
+            "healthz-port": self.health_port,
+            "enable-metrics": "false",
+            "log-as-json": "true",
+        })  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Daprd:
     """One app's sidecar. It reads files named in its components relative to the folder it is started in."""
 
@@ -69,10 +116,24 @@ class Daprd:
     """For other sidecars, whom nobody calls. Its default follows from the app's id: two replicas would collide."""
     components: Path
     """The folder of components, subscriptions and policies, with configuration.yaml."""
+    metrics_port: int = 0
+    """Prometheus, over HTTP; 0 for none."""
+    sentry: Sentry | None = None
+    """Who certifies it to other sidecars; None leaves their port without TLS."""
+
+    @property
+    def health(self) -> str:
+        """The URL that answers once it can be called, whether its app is there or not."""
+        return f"http://{_HOST}:{self.http_port}/v1.0/healthz/outbound"
+
+    @property
+    def content_of(self) -> Mapping[str, Path]:
+        """The variables that it is told by the content of files."""
+        return {"DAPR_TRUST_ANCHORS": self.sentry.anchors} if self.sentry else {}
 
     def command(self) -> Sequence[str]:
         """What to run. The tokens go by the environment."""
-        arguments = {
+        arguments: dict[str, object] = {
             "app-id": self.app,
             "dapr-listen-addresses": _HOST,
             "dapr-internal-grpc-listen-address": _HOST,
@@ -82,7 +143,9 @@ class Daprd:
             "resources-path": self.components,
             "config": self.components / "configuration.yaml",
             "dapr-graceful-shutdown-seconds": _GRACE_S,
-            "enable-metrics": "false",
+            "enable-metrics": "true" if self.metrics_port else "false",
+            "metrics-listen-address": _HOST,
+            "metrics-port": self.metrics_port,
             "log-as-json": "true",
         }
         if self.callback_port:
@@ -95,4 +158,10 @@ class Daprd:
                 "app-health-probe-timeout": 900,
                 "app-health-threshold": 1,
             }
-        return [str(self.program), *(f"--{name}={value}" for name, value in arguments.items())]
+        if self.sentry:
+            arguments |= {"enable-mtls": "true", "sentry-address": self.sentry.address}
+        return _command(self.program, arguments)
+
+
+def _command(program: Path, arguments: Mapping[str, object]) -> Sequence[str]:
+    return [str(program), *(f"--{name}={value}" for name, value in arguments.items())]

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from facetmesh.cli.mesh.home import Home
+    from facetmesh.cli.mesh.layout import Layout
     from facetmesh.cli.options import Options
 
 _STOP_S = 3 * GRACE_S
 _POLL_S = 0.05
 
 
-def start(options: Options, port_base: int) -> None:
+def start(options: Options, port_base: int, layout: Layout) -> None:
     """Starts a supervisor of its own session, and returns when its mesh serves.
 
     Raises:
@@ -42,8 +43,10 @@ def start(options: Options, port_base: int) -> None:
     reader, writer = os.pipe()
     command = [
         sys.executable, "-P", "-m", "facetmesh.cli", f"--home={options.home.path}", "up",
-        f"--port-base={port_base}", f"--ready-fd={writer}",
+        f"--port-base={port_base}", f"--ready-fd={writer}", f"--sidecar={layout.sidecar}",
     ]
+    if layout.components:
+        command.append(f"--components={layout.components}")
     with log.open("ab") as file, os.fdopen(reader, encoding="utf-8") as news:
         child = subprocess.Popen(  # noqa: S603 - ourselves
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=[writer], start_new_session=True,
@@ -79,7 +82,7 @@ def _await_ready(news: Any, show: Callable[[str], None]) -> bool:
     return False
 
 
-async def supervise(home: Home, port_base: int, ready_fd: int) -> None:
+async def supervise(home: Home, port_base: int, layout: Layout, ready_fd: int) -> None:
     """Runs a mesh until cancelled, and tells who waits at ready_fd how its start went."""
     with os.fdopen(ready_fd, "w", encoding="utf-8") as news:
 
@@ -97,7 +100,7 @@ async def supervise(home: Home, port_base: int, ready_fd: int) -> None:
             tell(**asdict(change))
 
         try:
-            async with Supervisor(home, port_base, report):
+            async with Supervisor(home, port_base, report, layout):
                 tell(state="ready")
                 news.close()
                 await asyncio.Event().wait()

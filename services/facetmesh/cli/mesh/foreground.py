@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from facetmesh.cli import output
-from facetmesh.cli.mesh.ports import SERVICES
-from facetmesh.cli.mesh.programs import SIDECAR
+from facetmesh.cli.mesh.lines import parse
 from facetmesh.cli.mesh.supervisor import Change, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from facetmesh.cli.mesh.home import Home
+    from facetmesh.cli.mesh.layout import Layout
 
 _POLL_S = 0.2
-_NAME_WIDTH = max(len(name) for name in (SIDECAR, *SERVICES))
-_NOT_SHOWN = frozenset({"time", "level", "service", "logger", "message", "exception", "trace_id", "taskName"})
-_STYLES = {"warning": "yellow", "error": "red", "critical": "bold red"}
+_NAME_WIDTH = len("daprd-detection")
+_STYLES = {"warning": "yellow", "error": "red", "critical": "bold red", "fatal": "bold red"}
 _STATES = {"serving": "green", "died": "bold red"}
 
 
-async def supervise(home: Home, port_base: int, serving: Callable[[], None]) -> None:
+async def supervise(home: Home, port_base: int, layout: Layout, serving: Callable[[], None]) -> None:
     """Runs a mesh until cancelled, and prints what its processes log.
 
     Args:
         home: Its state folder.
-        port_base: It listens from the port after this one on; 0 finds free ones.
+        port_base: Its processes listen from here on; 0 finds free ports.
+        layout: What it is made of.
         serving: Is called once all serve.
     """
-    async with Supervisor(home, port_base, tell):
-        follower = asyncio.create_task(_follow(home))
+    async with Supervisor(home, port_base, tell, layout) as mesh:
+        follower = asyncio.create_task(_follow(mesh.logs))
         try:
             serving()
             await asyncio.Event().wait()
@@ -53,12 +52,12 @@ def tell(change: Change) -> None:
     )
 
 
-async def _follow(home: Home) -> None:
+async def _follow(logs: Mapping[str, Path]) -> None:
     """Prints what is added to the logs. The processes write their files themselves: we can die without harm to them."""
-    read = {name: _size(home.logs / f"{name}.jsonl") for name in (SIDECAR, *SERVICES)}
+    read = {name: _size(path) for name, path in logs.items()}
     while True:
         for name, start in read.items():
-            path = home.logs / f"{name}.jsonl"
+            path = logs[name]
             if _size(path) < start:
                 start = 0  # noqa: PLW2901 - the file was begun anew
             with contextlib.suppress(OSError), path.open("rb") as log:
@@ -72,14 +71,10 @@ async def _follow(home: Home) -> None:
 
 
 def _print(name: str, line: str) -> None:
-    try:
-        entry: dict[str, Any] = json.loads(line)
-        extras = " ".join(f"{key}={value}" for key, value in entry.items() if key not in _NOT_SHOWN)
-        level, text = str(entry.get("level", "info")), f"{escape(str(entry['message']))} [dim]{escape(extras)}[/]"
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-        level, text = "info", escape(line)
-    style = _STYLES.get(level, "default")
-    output.err.print(f"[bold]{name:<{_NAME_WIDTH}}[/] [{style}]{text}[/]", highlight=False, soft_wrap=True)
+    said = parse(line)
+    text = f"[{_STYLES.get(said.level, 'default')}]{escape(said.text)}[/]"
+    extras = f" [dim]{escape(said.extras)}[/]" if said.extras else ""
+    output.err.print(f"[bold]{name:<{_NAME_WIDTH}}[/] {text}{extras}", highlight=False, soft_wrap=True)
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
+import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -52,3 +54,38 @@ class Health:
     async def close(self) -> None:
         """Closes the connection."""
         await self._channel.close()
+
+
+async def until_serving(address: str) -> None:
+    """Returns once the service at host:port says that it serves."""
+    health = Health(address)
+    try:
+        await health.until_serving()
+    finally:
+        await health.close()
+
+
+async def until_ok(url: str) -> None:
+    """Returns once an HTTP GET of url is answered with success."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with session.get(url) as answer:
+                    if answer.ok:
+                        return
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+
+async def until_open(*ports: int) -> None:
+    """Returns once something accepts connections on each of these ports of the loopback."""
+    for port in ports:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(_ASK_AGAIN_S)
+            else:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+                break

@@ -102,16 +102,11 @@ class Ports:
         return self.base + 55
 
     @property
-    def sentry_metrics(self) -> int:
-        """Its metrics, over HTTP."""
-        return self.base + 56
-
-    @property
     def all(self) -> tuple[int, ...]:
         """Every port."""
         return (
             self.gateway, self.gateway_admin, self.auth_http, self.ext_authz, self.redis, self.sentry,
-            self.sentry_health, self.sentry_metrics, *(port for service in SERVICES for port in self.of(service).all),
+            self.sentry_health, *(port for service in SERVICES for port in self.of(service).all),
         )
 
     def taken(self) -> list[int]:

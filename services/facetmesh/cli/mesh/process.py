@@ -7,13 +7,14 @@ import contextlib
 import json
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
 KEPT_LOGS = 3
@@ -24,17 +25,34 @@ _LAST_LINES = 10
 _POLL_S = 0.05
 
 
+class Tier(IntEnum):
+    """Each tier serves before the next is started, and ends after the next has ended."""
+
+    STORES = 0
+    """What sidecars need."""
+    SIDECARS = 1
+    SERVICES = 2
+    GATEWAY = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """What a process runs."""
 
     name: str
+    tier: Tier
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
     """Where what it writes goes."""
-    lifeline_fd: int
+    serving: Callable[[], Awaitable[None]]
+    """Returns once it serves."""
+    lifeline_fd: int | None = None
     """The read end of the pipe that tells it that the supervisor is gone."""
+    folder: Path | None = None
+    """Where it is started; where the supervisor was, if None."""
+    content_of: Mapping[str, Path] = field(default_factory=dict)
+    """Variables whose values are what is in these files when it is started."""
 
 
 class Process:
@@ -48,12 +66,16 @@ class Process:
     @classmethod
     async def start(cls, program: Program) -> Process:
         """Starts program in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor."""
+        environment = {**program.environment, **{name: file.read_text() for name, file in program.content_of.items()}}
+        inherited = []
+        if program.lifeline_fd is not None:
+            environment["FACETMESH_LIFELINE_FD"] = str(program.lifeline_fd)
+            inherited.append(program.lifeline_fd)
         with program.log.open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *program.command,
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**program.environment, "FACETMESH_LIFELINE_FD": str(program.lifeline_fd)},
-                pass_fds=[program.lifeline_fd], start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=program.folder,
+                pass_fds=inherited, start_new_session=True,
             )
         return cls(program, child)
 
@@ -140,8 +162,9 @@ def last_words(log: Path) -> str:
             entry = json.loads(line)
         except json.JSONDecodeError:
             return line
-        if isinstance(entry, dict) and entry.get("level") in {"critical", "error"}:
-            said = (entry.get("message"), entry.get("reason"), entry.get("detail"))
+        if isinstance(entry, dict) and entry.get("level") in {"critical", "error", "fatal"}:
+            # daprd says msg.
+            said = (entry.get("message") or entry.get("msg"), entry.get("reason"), entry.get("detail"))
             return ": ".join(str(part) for part in said if part)
     return ""
 

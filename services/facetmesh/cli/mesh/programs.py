@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import secrets
@@ -9,11 +10,16 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from facetmesh.cli.mesh import binaries, components, launcher
+from facetmesh.cli.mesh.daprd import Daprd, Redis, Sentry
+from facetmesh.cli.mesh.health import until_ok, until_open, until_serving
+from facetmesh.cli.mesh.layout import Layout, Sidecar
 from facetmesh.cli.mesh.ports import SERVICES, Ports
-from facetmesh.cli.mesh.process import Program
+from facetmesh.cli.mesh.process import Program, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from facetmesh.cli.mesh.home import Home
 
@@ -32,31 +38,54 @@ class Tokens:
     """What the service asks of the sidecar."""
 
 
-def programs(home: Home, ports: Ports, *, lifeline_fd: int) -> list[Program]:
-    """The sidecar and the services, in the order in which they are started."""
-    tokens = {service: Tokens() for service in SERVICES}
-    inherited = {name: value for name, value in os.environ.items() if name not in _KEPT_FROM_SERVICES}
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a mesh runs: what all of its programs are made from."""
 
-    def program(name: str, environment: Mapping[str, str], *arguments: str) -> Program:
+    home: Home
+    ports: Ports
+    lifeline_fd: int
+
+    def ours(
+        self, name: str, tier: Tier, environment: Mapping[str, str], serving: Callable[[], Awaitable[None]],
+        *arguments: str,
+    ) -> Program:
+        """A module of facetmesh that watches the lifeline."""
+        # -P: a folder that `up` happens to be started in must not shadow a module.
+        command = (sys.executable, "-P", "-m", f"facetmesh.{name}", *arguments)
         return Program(
-            name=name,
-            # -P: a folder that `up` happens to be started in must not shadow a module.
-            command=(sys.executable, "-P", "-m", f"facetmesh.{name}", *arguments),
-            environment={**inherited, **environment},
-            log=home.logs / f"{name}.jsonl",
-            lifeline_fd=lifeline_fd,
+            name, tier, command, {**_inherited(), **environment}, self.home.logs / f"{name}.jsonl", serving,
+            lifeline_fd=self.lifeline_fd,
         )
 
-    return [
-        program(SIDECAR, _sidecar_environment(tokens), *_sidecar_arguments(home, ports)),
-        *(program(service, _environment(home, ports, service, tokens[service])) for service in SERVICES),
-    ]
+    def others(
+        self, name: str, tier: Tier, command: Sequence[str], serving: Callable[[], Awaitable[None]],
+        environment: Mapping[str, str] | None = None, content_of: Mapping[str, Path] | None = None,
+    ) -> Program:
+        """A program that knows nothing of us, started in the state folder and ended with the supervisor."""
+        launched = (sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), *command)
+        return Program(
+            name, tier, launched, {**_inherited(), **(environment or {})}, self.home.logs / f"{name}.jsonl", serving,
+            folder=self.home.path, content_of=content_of or {},
+        )
 
 
-def _environment(home: Home, ports: Ports, service: str, tokens: Tokens) -> dict[str, str]:
+def programs(place: Place, layout: Layout) -> list[Program]:
+    """All of a mesh, tier by tier.
+
+    Raises:
+        FailedPrecondition: A program of others is missing, or a component file is wrong.
+    """
+    tokens = {service: Tokens() for service in SERVICES}
+    sidecars = _dapr if layout.sidecar is Sidecar.DAPRD else _embedded
+    return [*sidecars(place, layout, tokens), *(_service(place, service, tokens[service]) for service in SERVICES)]
+
+
+def _service(place: Place, service: str, tokens: Tokens) -> Program:
+    ports = place.ports
     own = ports.of(service)
-    return {
-        "FACETMESH_HOME": str(home.path),
+    environment = {
+        "FACETMESH_HOME": str(place.home.path),
         "FACETMESH_PORT": str(own.grpc),
         "FACETMESH_METRICS_PORT": str(own.metrics),
         "FACETMESH_AUTH_ADDRESS": ports.of("auth").address,
@@ -68,20 +97,55 @@ def _environment(home: Home, ports: Ports, service: str, tokens: Tokens) -> dict
         "DAPR_HTTP_PORT": str(own.dapr_http),
         "DAPR_API_TOKEN": tokens.dapr,
     }
+    return place.ours(service, Tier.SERVICES, environment, functools.partial(until_serving, own.address))
 
 
-def _sidecar_arguments(home: Home, ports: Ports) -> list[str]:
-    apps = (ports.of(service) for service in SERVICES)
-    return [
-        f"--home={home.path}",
-        *(f"--app={own.service}:{own.dapr_grpc}:{own.dapr_http}:{own.callback}" for own in apps),
-    ]
-
-
-def _sidecar_environment(tokens: Mapping[str, Tokens]) -> dict[str, str]:
+def _embedded(place: Place, layout: Layout, tokens: Mapping[str, Tokens]) -> list[Program]:
+    """One process for all services."""
+    apps = [place.ports.of(service) for service in SERVICES]
+    arguments = [f"--home={place.home.path}"]
+    if layout.components:
+        arguments.append(f"--components={layout.components}")
+    arguments += [f"--app={own.service}:{own.dapr_grpc}:{own.dapr_http}:{own.callback}" for own in apps]
     # The environment, because everybody can read a process's arguments.
-    return {
-        "FACETMESH_SIDECAR_TOKENS": json.dumps(
-            {service: {"dapr_api_token": own.dapr, "app_api_token": own.app} for service, own in tokens.items()}
+    told = {service: {"dapr_api_token": own.dapr, "app_api_token": own.app} for service, own in tokens.items()}
+    environment = {"FACETMESH_SIDECAR_TOKENS": json.dumps(told)}
+    serving = functools.partial(until_open, *(own.dapr_grpc for own in apps))
+    return [place.ours(SIDECAR, Tier.SIDECARS, environment, serving, *arguments)]
+
+
+def _dapr(place: Place, layout: Layout, tokens: Mapping[str, Tokens]) -> list[Program]:
+    """A daprd for each service, their Redis, and who certifies them to each other."""
+    ports = place.ports
+    resources = layout.components or components.own()
+    components.check(resources)
+    program = binaries.daprd()
+    redis = Redis(binaries.redis_server(), place.home.path / "redis", ports.redis, secrets.token_urlsafe(32))
+    sentry = Sentry(
+        binaries.sentry(), place.home.path / "sentry", ports.sentry, ports.sentry_health,
+        resources / "configuration.yaml",
+    )
+    made = [
+        place.others("redis", Tier.STORES, redis.command(), functools.partial(until_open, redis.port)),
+        place.others("sentry", Tier.STORES, sentry.command(), functools.partial(until_ok, sentry.health)),
+    ]
+    for service, own_tokens in tokens.items():
+        own = ports.of(service)
+        sidecar = Daprd(
+            program, service, own.dapr_grpc, own.dapr_http, own.callback, own.dapr_internal, resources,
+            metrics_port=own.dapr_metrics, sentry=sentry,
         )
-    }
+        environment = {
+            **redis.environment(), "DAPR_API_TOKEN": own_tokens.dapr, "APP_API_TOKEN": own_tokens.app,
+        }
+        made.append(
+            place.others(
+                f"daprd-{service}", Tier.SIDECARS, sidecar.command(), functools.partial(until_ok, sidecar.health),
+                environment, sidecar.content_of,
+            )
+        )
+    return made
+
+
+def _inherited() -> Mapping[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _KEPT_FROM_SERVICES}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from facetmesh.cli.mesh.health import Health
-from facetmesh.cli.mesh.programs import SIDECAR
+from facetmesh.cli.mesh.ports import SERVICES
 from facetmesh.cli.mesh.supervisor import noted
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class State:
     name: str
     pid: int
     state: str
-    """SERVING, NOT_SERVING, UNREACHABLE, or RUNNING for the sidecar, which each service's health speaks for."""
+    """SERVING, NOT_SERVING or UNREACHABLE; RUNNING for what is no service, whose health says how that does."""
     address: str
     memory_mib: int
     """Of the process and those that it started."""
@@ -56,7 +56,7 @@ async def _state(name: str, process: psutil.Process, address: str) -> State:
 
 
 async def _health(name: str, address: str) -> str:
-    if name == SIDECAR:
+    if name not in SERVICES:
         return "RUNNING"
     health = Health(address)
     try:

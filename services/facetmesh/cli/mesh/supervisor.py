@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from facetmesh.cli.mesh.health import Health
+from facetmesh.cli.mesh.layout import Layout
 from facetmesh.cli.mesh.ports import SERVICES, Ports, choose
-from facetmesh.cli.mesh.process import Process, Program, descendants, describe_exit, end, is_alive, rotate
-from facetmesh.cli.mesh.programs import SIDECAR, programs
+from facetmesh.cli.mesh.process import Process, Program, Tier, descendants, describe_exit, end, is_alive, rotate
+from facetmesh.cli.mesh.programs import Place, programs
 from facetmesh.cli.mesh.secrets import ensure
 from facetmesh.kit import errors, files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
     from facetmesh.cli.mesh.home import Home
@@ -40,7 +41,6 @@ FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 10.0
 STEADY_S = 30.0
 """Who has run this long starts again without a wait."""
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +60,26 @@ class Supervisor:
         home: Its state folder.
         port_base: Its processes listen from the port after this one on; 0 finds free ones.
         report: Is told of each change.
+        layout: What it is made of.
     """
 
-    def __init__(self, home: Home, port_base: int, report: Callable[[Change], None]) -> None:
+    def __init__(
+        self, home: Home, port_base: int, report: Callable[[Change], None], layout: Layout | None = None,
+    ) -> None:
         self._home = home
+        self._layout = layout or Layout()
         self._ports = Ports(port_base)
         self._report = report
         self._running: dict[str, Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
-        self._serving = False
         self._resources = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Returns when all serve.
 
         Raises:
-            FailedPrecondition: The folder cannot be written, ports are taken, another mesh runs, a secret is missing,
-                or a process did not start: the message says which and why.
+            FailedPrecondition: The folder cannot be written, ports are taken, another mesh runs, a secret or a program
+                is missing, or a process did not start: the message says which and why.
             ResourceExhausted: The disk is full.
         """
         async with contextlib.AsyncExitStack() as stack:
@@ -94,7 +97,7 @@ class Supervisor:
             stack.push_async_callback(self._stop)
             try:
                 async with asyncio.timeout(START_S):
-                    await self._start(programs(self._home, self._ports, lifeline_fd=reader))
+                    await self._start(programs(Place(self._home, self._ports, reader), self._layout))
             except TimeoutError:
                 raise errors.FailedPrecondition(
                     f"The mesh did not serve within {START_S:.0f} s: see {self._home.logs}.", reason="START_TIMEOUT",
@@ -113,7 +116,19 @@ class Supervisor:
         """The process ids, by name."""
         return {name: process.pid for name, process in self._running.items()}
 
+    @property
+    def logs(self) -> dict[str, Path]:
+        """The log of each process, by name."""
+        return {name: process.program.log for name, process in self._running.items()}
+
     async def _start(self, wanted: list[Program]) -> None:
+        for tier in Tier:
+            await self._start_together([program for program in wanted if program.tier is tier])
+        self._keepers = [asyncio.create_task(self._keep(program)) for program in wanted]
+        self._home.write(self._home.endpoints, {service: self._ports.of(service).address for service in SERVICES})
+
+    async def _start_together(self, wanted: list[Program]) -> None:
+        """Returns when all of one tier serve."""
         for program in wanted:
             rotate(program.log)
             self._report(Change(program.name, "starting"))
@@ -125,14 +140,11 @@ class Supervisor:
         finally:
             for task in starts:
                 task.cancel()
-        self._serving = True
-        self._keepers = [asyncio.create_task(self._keep(program)) for program in wanted]
-        self._home.write(self._home.endpoints, {service: self._ports.of(service).address for service in SERVICES})
 
     async def _first_serving(self, name: str) -> None:
         """Returns when the process serves; raises when it ends before."""
         process = self._running[name]
-        serving = asyncio.create_task(self._until_serving(name))
+        serving = asyncio.ensure_future(process.program.serving())
         ended = asyncio.create_task(process.ended())
         try:
             await asyncio.wait([serving, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -147,17 +159,6 @@ class Supervisor:
             serving.cancel()
             ended.cancel()
         self._report(Change(name, "serving", f"pid {process.pid}"))
-
-    async def _until_serving(self, name: str) -> None:
-        if name == SIDECAR:
-            for service in SERVICES:
-                await _until_open(self._ports.of(service).dapr_grpc)
-            return
-        health = Health(self._ports.of(name).address)
-        try:
-            await health.until_serving()
-        finally:
-            await health.close()
 
     async def _keep(self, program: Program) -> None:
         """Replaces a process each time that it ends, with a growing wait while it keeps ending."""
@@ -185,11 +186,10 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         self._home.endpoints.unlink(missing_ok=True)
-        # Services first: while they drain, they still need the sidecar.
-        services = [process for name, process in self._running.items() if name != SIDECAR]
-        await asyncio.gather(*(process.stop(GRACE_S) for process in services))
-        if SIDECAR in self._running:
-            await self._running[SIDECAR].stop(GRACE_S)
+        # From the last tier to the first: while services drain, they still need their sidecars.
+        for tier in reversed(Tier):
+            own = [process for process in self._running.values() if process.program.tier is tier]
+            await asyncio.gather(*(process.stop(GRACE_S) for process in own))
         for name in self._running:
             self._report(Change(name, "stopped"))
         self._home.processes.unlink(missing_ok=True)
@@ -220,17 +220,3 @@ def noted(home: Home) -> dict[str, psutil.Process]:
 def remains(home: Home) -> list[psutil.Process]:
     """The processes of the mesh, and all that they started."""
     return [one for process in noted(home).values() for one in (process, *descendants(process))]
-
-
-async def _until_open(port: int) -> None:
-    """Returns once something accepts connections on port."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(_POLL_S)
-        else:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-            return
