@@ -181,13 +181,15 @@ async def test_a_token_is_replaced_before_it_expires(mesh: Mesh) -> None:
         assert (await source.get()).access_token == "t2"
 
 
-async def test_a_refused_token_is_exchanged_anew_at_the_next_call(mesh: Mesh) -> None:
-    mesh.detection.failures = [errors.Unauthenticated("Expired.", reason="TOKEN_EXPIRED")]
+async def test_a_refused_token_is_exchanged_anew_and_the_call_repeated_once(mesh: Mesh) -> None:
+    expired = errors.Unauthenticated("Expired.", reason="TOKEN_EXPIRED")
+    mesh.detection.failures = [expired]
     async with AsyncClient("right", mesh.endpoints) as client:
+        await client.detect("faces", b"image")
+        assert mesh.detection.calls[-1][0]["authorization"] == "Bearer t2"
+        mesh.detection.failures = [expired, expired]
         with pytest.raises(errors.Unauthenticated):
             await client.detect("faces", b"image")
-        await client.detect("faces", b"image")
-    assert mesh.detection.calls[-1][0]["authorization"] == "Bearer t2"
 
 
 @pytest.mark.parametrize("kind", sorted(errors.BY_CODE.values(), key=lambda kind: kind.code))

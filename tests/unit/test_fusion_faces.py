@@ -12,7 +12,7 @@ from facetmesh.detection.v1 import detection_pb2_grpc
 from facetmesh.fusion.detection import DetectionFaces
 from facetmesh.fusion.faces import Face, choose
 from facetmesh.kit import status
-from facetmesh.kit.errors import FailedPrecondition, InvalidArgument, Unavailable
+from facetmesh.kit.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,10 +26,13 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
     def __init__(self) -> None:
         self.answer: pb.DetectResponse | FailedPrecondition = pb.DetectResponse(model_version=f"{MODEL}/versions/1")
         self.requests: list[tuple[pb.DetectRequest, dict[str, Any]]] = []
+        self.good_token = ""
 
     async def Detect(self, request: pb.DetectRequest, context: Any) -> pb.DetectResponse:
         """Answers."""
         self.requests.append((request, dict(context.invocation_metadata())))
+        if self.good_token and self.good_token != self.requests[-1][1]["authorization"]:
+            await status.abort(context, Unauthenticated("It has expired.", reason="TOKEN_EXPIRED"))
         if isinstance(self.answer, FailedPrecondition):
             await status.abort(context, self.answer)
         assert isinstance(self.answer, pb.DetectResponse)
@@ -44,10 +47,12 @@ async def detection() -> AsyncIterator[tuple[Detection, DetectionFaces]]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
 
-    async def token(tenant: str) -> str:
-        return f"token of {tenant}"
+    forgotten: list[str] = []
 
-    client = DetectionFaces(f"127.0.0.1:{port}", token)
+    async def token(tenant: str) -> str:
+        return f"token {len(forgotten)} of {tenant}"
+
+    client = DetectionFaces(f"127.0.0.1:{port}", token, forgotten.append)
     yield servicer, client
     await client.close()
     await server.stop(None)
@@ -58,7 +63,7 @@ async def test_it_is_asked_on_behalf_of_the_tenant(detection: tuple[Detection, D
     found = await client.find("acme", MODEL, b"image")
     ((request, metadata),) = servicer.requests
     assert (request.model, request.image) == (MODEL, b"image")
-    assert metadata["authorization"] == "Bearer token of tenants/acme"
+    assert metadata["authorization"] == "Bearer token 0 of tenants/acme"
     assert metadata["x-facetmesh-model"] == MODEL
     assert (list(found.faces), found.model_version) == ([], f"{MODEL}/versions/1")
 
@@ -84,11 +89,21 @@ async def test_a_refusal_is_passed_on_with_its_reason(detection: tuple[Detection
     assert refusal.value.reason == "MODEL_NOT_FETCHED"
 
 
+async def test_a_token_that_is_refused_is_replaced_once(detection: tuple[Detection, DetectionFaces]) -> None:
+    servicer, client = detection
+    servicer.good_token = "Bearer token 1 of tenants/acme"
+    assert (await client.find("acme", MODEL, b"image")).model_version
+    servicer.good_token = "none is good"
+    with pytest.raises(Unauthenticated):
+        await client.find("acme", MODEL, b"image")
+    assert len(servicer.requests) == 4
+
+
 async def test_an_outage_is_unavailable() -> None:
     async def token(_: str) -> str:
         return "t"
 
-    client = DetectionFaces("127.0.0.1:1", token)
+    client = DetectionFaces("127.0.0.1:1", token, lambda _: None)
     with pytest.raises(Unavailable):
         await client.find("acme", MODEL, b"image")
     await client.close()

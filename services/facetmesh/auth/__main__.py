@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
 from typing import Annotated, ClassVar
 
@@ -84,20 +83,20 @@ async def main() -> None:
         secrets = mesh.dapr.secrets()
         store = DaprStore(mesh.dapr.state())
         revocations = RevocationLog(
-            store, RevocationEvents(mesh.dapr.publisher()).announce, time.time, mesh.stopping
+            store, RevocationEvents(mesh.dapr.publisher()).announce, settings.now, mesh.stopping
         )
         plans = load_plans(settings.plans)
-        tenants = Tenants(store, plans, revocations.add, time.time, grace_s=settings.tenant_grace_days * 86_400)
+        tenants = Tenants(store, plans, revocations.add, settings.now, grace_s=settings.tenant_grace_days * 86_400)
         own = own_keys(await secrets.get("admin-key"), await secrets.get("service-keys"))
         digest = KeyHash(await mesh.secret_bytes("key-pepper"))
-        keys = Keys(store, tenants, digest, revocations.add, time.time)
-        grants = Grants(store, tenants, digest, own, time.time)
-        signing = SigningKeys(await secrets.get(_SIGNING_KEY), time.time, lead_s=settings.signing_key_lead_s)
+        keys = Keys(store, tenants, digest, revocations.add, settings.now)
+        grants = Grants(store, tenants, digest, own, settings.now)
+        signing = SigningKeys(await secrets.get(_SIGNING_KEY), settings.now, lead_s=settings.signing_key_lead_s)
         issuer = TokenIssuer(
             signing, issuer=settings.token_issuer, audience=settings.token_audience,
-            lifetime_s=settings.token_lifetime_s, clock=time.time,
+            lifetime_s=settings.token_lifetime_s, clock=settings.now,
         )
-        exchange = Exchange(grants, issuer, digest, accountant(mesh.recorder), time.time)
+        exchange = Exchange(grants, issuer, digest, accountant(mesh.recorder), settings.now)
         background = [
             asyncio.create_task(
                 keep_current(signing, lambda: secrets.get(_SIGNING_KEY), settings.signing_key_reload_s)

@@ -65,7 +65,9 @@ class _UnaryWithToken(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         call = await continuation(await _signed(client_call_details, self._source), request)
         if await call.code() is grpc.StatusCode.UNAUTHENTICATED:
+            # By the service's clock it has expired, or it was revoked: a new one tells. Nothing has been done yet.
             self._source.forget()
+            call = await continuation(await _signed(client_call_details, self._source), request)
         return call
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import time
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -67,14 +66,14 @@ async def main() -> None:
         pool = await stack.enter_async_context(
             RunnerPool("facetmesh.fusion.program", setting=setting, limits=limits)
         )
-        finder = DetectionFaces(settings.detection_address, mesh.auth.token)
+        finder = DetectionFaces(settings.detection_address, mesh.auth.token, mesh.auth.forget)
         stack.push_async_callback(finder.close)
         state = mesh.dapr.state()
         blobs = Blobs(
             open_store(settings.blobs or str(settings.home / "blobs")),
             Keyring(state, await mesh.secret_bytes("data-kek")),
         )
-        registry = Registry(DaprStore(state), time.time)
+        registry = Registry(DaprStore(state), settings.now)
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,

@@ -9,6 +9,7 @@ import grpc
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.fusion.faces import LABEL_PREFIX, Face, Found
 from facetmesh.kit import status, telemetry
+from facetmesh.kit.errors import Unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,26 +32,38 @@ class DetectionFaces:
     Args:
         address: host:port.
         token: Gives a token with which fusion acts on behalf of tenants/{tenant}.
+        forget: Is told whose token was refused: the next is to be a new one.
     """
 
-    def __init__(self, address: str, token: Callable[[str], Awaitable[str]]) -> None:
+    def __init__(
+        self, address: str, token: Callable[[str], Awaitable[str]], forget: Callable[[str], None]
+    ) -> None:
         self._channel = grpc.aio.insecure_channel(
             address, options=_OPTIONS, interceptors=telemetry.client_interceptors()
         )
         self._stub = detection_pb2_grpc.DetectionServiceStub(self._channel)
         self._token = token
+        self._forget = forget
 
     async def find(self, tenant_id: str, model: str, image: bytes) -> Found:
         """Finds the faces of an image on behalf of a tenant, with a model of the tenant's."""
-        token = await self._token(f"tenants/{tenant_id}")
-        metadata = (("authorization", f"Bearer {token}"), ("x-facetmesh-model", model))
         request = detection_pb2.DetectRequest(model=model, image=image, max_detections=_MAX_FACES)
         try:
-            response = await self._stub.Detect(request, metadata=metadata, timeout=_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from error
+            response = await self._detect(f"tenants/{tenant_id}", request)
+        except Unauthenticated:
+            # By detection's clock the token has expired, which by ours may take minutes more.
+            self._forget(f"tenants/{tenant_id}")
+            response = await self._detect(f"tenants/{tenant_id}", request)
         faces = [_face(found) for found in response.detections if found.label.lower().startswith(LABEL_PREFIX)]
         return Found(faces, response.model_version)
+
+    async def _detect(self, tenant: str, request: detection_pb2.DetectRequest) -> detection_pb2.DetectResponse:
+        token = await self._token(tenant)
+        metadata = (("authorization", f"Bearer {token}"), ("x-facetmesh-model", request.model))
+        try:
+            return await self._stub.Detect(request, metadata=metadata, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from error
 
     async def close(self) -> None:
         """Closes the connection."""

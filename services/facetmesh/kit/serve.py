@@ -100,7 +100,7 @@ class Mesh:
         """
         settings = self.settings
         verifier = TokenVerifier(
-            keys or self.auth, issuer=settings.token_issuer, audience=settings.token_audience
+            keys or self.auth, issuer=settings.token_issuer, audience=settings.token_audience, clock=settings.now
         )
         guard = Guard(
             verifier, self.recorder, self.telemetry.metrics, max_concurrent_calls=settings.max_concurrent_calls
@@ -200,15 +200,15 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
         secrets = dapr.secrets()
         seed = base64.b64decode(await secrets.get("event-signing-key"))
         signer, publisher = EventSigner(settings.service, seed), dapr.publisher()
-        alerts = Alerts(settings.region, signer, publisher, signals.metrics)
+        alerts = Alerts(settings.region, signer, publisher, signals.metrics, clock=settings.now)
         stack.push_async_callback(alerts.close)
         limits = RefusalLimits(settings.alert_refusals, settings.alert_window_s)
         recorder = Recorder(
             settings.region, signer, publisher, signals.metrics,
-            refusals=Refusals(limits, alerts.offer, time.monotonic),
+            refusals=Refusals(limits, alerts.offer, time.monotonic), clock=settings.now,
         )
         stack.push_async_callback(recorder.close)
-        auth = AuthClient(settings.auth_address, await secrets.get("service-key"))
+        auth = AuthClient(settings.auth_address, await secrets.get("service-key"), settings.now)
         stack.push_async_callback(auth.close)
         yield Mesh(settings, dapr, recorder, alerts, signals, auth, stopping=stopping)
 

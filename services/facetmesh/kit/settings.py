@@ -8,6 +8,7 @@ secret store.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
 from typing import Annotated, ClassVar, TypeVar
 
@@ -56,6 +57,8 @@ class ServiceSettings(BaseSettings):
     """How long calls in progress may take to end after SIGTERM, in seconds."""
     sidecar_wait_s: Annotated[float, Field(gt=0)] = 60.0
     """How long to wait for the Dapr sidecar at start, in seconds."""
+    clock_offset_s: float = 0.0
+    """Added to this process's clock, in seconds: to try out what clocks that differ do."""
     lifeline_fd: int | None = None
     """A pipe whose end means that the supervisor is gone."""
     dapr_grpc_port: Port = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
@@ -68,6 +71,10 @@ class ServiceSettings(BaseSettings):
     """The loopback port on which the sidecar delivers events; 0 asks the system."""
     app_api_token: str = Field(default="", validation_alias="APP_API_TOKEN", repr=False)
     """What the service asks of the sidecar."""
+
+    def now(self) -> float:
+        """The clock of this process: seconds since the epoch."""
+        return time.time() + self.clock_offset_s
 
 
 def load(settings: type[_Settings]) -> _Settings:

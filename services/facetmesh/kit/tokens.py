@@ -38,14 +38,16 @@ class AuthClient:
     Args:
         address: host:port.
         service_key: The service's own API key.
+        clock: Seconds since the epoch.
     """
 
-    def __init__(self, address: str, service_key: str) -> None:
+    def __init__(self, address: str, service_key: str, clock: Callable[[], float] = time.time) -> None:
         self._channel = grpc.aio.insecure_channel(
             address, options=_OPTIONS, interceptors=telemetry.client_interceptors()
         )
         self._stub = auth_pb2_grpc.AuthServiceStub(self._channel)
         self._key = service_key
+        self._clock = clock
         self._tokens: dict[str, tuple[str, float]] = {}
         self._asking = asyncio.Lock()
 
@@ -81,7 +83,7 @@ class AuthClient:
             raise Unavailable("Auth fell silent.", reason="AUTH_SILENT") from None
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                self._tokens.pop("", None)
+                self.forget("")
             raise status.from_rpc_error(error) from error
         finally:
             call.cancel()
@@ -89,7 +91,11 @@ class AuthClient:
     def hear(self, revocations: Sequence[Revocation]) -> None:
         """Forgets tokens that no longer count."""
         for one in revocations:
-            self._tokens.pop(one.name, None)
+            self.forget(one.name)
+
+    def forget(self, tenant: str) -> None:
+        """A token for tenants/{tenant}, or with "" for nobody, was refused: the next one is new."""
+        self._tokens.pop(tenant, None)
 
     async def token(self, tenant: str) -> str:
         """A token with which this service acts on behalf of tenants/{tenant}, kept until shortly before it expires.
@@ -102,7 +108,7 @@ class AuthClient:
         """
         async with self._asking:
             token, expires = self._tokens.get(tenant, ("", 0.0))
-            if time.time() < expires - _REFRESH_BEFORE_S:
+            if self._clock() < expires - _REFRESH_BEFORE_S:
                 return token
             try:
                 answer = await self._stub.IssueToken(
