@@ -74,12 +74,14 @@ imports: $(VENV)/.dev ## Check that arrows between packages point one way.
 	@$(BIN)/lint-imports
 
 .PHONY: protos
-protos: $(PROTOS_VENV)/.done ## Generate the code from protos/.
+protos: $(PROTOS_VENV)/.done ## Generate the code and the OpenAPI page from protos/.
 	@PATH="$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python tools/protos.py generate
+	@$(PROTOS_VENV)/bin/python tools/openapi.py generate
 
 .PHONY: protos-check
-protos-check: $(PROTOS_VENV)/.done ## Check that the generated code is that of protos/.
+protos-check: $(PROTOS_VENV)/.done ## Check that the generated code and the OpenAPI page are those of protos/.
 	@PATH="$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python tools/protos.py check
+	@$(PROTOS_VENV)/bin/python tools/openapi.py check
 
 .PHONY: check
 check: lint types imports protos-check ## Do all checks but the tests.

@@ -24,6 +24,8 @@ _TIMEOUT_S = 60
 """For an answer that takes no waiting: what a service takes is bounded by its own limits before."""
 _MARGIN_S = 5
 _ABSENT = object()
+_OPENAPI, _KEYS = "/openapi.json", "/.well-known/jwks.json"
+"""Pages for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +78,20 @@ def bootstrap(settings: GatewaySettings, sites: Sites, descriptors: Path) -> str
         "cors": _cors(settings.origins.split(",")) if settings.origins else None,
         "clusters": _clusters(settings, sites),
     }
-    return json.dumps(filled(yaml.safe_load(template().read_text()), values), indent=2)
+    return json.dumps(filled(yaml.safe_load(shipped("envoy.yaml").read_text()), values), indent=2)
 
 
-def template() -> Path:
-    """gateway/envoy.yaml, of the package or of the checkout that it runs from.
+def shipped(name: str) -> Path:
+    """A file of gateway/, of the package or of the checkout that it runs from.
 
     Raises:
-        FailedPrecondition: It is in neither.
+        FailedPrecondition: PACKAGE_INCOMPLETE; it is in neither.
     """
     package = Path(__file__).resolve().parents[2]
     for folder in (package / "_data" / "gateway", package.parent.parent / "gateway"):
-        if (folder / "envoy.yaml").exists():
-            return folder / "envoy.yaml"
-    raise FailedPrecondition("The package has no gateway/envoy.yaml.", reason="PACKAGE_INCOMPLETE")
+        if (folder / name).exists():
+            return folder / name
+    raise FailedPrecondition(f"The package has no gateway/{name}.", reason="PACKAGE_INCOMPLETE")
 
 
 def filled(node: Any, values: Mapping[str, Any]) -> Any:
@@ -107,15 +109,30 @@ def filled(node: Any, values: Mapping[str, Any]) -> Any:
 
 def _token_rules() -> list[dict[str, Any]]:
     """Envoy takes the first rule that fits: public methods need no token, all else does."""
-    public = [{"match": {"path": method.path}} for method in api.methods() if method.public]
+    paths = [_OPENAPI, _KEYS, *(method.path for method in api.methods() if method.public)]
+    public = [{"match": {"path": path}} for path in paths]
     return [*public, {"match": {"prefix": "/"}, "requires": {"provider_name": "facetmesh"}}]
 
 
 def _routes() -> list[dict[str, Any]]:
     """One for each method: what is not here is not reached, such as what services only say to each other."""
-    return [
+    methods = [
         {"match": {"path": method.path}, "route": {"cluster": method.service, **_timeouts(method)}}
         for method in api.methods()
+    ]
+    as_it_is = {
+        "typed_per_filter_config": {
+            "envoy.filters.http.grpc_json_transcoder": {
+                "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True,
+            },
+        },
+    }  # fmt: skip
+    page = {"status": 200, "body": {"filename": str(shipped("openapi.json"))}}
+    json_type = {"header": {"key": "content-type", "value": "application/json"}}
+    return [
+        {"match": {"path": _OPENAPI}, "direct_response": page, "response_headers_to_add": [json_type], **as_it_is},
+        {"match": {"path": _KEYS}, "route": {"cluster": "auth_keys"}, **as_it_is},
+        *methods,
     ]
 
 
