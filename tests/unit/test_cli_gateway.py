@@ -75,7 +75,6 @@ def test_every_method_for_callers_has_a_route_and_no_other(told: pytest.MonkeyPa
     for method in METHODS:
         inside_only = access.rule("/" + path(method)).roles == {"service"}
         assert (f"/{path(method)}" in routes) != inside_only
-    assert routes["/inference.GRPCInferenceService/ModelInfer"]["cluster"] == "detection"
     assert routes["/facetmesh.fusion.v1.FusionService/DownloadFusion"]["timeout"] == "0s"
     assert routes["/facetmesh.fusion.v1.FusionService/WaitOperation"]["timeout"] == "65s"
     assert routes["/facetmesh.auth.v1.AuthService/RotateKey"]["timeout"] == "60s"

@@ -27,13 +27,16 @@ def up(
     components: Annotated[
         Path | None, typer.Option(help="A folder of Dapr components of your own.", exists=True, file_okay=False),
     ] = None,
+    gateway: Annotated[
+        bool, typer.Option("--gateway", help="Put Envoy in front, at --port-base: REST, gRPC-Web, TLS, limits."),
+    ] = False,
     ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Where `up --detach` waits for news.")] = None,
 ) -> None:
     """Start a mesh on this machine: the four services and their sidecars."""
     from facetmesh.cli.mesh import detached, foreground  # noqa: PLC0415 - the base install lacks what it needs
 
     chosen = options(context)
-    layout = Layout(sidecar, components.resolve() if components else None)
+    layout = Layout(sidecar, components.resolve() if components else None, gateway)
     if detach:
         detached.start(chosen, port_base, layout)
         _print_endpoints(context)

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "auth": ("facetmesh.auth.v1",),
-    # KServe's V2 protocol is detection's too.
-    "detection": ("facetmesh.detection.v1", "facetmesh.inference"),
+    "detection": ("facetmesh.detection.v1",),
     "fusion": ("facetmesh.fusion.v1",),
     "audit": ("facetmesh.audit.v1",),
 }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from facetmesh.kit.errors import FailedPrecondition
@@ -22,7 +22,7 @@ class GatewaySettings(BaseSettings):
 
     host: str = "127.0.0.1"
     """The address that is listened on."""
-    tls: Path | None = None
+    tls: Annotated[Path, AfterValidator(Path.absolute)] | None = None
     """A folder with tls.crt and tls.key, and ca.crt where clients must have certificates; plain HTTP when unset."""
     origins: _Origins = ""
     """The web origins whose pages may call, with commas between them."""

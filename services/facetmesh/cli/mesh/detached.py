@@ -47,6 +47,8 @@ def start(options: Options, port_base: int, layout: Layout) -> None:
     ]
     if layout.components:
         command.append(f"--components={layout.components}")
+    if layout.gateway:
+        command.append("--gateway")
     with log.open("ab") as file, os.fdopen(reader, encoding="utf-8") as news:
         child = subprocess.Popen(  # noqa: S603 - ourselves
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=[writer], start_new_session=True,

@@ -26,3 +26,5 @@ class Layout:
     sidecar: Sidecar = Sidecar.EMBEDDED
     components: Path | None = None
     """The folder of Dapr's components; the one that comes with facetmesh, if None."""
+    gateway: bool = False
+    """Whether Envoy stands in front of it."""

@@ -109,6 +109,11 @@ class Ports:
             self.sentry_health, *(port for service in SERVICES for port in self.of(service).all),
         )
 
+    def addresses(self, *, gateway: bool) -> dict[str, str]:
+        """host:port of each service's API, and of the gateway where there is one."""
+        own = {"gateway": f"{HOST}:{self.gateway}"} if gateway else {}
+        return {service: self.of(service).address for service in SERVICES} | own
+
     def taken(self) -> list[int]:
         """Those that somebody listens on already."""
         return [port for port in self.all if not _is_free(port)]

@@ -10,8 +10,11 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from facetmesh.cli.mesh import binaries, components, launcher
+from facetmesh.cli.gateway import settings
+from facetmesh.cli.gateway.bootstrap import Sites
+from facetmesh.cli.mesh import binaries, components, gateway, launcher
 from facetmesh.cli.mesh.daprd import Daprd, Redis, Sentry
+from facetmesh.cli.mesh.gateway import Envoy
 from facetmesh.cli.mesh.health import until_ok, until_open, until_serving
 from facetmesh.cli.mesh.layout import Layout, Sidecar
 from facetmesh.cli.mesh.ports import SERVICES, Ports
@@ -78,7 +81,11 @@ def programs(place: Place, layout: Layout) -> list[Program]:
     """
     tokens = {service: Tokens() for service in SERVICES}
     sidecars = _dapr if layout.sidecar is Sidecar.DAPRD else _embedded
-    return [*sidecars(place, layout, tokens), *(_service(place, service, tokens[service]) for service in SERVICES)]
+    return [
+        *sidecars(place, layout, tokens),
+        *(_service(place, service, tokens[service]) for service in SERVICES),
+        *([_gateway(place)] if layout.gateway else []),
+    ]
 
 
 def _service(place: Place, service: str, tokens: Tokens) -> Program:
@@ -97,7 +104,22 @@ def _service(place: Place, service: str, tokens: Tokens) -> Program:
         "DAPR_HTTP_PORT": str(own.dapr_http),
         "DAPR_API_TOKEN": tokens.dapr,
     }
+    if service == "auth":
+        environment |= {
+            "FACETMESH_HTTP_PORT": str(ports.auth_http), "FACETMESH_EXT_AUTHZ_PORT": str(ports.ext_authz),
+        }
     return place.ours(service, Tier.SERVICES, environment, functools.partial(until_serving, own.address))
+
+
+def _gateway(place: Place) -> Program:
+    """Envoy in front of the services."""
+    ports = place.ports
+    sites = Sites(
+        gateway=ports.gateway, admin=ports.gateway_admin, keys=ports.auth_http, ext_authz=ports.ext_authz,
+        services={service: ports.of(service).grpc for service in SERVICES},
+    )
+    envoy = Envoy(gateway.program(), place.home.path / "gateway", settings.load(), sites)
+    return place.others("gateway", Tier.GATEWAY, envoy.command(), functools.partial(until_ok, envoy.health))
 
 
 def _embedded(place: Place, layout: Layout, tokens: Mapping[str, Tokens]) -> list[Program]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import psutil
 
 from facetmesh.cli.mesh.layout import Layout
-from facetmesh.cli.mesh.ports import SERVICES, Ports, choose
+from facetmesh.cli.mesh.ports import Ports, choose
 from facetmesh.cli.mesh.process import Process, Program, Tier, descendants, describe_exit, end, is_alive, rotate
 from facetmesh.cli.mesh.programs import Place, programs
 from facetmesh.cli.mesh.secrets import ensure
@@ -125,7 +125,7 @@ class Supervisor:
         for tier in Tier:
             await self._start_together([program for program in wanted if program.tier is tier])
         self._keepers = [asyncio.create_task(self._keep(program)) for program in wanted]
-        self._home.write(self._home.endpoints, {service: self._ports.of(service).address for service in SERVICES})
+        self._home.write(self._home.endpoints, self._ports.addresses(gateway=self._layout.gateway))
 
     async def _start_together(self, wanted: list[Program]) -> None:
         """Returns when all of one tier serve."""
