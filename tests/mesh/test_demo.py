@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     (folder / "tmp").mkdir()
     return subprocess.Popen(
-        [sys.executable, "-m", "facetmesh.cli", "demo", "--json"], cwd=folder, text=True,
+        [sys.executable, "-m", "facetmesh.cli", "demo", "--json", *options], cwd=folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder / "tmp")},
     )
 
 
-def test_the_whole_job(tmp_path: Path) -> None:
-    job = start(tmp_path)
+@pytest.mark.parametrize("sidecar", ["embedded", pytest.param("daprd", marks=pytest.mark.full)])
+def test_the_whole_job(tmp_path: Path, sidecar: str) -> None:
+    job = start(tmp_path, f"--sidecar={sidecar}")
     out, err = job.communicate(timeout=3 * DEADLINE_S)
     assert job.returncode == 0, err
     steps: dict[str, Any] = {step["name"]: step["result"] for step in json.loads(out)["steps"]}

@@ -8,7 +8,8 @@ components that facetmesh does not ship are daprd's to judge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.cli.mesh.dapr_fields import METADATA, RESOURCES, Rule, topics_by_app
@@ -18,8 +19,31 @@ from facetmesh.kit.manifests import ManifestError, documents
 if TYPE_CHECKING:
     from pathlib import Path
 
-_Resource = tuple["Path", Mapping[str, Any]]
+_Resource = Mapping[str, Any]
 _Problem = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The resources of a folder, each with its file."""
+
+    all: tuple[tuple[Path, _Resource], ...]
+
+    def of(self, kind: str) -> Iterator[_Resource]:
+        """Those of a kind."""
+        return (resource for _, resource in self.all if resource["kind"] == kind)
+
+    @property
+    def components(self) -> Mapping[str, Mapping[str, Any]]:
+        """The settings of each component, by its name."""
+        return {
+            one["metadata"]["name"]: {item["name"]: item.get("value") for item in one["spec"].get("metadata", [])}
+            for one in self.of("Component")
+        }
+
+    def subscribes(self, app: str) -> bool:
+        """Whether events are delivered to app."""
+        return any(app in one.get("scopes", (app,)) for one in self.of("Subscription"))
 
 
 def own() -> Path:
@@ -27,25 +51,26 @@ def own() -> Path:
     return shipped.folder("components", "redis")
 
 
-def check(folder: Path) -> None:
-    """Returns when all of folder is as it should be.
+def check(folder: Path) -> Resources:
+    """What a folder says, when all of it is as it should be.
 
     Raises:
         FailedPrecondition: COMPONENT_INVALID, with the file and the field.
     """
     try:
-        resources = list(documents(folder))
+        resources = Resources(tuple(documents(folder)))
     except ManifestError as error:
         raise errors.FailedPrecondition(str(error), reason="COMPONENT_INVALID") from None
     for file, field, problem in _problems(resources):
         raise errors.FailedPrecondition(
             f"{file}: {field}: {problem}", reason="COMPONENT_INVALID", metadata={"file": str(file), "field": field},
         )
+    return resources
 
 
-def _problems(resources: Sequence[_Resource]) -> Iterator[tuple[Path, str, str]]:
+def _problems(resources: Resources) -> Iterator[tuple[Path, str, str]]:
     names: dict[tuple[str, str], Path] = {}
-    for file, resource in resources:
+    for file, resource in resources.all:
         kind = resource.get("kind")
         if not isinstance(kind, str) or kind not in RESOURCES:
             yield file, "kind", f"must be one of {', '.join(RESOURCES)}, not {kind!r}"
@@ -56,10 +81,10 @@ def _problems(resources: Sequence[_Resource]) -> Iterator[tuple[Path, str, str]]
         if other := names.get(name):
             yield file, "metadata.name", f"there is a {kind} {name[1]} already, in {other}"
         names[name] = file
-    components = frozenset(name for kind, name in names if kind == "Component")
-    for file, resource in resources:
-        for field, problem in _CHECKS.get(resource["kind"], _nothing)(resource, resources, components):
-            yield file, field, problem
+    for file, resource in resources.all:
+        if inspect := _CHECKS.get(resource["kind"]):
+            for field, problem in inspect(resource, resources):
+                yield file, field, problem
 
 
 def _unlike(value: Any, rule: Rule, path: str = "") -> Iterator[_Problem]:
@@ -92,50 +117,45 @@ def _unlike_fields(value: Mapping[Any, Any], rule: Mapping[str, Rule], path: str
             yield f"{prefix}{name[:-1]}", "is missing"
 
 
-def _component(
-    resource: Mapping[str, Any], resources: Sequence[_Resource], components: frozenset[str],
-) -> Iterator[_Problem]:
-    del resources, components
-    known = METADATA.get((resource["spec"]["type"], resource["spec"]["version"]))
+def _component(resource: _Resource, resources: Resources) -> Iterator[_Problem]:
+    spec = resource["spec"]
+    known = METADATA.get((spec["type"], spec["version"]))
     if known is None:
         return
-    for item in resource["spec"].get("metadata", []):
+    for item in spec.get("metadata", []):
         field = f"spec.metadata.{item['name']}"
         if item["name"] not in known:
-            yield field, f"is not known to {resource['spec']['type']}"
+            yield field, f"is not known to {spec['type']}"
         elif "value" in item and (problem := known[item["name"]](item["value"])):
             yield field, problem
         elif not item.keys() & {"value", "envRef", "secretKeyRef"}:
             yield field, "has no value"
+    settings = resources.components[resource["metadata"]["name"]]
+    if allowed := set(filter(None, str(settings.get("allowedTopics", "")).split(","))):
+        for name in ("publishingScopes", "subscriptionScopes"):
+            for app, topics in topics_by_app(settings.get(name, "")).items():
+                if unknown := topics - allowed:
+                    yield f"spec.metadata.{name}", f"{app}: {min(unknown)} is not among allowedTopics"
 
 
-def _subscription(
-    resource: Mapping[str, Any], resources: Sequence[_Resource], components: frozenset[str],
-) -> Iterator[_Problem]:
+def _subscription(resource: _Resource, resources: Resources) -> Iterator[_Problem]:
     spec = resource["spec"]
-    if spec["pubsubname"] not in components:
+    settings = resources.components.get(spec["pubsubname"])
+    if settings is None:
         yield "spec.pubsubname", f"there is no pub/sub component {spec['pubsubname']!r}"
-    elif dead := spec.get("deadLetterTopic"):
-        # daprd publishes it on behalf of the app that could not handle the event.
-        allowed = _publishing_scopes(spec["pubsubname"], resources)
-        for app in resource.get("scopes", ()):
-            if app in allowed and dead not in allowed[app]:
-                yield "spec.deadLetterTopic", f"{app} may not publish to {dead}: see publishingScopes"
+        return
+    may_hear = topics_by_app(settings.get("subscriptionScopes", ""))
+    # daprd publishes a dead letter on behalf of the app that could not handle the event.
+    may_publish = topics_by_app(settings.get("publishingScopes", ""))
+    for app in resource.get("scopes", ()):
+        if spec["topic"] not in may_hear.get(app, {spec["topic"]}):
+            yield "spec.topic", f"{app} may not subscribe to {spec['topic']}: see subscriptionScopes"
+        dead = spec.get("deadLetterTopic")
+        if dead and dead not in may_publish.get(app, {dead}):
+            yield "spec.deadLetterTopic", f"{app} may not publish to {dead}: see publishingScopes"
 
 
-def _publishing_scopes(pubsub: str, resources: Sequence[_Resource]) -> Mapping[str, frozenset[str]]:
-    for _, resource in resources:
-        if resource["kind"] == "Component" and resource["metadata"]["name"] == pubsub:
-            for item in resource["spec"].get("metadata", []):
-                if item["name"] == "publishingScopes":
-                    return topics_by_app(str(item["value"]))
-    return {}
-
-
-def _resiliency(
-    resource: Mapping[str, Any], resources: Sequence[_Resource], components: frozenset[str],
-) -> Iterator[_Problem]:
-    del resources
+def _resiliency(resource: _Resource, resources: Resources) -> Iterator[_Problem]:
     given = resource["spec"]["policies"]
     policies = {
         "timeout": given.get("timeouts", {}), "retry": given.get("retries", {}),
@@ -143,7 +163,7 @@ def _resiliency(
     }
     for name, target in resource["spec"]["targets"].get("components", {}).items():
         where = f"spec.targets.components.{name}"
-        if name not in components:
+        if name not in resources.components:
             yield where, "there is no such component"
         for direction, chosen in target.items():
             for kind, policy in chosen.items():
@@ -151,11 +171,6 @@ def _resiliency(
                     yield f"{where}.{direction}.{kind}", f"there is no policy {policy!r}"
 
 
-def _nothing(*_: object) -> Iterator[_Problem]:
-    yield from ()
-
-
-_Check = Callable[[Mapping[str, Any], Sequence[_Resource], frozenset[str]], Iterator[_Problem]]
-_CHECKS: Mapping[str, _Check] = {
+_CHECKS: Mapping[str, Callable[[_Resource, Resources], Iterator[_Problem]]] = {
     "Component": _component, "Subscription": _subscription, "Resiliency": _resiliency,
-}  # fmt: skip
+}

@@ -139,13 +139,13 @@ def _embedded(place: Place, layout: Layout, tokens: Mapping[str, Tokens]) -> lis
 def _dapr(place: Place, layout: Layout, tokens: Mapping[str, Tokens]) -> list[Program]:
     """A daprd for each service, their Redis, and who certifies them to each other."""
     ports = place.ports
-    resources = layout.components or components.own()
-    components.check(resources)
+    folder = layout.components or components.own()
+    resources = components.check(folder)
     program = binaries.daprd()
     redis = Redis(binaries.redis_server(), place.home.path / "redis", ports.redis, secrets.token_urlsafe(32))
     sentry = Sentry(
         binaries.sentry(), place.home.path / "sentry", ports.sentry, ports.sentry_health,
-        resources / "configuration.yaml",
+        folder / "configuration.yaml",
     )
     made = [
         place.others("redis", Tier.STORES, redis.command(), functools.partial(until_open, redis.port)),
@@ -154,8 +154,9 @@ def _dapr(place: Place, layout: Layout, tokens: Mapping[str, Tokens]) -> list[Pr
     for service, own_tokens in tokens.items():
         own = ports.of(service)
         sidecar = Daprd(
-            program, service, own.dapr_grpc, own.dapr_http, own.callback, own.dapr_internal, resources,
-            metrics_port=own.dapr_metrics, sentry=sentry,
+            program, service, own.dapr_grpc, own.dapr_http,
+            callback_port=own.callback if resources.subscribes(service) else 0,
+            internal_port=own.dapr_internal, components=folder, metrics_port=own.dapr_metrics, sentry=sentry,
         )
         environment = {
             **redis.environment(), "DAPR_API_TOKEN": own_tokens.dapr, "APP_API_TOKEN": own_tokens.app,

@@ -37,6 +37,8 @@ START_S = 90.0
 """How long the mesh may take until all of it serves."""
 GRACE_S = 15.0
 """How long a process may take to end by itself: more than the services' drain_s."""
+_SIDECARS_GRACE_S = 3.0
+"""The same for sidecars. Their services have ended, so what they still try to deliver comes at the next start."""
 FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 10.0
 STEADY_S = 30.0
@@ -189,7 +191,8 @@ class Supervisor:
         # From the last tier to the first: while services drain, they still need their sidecars.
         for tier in reversed(Tier):
             own = [process for process in self._running.values() if process.program.tier is tier]
-            await asyncio.gather(*(process.stop(GRACE_S) for process in own))
+            grace_s = _SIDECARS_GRACE_S if tier is Tier.SIDECARS else GRACE_S
+            await asyncio.gather(*(process.stop(grace_s) for process in own))
         for name in self._running:
             self._report(Change(name, "stopped"))
         self._home.processes.unlink(missing_ok=True)
