@@ -1,0 +1,107 @@
+"""The API as REST and JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Gate
+
+FACES = {"labels": ["FACE_FEMALE", "FACE_MALE"]}
+
+
+def test_a_photo_is_detected_on(gate: Gate, group: bytes) -> None:
+    http = gate.http.with_key(gate.mesh.tenant("acme"))
+    body = {"image": base64.b64encode(group).decode(), **FACES}
+    reply = http.post("/v1/tenants/acme/models/faces:detect", body)
+    assert reply.status == 200, reply.body
+    assert len(reply.json["detections"]) == 6
+    with gate.mesh.client(gate.mesh.tenant("acme")) as client:
+        direct = client.detect("faces", group, labels=FACES["labels"])
+    assert [one["label"] for one in reply.json["detections"]] == [one.label for one in direct.detections]
+    receipt = http.get(f"/v1/{reply.json['receipt']}?wait=10s")
+    assert receipt.status == 200
+    assert receipt.json["name"] == reply.json["receipt"]
+
+
+def test_the_key_goes_by_token_too(gate: Gate) -> None:
+    http = gate.http.with_token(gate.token())
+    listed = http.get("/v1/tenants/acme/models?pageSize=10")
+    assert [one["name"] for one in listed.json["models"]] == ["tenants/acme/models/faces"]
+    assert http.get("/v1/tenants/acme/models/faces").json["catalogId"] == "nudenet-320n"
+
+
+def test_tenants_are_made_changed_and_ended(gate: Gate) -> None:
+    admin = gate.http.with_key(gate.mesh.admin_key)
+    made = admin.post("/v1/tenants?tenantId=rest-made", {"displayName": "Made"})
+    assert (made.status, made.json["name"]) == (200, "tenants/rest-made")
+    changed = admin("PATCH", "/v1/tenants/rest-made", {"displayName": "Changed"})
+    assert changed.json["displayName"] == "Changed"
+    assert admin.post("/v1/tenants/rest-made:suspend").json["state"] == "STATE_SUSPENDED"
+    assert admin("DELETE", "/v1/tenants/rest-made").json["state"] == "STATE_DELETED"
+    assert admin.post("/v1/tenants?tenantId=rest-made", {}).status == 409
+
+
+def test_a_fusion_is_made_watched_and_fetched(gate: Gate, group: bytes, astronaut: bytes) -> None:
+    http = gate.http.with_key(gate.mesh.tenant("acme"))
+    fusion = {
+        "sourceImage": base64.b64encode(astronaut).decode(), "targetImage": base64.b64encode(group).decode(),
+        "faceModel": "tenants/acme/models/faces",
+    }  # fmt: skip
+    operation = http.post("/v1/tenants/acme/fusions", fusion)
+    assert operation.status == 200, operation.body
+    done = http.post(f"/v1/{operation.json['name']}:wait", {"timeout": "60s"}).json
+    assert done["done"] is True
+    assert done["response"]["@type"] == "type.googleapis.com/facetmesh.fusion.v1.Fusion"
+    image = http.get(f"/v1/{done['response']['name']}:download")
+    assert image.status == 200
+    chunks = [base64.b64decode(one["chunk"]) for one in image.json]
+    assert sum(map(len, chunks)) == int(done["response"]["sizeBytes"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "reason"),
+    [
+        ("GET", "/v1/tenants/acme/models?colour=red", None, 400, "REQUEST_MALFORMED"),
+        ("GET", "/v1/tenants/acme/models?pageSize=-1", None, 400, "FIELD_INVALID"),
+        ("GET", "/v1/tenants/acme/models?pageSize=x", None, 400, "REQUEST_MALFORMED"),
+        ("GET", "/v1/tenants/acme/models/nothing", None, 404, "MODEL_NOT_FOUND"),
+        ("GET", "/v1/tenants/globex", None, 403, "TENANT_MISMATCH"),
+        ("GET", "/v1/nothing", None, 404, "METHOD_UNKNOWN"),
+        ("GET", "/", None, 404, "METHOD_UNKNOWN"),
+        ("PUT", "/v1/tenants/acme", {}, 404, "METHOD_UNKNOWN"),
+        ("POST", "/v1/tenants/acme/models/faces:detect", b"{", 400, "REQUEST_MALFORMED"),
+        ("POST", "/v1/tenants/acme/models/faces:detect", b"\xff\xd8\xff", 400, "REQUEST_MALFORMED"),
+        ("POST", "/v1/tenants/acme/models/faces:detect", {"image": "no base64!"}, 400, "REQUEST_MALFORMED"),
+        ("POST", "/v1/tenants/acme/models/faces:detect", {"image": "bm90IGFuIGltYWdl"}, 400, "IMAGE_NOT_RECOGNIZED"),
+        ("POST", "/v1/tenants/acme/models/faces:detect", {"model": "tenants/globex/models/faces"}, 400,
+         "REQUEST_MALFORMED"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_a_reason(
+    gate: Gate, method: str, path: str, body: object, status: int, reason: str
+) -> None:
+    reply = gate.http.with_key(gate.mesh.tenant("acme"))(method, path, body)
+    assert (reply.status, reply.headers["content-type"]) == (status, "application/json")
+    assert reply.reason == reason
+
+
+def test_methods_that_services_call_are_not_reached(gate: Gate) -> None:
+    headers = {"content-type": "application/grpc", "te": "trailers"}
+    reply = gate.http.with_token(gate.token()).post(
+        "/facetmesh.auth.v1.AuthService/WatchRevocations", b"\0\0\0\0\0", headers
+    )
+    assert reply.headers["grpc-status"] == "12"
+
+
+def test_the_pages_for_everybody(gate: Gate) -> None:
+    page = gate.http.get("/openapi.json")
+    assert (page.status, page.headers["content-type"], page.json["openapi"]) == (200, "application/json", "3.1.0")
+    keys = gate.http.get("/.well-known/jwks.json")
+    assert {one["alg"] for one in json.loads(keys.body)["keys"]} == {"ES256"}
+    assert gate.http.get("/healthz").status == 200
+    assert gate.http.get("/v1/checkpoint").json["note"].startswith("facetmesh.local/audit\n")
