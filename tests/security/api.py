@@ -104,7 +104,9 @@ def _valid(field: FieldDescriptor, tenant: str, known: Sequence[str]) -> st.Sear
         return st.binary(min_size=max(1, rules.bytes.min_len), max_size=max(64, rules.bytes.min_len))
     if field.type in (field.TYPE_FLOAT, field.TYPE_DOUBLE):
         return st.floats(0.25, 0.75, width=32)
-    return st.integers(1, 2) if field.enum_type is None else st.sampled_from([v.number for v in field.enum_type.values])
+    if field.enum_type is None:
+        return st.integers(1, 2)
+    return st.sampled_from(list(getattr(rules.enum, "in")) or [value.number for value in field.enum_type.values])
 
 
 def _valid_text(rules: validate_pb2.StringRules, tenant: str, known: Sequence[str]) -> st.SearchStrategy[str]:

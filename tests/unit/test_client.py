@@ -18,7 +18,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 
 import facetmesh.client
@@ -107,7 +106,7 @@ class Fusion(fusion_pb2_grpc.FusionServiceServicer):
     async def DownloadFusion(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.tokens.append(dict(context.invocation_metadata())["authorization"])
         for part in (b"abc", b"def"):
-            yield httpbody_pb2.HttpBody(data=part)
+            yield fusion_pb2.DownloadFusionResponse(chunk=part)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from facetmesh.auth.grants import Grant
 from facetmesh.auth.onboarding import Onboarding
+from facetmesh.auth.orders import Orders
 from facetmesh.auth.revocations import RevocationLog
 from facetmesh.auth.servicer import Auth, AuthServicer
 from facetmesh.auth.store import DaprStore
@@ -119,8 +120,9 @@ async def served(state: MemoryState, issuer: TokenIssuer, clock: Clock, limit: i
     own = {parsed: text for text in (ADMIN, FUSION) if (parsed := apikeys.parse(text))}
     world = world_over(store, clock, revocations.add, own)
     onboarding = Onboarding(world.tenants, world.keys)
+    orders = Orders(store, ("fusion",), clock)
     servicer = AuthServicer(
-        Auth(PLANS, world.tenants, world.keys, onboarding, world.grants, issuer, revocations)
+        Auth(PLANS, world.tenants, world.keys, onboarding, world.grants, issuer, revocations, orders)
     )
     auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

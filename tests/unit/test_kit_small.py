@@ -61,7 +61,7 @@ async def test_ciphertext_is_bound_to_its_tenant_and_place(state: MemoryState) -
     await keyring.encrypt("globex", b"x")
     for tenant, data, aad in [
         ("globex", sealed, b"here"), ("acme", sealed, b"there"), ("acme", sealed[:-1] + b"\0", b"here"),
-        ("acme", b"\x02" + sealed[1:], b"here"), ("acme", b"", b"here"),
+        ("acme", b"\x01" + sealed[1:], b"here"), ("acme", b"", b"here"),
     ]:  # fmt: skip
         with pytest.raises(errors.Internal) as refusal:
             await keyring.decrypt(tenant, data, aad)

@@ -22,7 +22,6 @@ from facetmesh.audit.subscriber import Subscriber
 from facetmesh.audit.v1 import audit_pb2_grpc
 from facetmesh.kit.audit import TOPIC
 from facetmesh.kit.errors import FailedPrecondition
-from facetmesh.kit.keyring import Keyring
 from facetmesh.kit.serve import Mesh, open_mesh, run
 from facetmesh.kit.settings import ServiceSettings, load
 from facetmesh.kit.signing import EventSigner
@@ -77,7 +76,7 @@ async def main() -> None:
     settings = load(AuditSettings)
     async with open_mesh(settings) as mesh:
         keys = service_keys(settings.home / settings.service_keys)
-        keyring = Keyring(mesh.dapr.state(), await mesh.secret_bytes("data-kek"))
+        keyring = await mesh.keyring(reopens=True)  # what is done to a purged tenant is logged too
         signer = LogSigner(settings.log_origin, await mesh.secret_bytes("log-signing-key"))
         own = EventSigner(settings.service, await mesh.secret_bytes("event-signing-key"))
         connect = connector(settings.home / settings.log_file, settings.log_url, await _password(mesh, settings))

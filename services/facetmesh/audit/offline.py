@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import json
 import sqlite3
 import sys
@@ -27,6 +26,7 @@ from facetmesh.audit.database import LogDatabase
 from facetmesh.audit.fsck import Problem, fsck
 from facetmesh.audit.merkle import Tree
 from facetmesh.kit.errors import FacetmeshError
+from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring
 
 _PREFIX = "audit||"
@@ -49,7 +49,7 @@ class _StateFile:
         row = self._db.execute("SELECT value, etag FROM state WHERE key = ?", (_PREFIX + key,)).fetchone()
         return None if row is None else _Entry(bytes(row[0]), row[1])
 
-    async def put(self, key: str, value: bytes, *, create: bool = False) -> None:
+    async def put(self, key: str, value: bytes, *, etag: str | None = None, create: bool = False) -> None:
         raise NotImplementedError
 
     async def delete(self, key: str) -> None:
@@ -85,7 +85,7 @@ def main() -> None:
 def _keyring(secrets: Path | None, state: Path | None) -> Keyring | None:
     if secrets is None or state is None:
         return None
-    return Keyring(_StateFile(state), base64.b64decode(json.loads(secrets.read_text())["data-kek"]))
+    return Keyring(_StateFile(state), Keks.parse(json.loads(secrets.read_text())["data-kek"]))
 
 
 def _continues(database: LogDatabase, size: int, root: bytes) -> bool:

@@ -10,14 +10,16 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from facetmesh.auth.events import RevocationEvents
+from facetmesh.auth.events import RevocationEvents, purge_accountant
 from facetmesh.auth.exchange import Exchange
 from facetmesh.auth.ext_authz import accountant, checking
 from facetmesh.auth.grants import Grants
 from facetmesh.auth.http import published
 from facetmesh.auth.keys import KeyHash, Keys
 from facetmesh.auth.onboarding import Onboarding
+from facetmesh.auth.orders import Orders
 from facetmesh.auth.plans import load as load_plans
+from facetmesh.auth.purges import Purger
 from facetmesh.auth.revocations import RevocationLog
 from facetmesh.auth.servicer import Auth, AuthServicer
 from facetmesh.auth.signing import SigningKeys, keep_current
@@ -47,6 +49,10 @@ class AuthSettings(ServiceSettings):
     """A file of plans in place of those that come with facetmesh."""
     tenant_grace_days: Annotated[int, Field(ge=0, le=3650)] = 30
     """How long a deleted tenant can be undeleted, in days."""
+    purge_services: tuple[str, ...] = ("detection", "fusion", "audit")
+    """Who must have destroyed what they keep of a deleted tenant before it counts as purged."""
+    purge_sweep_s: Annotated[float, Field(gt=0)] = 60.0
+    """How often tenants whose grace has passed are looked for, in seconds."""
     signing_key_reload_s: Annotated[float, Field(gt=0)] = 15.0
     """How often the secret token-signing-key is read again, in seconds."""
     signing_key_lead_s: Annotated[float, Field(ge=0)] = 1.5 * KEYS_REFRESH_S
@@ -97,14 +103,17 @@ async def main() -> None:
             lifetime_s=settings.token_lifetime_s, clock=settings.now,
         )
         exchange = Exchange(grants, issuer, digest, accountant(mesh.recorder), settings.now)
+        orders = Orders(store, settings.purge_services, settings.now)
+        purger = Purger(store, orders, purge_accountant(mesh.recorder), settings.now)
         background = [
+            asyncio.create_task(purger.run(settings.purge_sweep_s)),
             asyncio.create_task(
                 keep_current(signing, lambda: secrets.get(_SIGNING_KEY), settings.signing_key_reload_s)
             ),
             asyncio.create_task(follow(revocations, exchange.hear)),
         ]
         servicer = AuthServicer(
-            Auth(plans, tenants, keys, Onboarding(tenants, keys), grants, issuer, revocations)
+            Auth(plans, tenants, keys, Onboarding(tenants, keys), grants, issuer, revocations, orders)
         )
         try:
             async with (

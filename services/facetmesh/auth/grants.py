@@ -33,6 +33,8 @@ class Grant:
     """The only models; any when empty."""
     expires_s: float | None = None
     """When the key stops working, and its tokens with it; None never."""
+    region: str = ""
+    """Where the tenant is served; anywhere when empty."""
     at_s: float | None = None
     """When the key was looked at: its tokens count from then, so that a revocation meanwhile covers them; None now."""
 
@@ -87,12 +89,12 @@ class Grants:
         if tenant_id not in (None, key.tenant_id):
             raise PermissionDenied("The key may not act for this tenant.", reason="TENANT_MISMATCH")
         try:
-            await self._tenants.served(key.tenant_id)
+            tenant = await self._tenants.served(key.tenant_id)
         except NotFound:
             raise _no_such_key() from None
         await self._used(key, now)
         return Grant(
-            key.name, key.tenant_id, key.roles, key.methods, key.models, key.expires_s, at_s=now
+            key.name, key.tenant_id, key.roles, key.methods, key.models, key.expires_s, tenant.region, at_s=now
         )
 
     async def _own_grant(self, parsed: apikeys.ApiKey, digest: str, tenant_id: str | None, now: float) -> Grant:
@@ -102,9 +104,8 @@ class Grants:
             if tenant_id is not None:
                 raise PermissionDenied("The platform's key acts for no tenant.", reason="TENANT_MISMATCH")
             return Grant(f"{apikeys.PLATFORM}/{parsed.id}", None, ("platform-admin",), at_s=now)
-        if tenant_id is not None:
-            await self._tenants.served(tenant_id)
-        return Grant(f"{apikeys.SERVICES}/{parsed.id}", tenant_id, ("service",), at_s=now)
+        region = "" if tenant_id is None else (await self._tenants.served(tenant_id)).region
+        return Grant(f"{apikeys.SERVICES}/{parsed.id}", tenant_id, ("service",), region=region, at_s=now)
 
     async def _used(self, key: Key, now: float) -> None:
         """Notes the time, if the last note is old. Nobody is refused for want of it."""

@@ -53,6 +53,7 @@ def tenant_message(tenant: Tenant) -> auth_pb2.Tenant:
             classes=[_LICENCES[one] for one in tenant.licence_classes], licences=tenant.licences
         ),
         audit_policy=_AUDIT[AuditPolicy(tenant.audit_policy)], url_allowlist=tenant.url_allowlist,
+        encryption_key_rotate_time=_time(tenant.key_rotated_s), purge_time=_time(tenant.purged_s),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from facetmesh.kit.errors import Aborted, Unavailable
+from facetmesh.kit.errors import Aborted, ResourceExhausted, Unavailable
 from facetmesh.kit.revocations import KEEP_S, News, Revocation
 
 if TYPE_CHECKING:
@@ -77,15 +77,27 @@ class RevocationLog:
         self._reading = asyncio.Lock()
         self._changed = asyncio.Event()
 
-    async def add(self, name: str, until_s: float) -> None:
-        """Revokes the tokens of a tenant or a key that were issued until then. Repeating it does no harm.
+    async def add(self, name: str, until_s: float | None = None, *, most: tuple[str, int] | None = None) -> None:
+        """Revokes the tokens of a tenant or a key, or one token, issued until then. Repeating it does no harm.
+
+        Args:
+            name: Whose tokens, or which.
+            until_s: In seconds since the epoch; now when None.
+            most: A prefix of names, and how many with it may be revoked at a time.
 
         Raises:
+            ResourceExhausted: TOO_MANY_REVOKED: there are as many of them.
             Aborted: Too many revoke at once.
             Unavailable: The store does not answer.
         """
         for _ in range(_ATTEMPTS):
-            book = (await self._store.revocations()).with_one(name, until_s, self._clock())
+            now = self._clock()
+            book = (await self._store.revocations()).with_one(name, now if until_s is None else until_s, now)
+            if most is not None and sum(one.name.startswith(most[0]) for one in book.revocations) > most[1]:
+                raise ResourceExhausted(
+                    "Too many tokens were revoked one by one: revoke their key.", reason="TOO_MANY_REVOKED",
+                    retry_after_s=KEEP_S,
+                )
             try:
                 await self._store.save_revocations(book)
             except Aborted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,13 @@ from facetmesh.auth.messages import (
     tenant_spec,
 )
 from facetmesh.auth.onboarding import FIRST_KEY_ROLES
+from facetmesh.auth.tokens import new_id, revoke
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
-from facetmesh.kit import audit
+from facetmesh.kit import audit, identity
 from facetmesh.kit.errors import NotFound
 from facetmesh.kit.index import page
-from facetmesh.kit.tokens import revocation_message
+from facetmesh.kit.orders import OrderKind
+from facetmesh.kit.tokens import order, order_message, revocation_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from facetmesh.auth.grants import Grants
     from facetmesh.auth.keys import Key, Keys
     from facetmesh.auth.onboarding import Onboarding
+    from facetmesh.auth.orders import Orders
     from facetmesh.auth.plans import Plans
     from facetmesh.auth.revocations import RevocationLog
     from facetmesh.auth.tenants import Tenants
@@ -58,6 +62,8 @@ class Auth:
     """Signs tokens."""
     revocations: RevocationLog
     """Whose tokens no longer count."""
+    orders: Orders
+    """What other services have still to do about tenants."""
 
 
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
@@ -75,6 +81,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._grants = auth.grants
         self._issuer = auth.issuer
         self._revocations = auth.revocations
+        self._orders = auth.orders
 
     async def CreateTenant(self, request: auth_pb2.CreateTenantRequest, _: Any) -> auth_pb2.Tenant:
         """Creates a tenant."""
@@ -141,6 +148,11 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         """Brings a deleted tenant back."""
         return tenant_message(await self._tenants.undelete(last(request.name), request.etag))
 
+    async def RotateTenantKey(self, request: auth_pb2.RotateTenantKeyRequest, _: Any) -> auth_pb2.Tenant:
+        """Gives a tenant a new encryption key."""
+        rotate = functools.partial(self._orders.give, kind=OrderKind.ROTATE_KEY)
+        return tenant_message(await self._tenants.rotate_key(last(request.name), rotate))
+
     async def CreateKey(self, request: auth_pb2.CreateKeyRequest, _: Any) -> auth_pb2.Key:
         """Creates a key."""
         return _shown_once(*await self._keys.create(last(request.parent), key_spec(request.key)))
@@ -182,11 +194,17 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         grant = await self._grants.grant(request.key, last(request.tenant) if request.tenant else None)
         tenant = f"tenants/{grant.tenant_id}" if grant.tenant_id else ""
         audit.current().identify(subject=grant.subject, tenant=tenant)
-        token, expires_s = self._issuer.issue(grant)
+        token_id = new_id()
+        token, expires_s = self._issuer.issue(grant, token_id=token_id)
         return auth_pb2.IssueTokenResponse(
             access_token=token, expire_time=Timestamp(seconds=expires_s), tenant=tenant,
-            roles=[ROLES[role] for role in grant.roles],
+            roles=[ROLES[role] for role in grant.roles], name=f"{tenant or 'tenants/platform'}/tokens/{token_id}",
         )
+
+    async def RevokeToken(self, request: auth_pb2.RevokeTokenRequest, _: Any) -> auth_pb2.RevokeTokenResponse:
+        """Revokes one token."""
+        await revoke(identity.current(), request.name, self._revocations)
+        return auth_pb2.RevokeTokenResponse(name=request.name)
 
     async def GetJwks(self, _: auth_pb2.GetJwksRequest, __: Any) -> auth_pb2.Jwks:
         """Returns the public keys."""
@@ -196,10 +214,19 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self, request: auth_pb2.WatchRevocationsRequest, _: Any
     ) -> AsyncIterator[auth_pb2.WatchRevocationsResponse]:
         """Streams revocations."""
+        service = last(identity.current().subject)
         async for news in self._revocations.revocations(request.after_sequence):
             yield auth_pb2.WatchRevocationsResponse(
-                revocations=[revocation_message(one) for one in news.revocations], sequence=news.sequence
+                revocations=[revocation_message(one) for one in news.revocations], sequence=news.sequence,
+                orders=[order_message(one) for one in await self._orders.pending(service)],
             )
+
+    async def ConfirmTenantOrder(
+        self, request: auth_pb2.ConfirmTenantOrderRequest, _: Any
+    ) -> auth_pb2.ConfirmTenantOrderResponse:
+        """Takes the confirmation of an order."""
+        await self._orders.confirm(last(identity.current().subject), order(request.order))
+        return auth_pb2.ConfirmTenantOrderResponse()
 
 
 def _key_ids(name: str) -> tuple[str, str]:

@@ -4,6 +4,8 @@
     tenants/{tenant}/keys/{key}          a key's hash and what it may do
     tenants/index/…, …/keys/index/…      hints for lists
     revocations                          whose tokens no longer count
+    orders                               what other services have still to do about tenants
+    deleted/index/…                      hints for the purge
 """  # noqa: D208 - a table
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.auth.keys import Key
+from facetmesh.auth.orders import Given, OrderBook
 from facetmesh.auth.plans import Limits
 from facetmesh.auth.revocations import Book
 from facetmesh.auth.tenants import Tenant
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
+from facetmesh.kit.orders import OrderKind, TenantOrder
 from facetmesh.kit.revocations import Revocation
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 _TENANT_BUCKETS = 16
 _REVOCATIONS = "revocations"
+_ORDERS = "orders"
 
 
 class DaprStore:
@@ -37,6 +42,7 @@ class DaprStore:
     def __init__(self, state: State) -> None:
         self._state = state
         self._tenants = Index(state, "tenants", buckets=_TENANT_BUCKETS)
+        self._deleted = Index(state, "deleted", buckets=_TENANT_BUCKETS)
 
     async def tenant(self, tenant_id: str) -> Tenant | None:
         """The tenant; None when there is none."""
@@ -60,6 +66,18 @@ class DaprStore:
         """All ids, sorted."""
         return await self._tenants.ids()
 
+    async def note_deleted(self, tenant_id: str) -> None:
+        """Notes that a tenant is about to be deleted, and will be to purge."""
+        await self._deleted.add(tenant_id)
+
+    async def deleted_ids(self) -> list[str]:
+        """The ids of tenants that may be deleted and not yet purged."""
+        return await self._deleted.ids()
+
+    async def forget_deleted(self, tenant_id: str) -> None:
+        """Notes that a tenant is purged."""
+        await self._deleted.remove(tenant_id)
+
     async def key(self, tenant_id: str, key_id: str) -> Key | None:
         """The key; None when there is none."""
         entry = await self._state.get(_key(tenant_id, key_id))
@@ -76,6 +94,31 @@ class DaprStore:
     async def key_ids(self, tenant_id: str) -> list[str]:
         """The tenant's key ids, sorted."""
         return await self._index(tenant_id).ids()
+
+    async def delete_keys(self, tenant_id: str) -> None:
+        """Deletes what is kept of a tenant's keys, and their index."""
+        index = self._index(tenant_id)
+        for key_id in await index.ids():
+            await self._state.delete(_key(tenant_id, key_id))
+        await index.clear()
+
+    async def orders(self) -> OrderBook:
+        """The orders that are not forgotten."""
+        entry = await self._state.get(_ORDERS)
+        if entry is None:
+            return OrderBook()
+        fields = _fields(entry)
+        given = (
+            Given(TenantOrder(one["tenant_id"], OrderKind(one["kind"]), one["time_s"]), tuple(one["pending"]))
+            for one in fields["given"]
+        )  # fmt: skip
+        return OrderBook(tuple(given), fields["etag"])
+
+    async def save_orders(self, book: OrderBook) -> None:
+        """Stores the orders in place of those that were read."""
+        given = [{**asdict(one.order), "pending": one.pending} for one in book.given]
+        value = json.dumps({"given": given}).encode()
+        await self._state.put(_ORDERS, value, etag=book.etag or None, create=not book.etag)
 
     async def revocations(self) -> Book:
         """What is revoked."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from facetmesh.auth.plans import Plans
+    from facetmesh.kit.orders import TenantOrder
 
     Revoke = Callable[[str, float], Awaitable[None]]
     """Has the tokens of tenants/{tenant} or tenants/{tenant}/keys/{key} refused that were issued until then."""
@@ -83,6 +84,12 @@ class Tenant(TenantSpec):
     """When it was deleted; None while it is not."""
     expires_s: float | None = None
     """From when on it cannot be undeleted; None while it is not deleted."""
+    purging_s: float | None = None
+    """When the destruction of its data began; None before."""
+    purged_s: float | None = None
+    """When all of its data was destroyed; None before."""
+    key_rotated_s: float | None = None
+    """When it was last given a new encryption key; None never."""
     etag: str = ""
 
     @property
@@ -91,6 +98,13 @@ class Tenant(TenantSpec):
         if self.deleted_s is not None:
             return TenantState.DELETED
         return TenantState.ACTIVE if self.suspended_s is None else TenantState.SUSPENDED
+
+    def tombstone(self, now: float) -> Tenant:
+        """What is left of it once its data is destroyed."""
+        return Tenant(
+            id=self.id, created_s=self.created_s, deleted_s=self.deleted_s, expires_s=self.expires_s,
+            purging_s=self.purging_s, purged_s=now, etag=self.etag,
+        )  # fmt: skip
 
 
 class TenantStore(Protocol):
@@ -114,6 +128,10 @@ class TenantStore(Protocol):
 
     async def tenant_ids(self) -> list[str]:
         """All ids, sorted."""
+        ...
+
+    async def note_deleted(self, tenant_id: str) -> None:
+        """Notes that a tenant is about to be deleted, and will be to purge."""
         ...
 
 
@@ -229,6 +247,7 @@ class Tenants:
     async def delete(self, tenant_id: str, etag: str) -> Tenant:
         """The tenant, deleted for as long as the grace lasts. Raises as `update` does."""
         tenant, now = await self.present(tenant_id), self._clock()
+        await self._store.note_deleted(tenant_id)
         deleted = await self._change(tenant, etag, deleted_s=now, expires_s=now + self._grace_s)
         await self._revoke(f"tenants/{tenant_id}", self._clock())
         return deleted
@@ -245,9 +264,24 @@ class Tenants:
         tenant = await self.get(tenant_id)
         if tenant.expires_s is None:
             raise AlreadyExists("The tenant is not deleted.", reason="TENANT_NOT_DELETED")
-        if self._clock() >= tenant.expires_s:
+        if tenant.purging_s is not None or self._clock() >= tenant.expires_s:
             raise FailedPrecondition("The tenant was deleted too long ago.", reason="TENANT_EXPIRED")
         return await self._change(tenant, etag, deleted_s=None, expires_s=None)
+
+    async def rotate_key(self, tenant_id: str, order: Callable[[str], Awaitable[TenantOrder]]) -> Tenant:
+        """The tenant, with a new encryption key from now on.
+
+        Args:
+            tenant_id: Which.
+            order: Has every service make it.
+
+        Raises:
+            NotFound: There is none, or it is deleted.
+            ResourceExhausted: Too many orders wait.
+            Aborted: It was changed meanwhile.
+        """
+        tenant = await self.present(tenant_id)
+        return await self._change(tenant, "", key_rotated_s=(await order(tenant_id)).time_s)
 
     async def ids(self) -> list[str]:
         """All ids, sorted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 from typing import Annotated, ClassVar
 
@@ -14,6 +15,7 @@ from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.events import TOPIC, JobEvents
 from facetmesh.fusion.fuser import Fuser
 from facetmesh.fusion.fusions import Fusions
+from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
@@ -21,7 +23,6 @@ from facetmesh.fusion.v1 import fusion_pb2_grpc
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit import catalog, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
-from facetmesh.kit.keyring import Keyring
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
 from facetmesh.runners.pool import RunnerPool
@@ -64,21 +65,14 @@ async def main() -> None:
             runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes),
         )
         pool = await stack.enter_async_context(
-            RunnerPool(
-                "facetmesh.fusion.program",
-                setting=setting,
-                limits=limits,
-                readable=[catalog.models_folder()],
-            )
+            RunnerPool("facetmesh.fusion.program", setting=setting, limits=limits)
         )
         finder = DetectionFaces(settings.detection_address, mesh.auth.token, mesh.auth.forget)
         stack.push_async_callback(finder.close)
         state = mesh.dapr.state()
-        blobs = Blobs(
-            open_store(settings.blobs or str(settings.home / "blobs")),
-            Keyring(state, await mesh.secret_bytes("data-kek")),
-        )
-        registry = Registry(DaprStore(state), settings.now)
+        blobs = Blobs(open_store(settings.blobs or str(settings.home / "blobs")), await mesh.keyring())
+        store = DaprStore(state)
+        registry = Registry(store, settings.now)
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,
@@ -98,6 +92,7 @@ async def main() -> None:
                 services=["facetmesh.fusion.v1.FusionService"],
                 ready={},
                 handlers={TOPIC: events.handle},
+                purge=functools.partial(purge, store, blobs),
             )
         finally:
             dispatching.cancel()

@@ -116,8 +116,8 @@ class Fusions:
         await self._wake(ref)
         return operation
 
-    async def download(self, ref: Ref) -> tuple[str, bytes]:
-        """The fused image's media type and file.
+    async def download(self, ref: Ref) -> bytes:
+        """The fused image's file.
 
         Raises:
             NotFound: There is no such fusion.
@@ -128,8 +128,7 @@ class Fusions:
             raise NotFound("There is no such fusion.")
         if operation.result is None:
             raise FailedPrecondition("The fusion is not ready: wait for its operation.", reason="FUSION_NOT_READY")
-        content = await self._blobs.get(ref.tenant_id, result_key(ref, operation.attempts))
-        return operation.result.media_type, content
+        return await self._blobs.get(ref.tenant_id, result_key(ref, operation.attempts))
 
 
 def source_key(ref: Ref) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 
 from facetmesh.fusion.operations import Caller, Ref, Stage
@@ -91,13 +90,11 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
 
     async def DownloadFusion(
         self, request: fusion_pb2.DownloadFusionRequest, _: Any
-    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+    ) -> AsyncIterator[fusion_pb2.DownloadFusionResponse]:
         """Sends a fused image."""
-        media_type, image = await self._fusions.download(_ref(request.name))
+        image = await self._fusions.download(_ref(request.name))
         for start in range(0, len(image), CHUNK_BYTES):
-            yield httpbody_pb2.HttpBody(
-                content_type="" if start else media_type, data=image[start : start + CHUNK_BYTES]
-            )
+            yield fusion_pb2.DownloadFusionResponse(chunk=image[start : start + CHUNK_BYTES])
 
 
 def _ref(name: str) -> Ref:

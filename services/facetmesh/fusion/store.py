@@ -56,6 +56,16 @@ class DaprStore:
         """The ids of a tenant's operations, sorted; some may have no record."""
         return await self._index(tenant_id).ids()
 
+    async def refs(self, tenant_id: str) -> list[Ref]:
+        """A tenant's operations; some may have no record."""
+        return [Ref(tenant_id, operation_id) for operation_id in await self.ids(tenant_id)]
+
+    async def delete_all(self, tenant_id: str) -> None:
+        """Deletes a tenant's operations, and their index last. What is kept of its requests ends by itself in a day."""
+        for ref in await self.refs(tenant_id):
+            await self._state.delete(_key(ref))
+        await self._index(tenant_id).clear()
+
     async def reserve(self, tenant_id: str, request_id: str, operation_id: str) -> str:
         """The operation id of a request: the one given, unless the request came before."""
         key = f"tenants/{tenant_id}/requests/{request_id}"

@@ -87,6 +87,18 @@ class Blobs:
         except (BaseError, OSError) as error:
             raise Unavailable("The blob store did not answer.", reason="BLOB_STORE", retry_after_s=5) from error
 
+    async def delete_all(self, tenant: str) -> None:
+        """Deletes all of a tenant's data.
+
+        Raises:
+            Unavailable: Something may be left: try again.
+        """
+        try:
+            async for found in obstore.list(self._store, prefix=f"{tenant}/"):
+                await obstore.delete_async(self._store, [one["path"] for one in found])
+        except (BaseError, OSError) as error:  # FileNotFoundError too: another replica is at it
+            raise Unavailable("The blob store did not answer.", reason="BLOB_STORE", retry_after_s=5) from error
+
 
 def _path(tenant: str, key: str) -> str:
     return f"{tenant}/{key}"

@@ -37,6 +37,8 @@ CLOCK_SKEW_S = 30
 MAX_AHEAD_S = 600
 """How far auth's clock may be ahead of ours. A token from the future works no longer for it: only `exp` ends it."""
 _CACHED_TOKENS = 4096
+_THUMBPRINT = "x5t#S256"
+"""The member of `cnf` that binds a token to a client certificate (RFC 8705)."""
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 KEYS_REFRESH_S = 60.0
 """How often the keys are fetched again, so that one that was withdrawn is not trusted for ever."""
@@ -68,6 +70,12 @@ class Principal:
     """The only methods it may call, as package.Service/Method or package.Service/*; any when empty."""
     models: frozenset[str] = frozenset()
     """The only models it may name; any when empty."""
+    region: str = ""
+    """Where its tenant is served; anywhere when empty."""
+    token_id: str = ""
+    """The token's `jti`."""
+    certificate: str = ""
+    """The thumbprint of the client certificate that the token is bound to; "" for none."""
     token: str = field(default="", repr=False)
     """The token itself."""
 
@@ -75,6 +83,11 @@ class Principal:
     def is_platform_admin(self) -> bool:
         """Whether it may act in every tenant."""
         return self.tenant is None and "platform-admin" in self.roles
+
+    @property
+    def token_name(self) -> str:
+        """The resource name of its token, by which that is revoked."""
+        return f"{self.tenant or 'tenants/platform'}/tokens/{self.token_id}"
 
 
 _current: ContextVar[Principal | None] = ContextVar("principal", default=None)
@@ -169,9 +182,11 @@ class TokenVerifier:
         claims = self._claims(token, await self._key(token))
         principal = Principal(
             claims["sub"], claims.get("tenant"), frozenset(claims["roles"]), frozenset(claims.get("methods", ())),
-            frozenset(claims.get("models", ())), token,
+            frozenset(claims.get("models", ())), claims.get("region", ""), claims["jti"],
+            claims.get("cnf", {}).get(_THUMBPRINT, ""), token,
         )
-        if self._revocations.cover(claims[ISSUED_US] / 1e6, principal.subject, principal.tenant):
+        names = (principal.subject, principal.tenant, principal.token_name)
+        if self._revocations.cover(claims[ISSUED_US] / 1e6, *names):
             raise Unauthenticated("The token was revoked: exchange the key again.", reason="TOKEN_REVOKED")
         self._verified[fingerprint] = (float(claims["exp"]) + CLOCK_SKEW_S, principal)
         if len(self._verified) > _CACHED_TOKENS:
@@ -202,8 +217,8 @@ class TokenVerifier:
             claims: dict[str, Any] = jwt.decode(
                 token, key, algorithms=[ALGORITHM], issuer=self._issuer, audience=self._audience,
                 # Times are checked below, against a clock that tests can set.
-                options={"require": ["exp", "iat", "iss", "aud", "sub"], "verify_exp": False, "verify_iat": False,
-                         "verify_nbf": False},
+                options={"require": ["exp", "iat", "iss", "aud", "sub", "jti"], "verify_exp": False,
+                         "verify_iat": False, "verify_nbf": False},
             )
         except jwt.InvalidTokenError:
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID") from None
@@ -218,6 +233,12 @@ class TokenVerifier:
         if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         if not isinstance(tenant, str | None) or type(claims.get(ISSUED_US)) is not int:
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
+        # A confirmation that we cannot check must not be passed over (RFC 7800, 3.1).
+        confirmation = claims.get("cnf", {_THUMBPRINT: ""})
+        if not isinstance(confirmation, dict) or not isinstance(confirmation.get(_THUMBPRINT), str):
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
+        if not isinstance(claims["jti"], str) or not isinstance(claims.get("region", ""), str):
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         return claims
 

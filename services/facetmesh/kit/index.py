@@ -32,6 +32,7 @@ class _Entry(Protocol):
 
 class _State(Protocol):
     async def get(self, key: str) -> _Entry | None: ...
+    async def delete(self, key: str) -> None: ...
     async def put(self, key: str, value: bytes, *, etag: str | None = None, create: bool = False) -> None: ...
 
 
@@ -64,6 +65,11 @@ class Index:
             ids, _ = await self._read(self._key(bucket))
             found |= ids
         return sorted(found)
+
+    async def clear(self) -> None:
+        """Removes all ids, and the index with them."""
+        for bucket in range(self._buckets):
+            await self._state.delete(self._key(bucket))
 
     def _key(self, bucket: int) -> str:
         return f"{self._name}/index/{bucket}"

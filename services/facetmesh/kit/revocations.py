@@ -16,6 +16,8 @@ from facetmesh.kit.errors import FacetmeshError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from facetmesh.kit.orders import TenantOrder
+
 KEEP_S = 3600 + 120
 """After this no token is left that a revocation could cover: none works for longer than an hour."""
 _AGAIN_S = 0.25
@@ -27,7 +29,7 @@ class Revocation:
     """Tokens that are refused from now on."""
 
     name: str
-    """Whose: tenants/{tenant} or tenants/{tenant}/keys/{key}."""
+    """Whose, or which: tenants/{tenant}, tenants/{tenant}/keys/{key} or tenants/{tenant}/tokens/{token}."""
     until_s: float
     """Those issued at this time or before, in seconds since the epoch."""
     sequence: int = 0
@@ -42,6 +44,8 @@ class News:
     """Since the news before; none where nothing happened."""
     sequence: int
     """From where to go on."""
+    orders: Sequence[TenantOrder] = ()
+    """What this service has not yet confirmed; all of it each time."""
 
 
 class RevocationSource(Protocol):
@@ -69,8 +73,15 @@ class Revocations:
         return any(name is not None and issued_s <= self._until_s.get(name, float("-inf")) for name in names)
 
 
-async def follow(source: RevocationSource, hear: Callable[[Sequence[Revocation]], None]) -> None:
-    """Tells hear of all revocations, for ever. While the source is away, tokens go on until they expire."""
+async def follow(
+    source: RevocationSource,
+    hear: Callable[[Sequence[Revocation]], None],
+    obey: Callable[[Sequence[TenantOrder]], None] = lambda _: None,
+) -> None:
+    """Tells hear of all revocations, and obey of orders, for ever.
+
+    While the source is away, tokens go on until they expire.
+    """
     after, reachable = 0, True
     while True:
         try:
@@ -80,6 +91,7 @@ async def follow(source: RevocationSource, hear: Callable[[Sequence[Revocation]]
                 reachable = True
                 if news.revocations:
                     hear(news.revocations)
+                obey(news.orders)
                 after = news.sequence
         except FacetmeshError as error:
             if reachable:

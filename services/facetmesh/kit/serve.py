@@ -27,6 +27,9 @@ from facetmesh.kit.audit import Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
 from facetmesh.kit.identity import KeySource, TokenVerifier
+from facetmesh.kit.keks import Keks
+from facetmesh.kit.keyring import Keyring, keep_wrapped
+from facetmesh.kit.orders import Obedience, OrderKind, TenantOrder
 from facetmesh.kit.profiles import Unlimited
 from facetmesh.kit.refusals import RefusalLimits, Refusals
 from facetmesh.kit.revocations import Revocation, RevocationSource, follow
@@ -66,6 +69,20 @@ class Mesh:
     """What is known of the tenants, and where work for them is charged."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process was asked to end."""
+    _keyring: Keyring | None = None
+
+    async def keyring(self, *, reopens: bool = False) -> Keyring:
+        """The data keys of this service's tenants. There is one; it is kept up while the service serves.
+
+        Args:
+            reopens: Whether something may be encrypted for a tenant that was purged, under a new key.
+
+        Raises:
+            FailedPrecondition: There is no secret data-kek, or it is none.
+        """
+        if self._keyring is None:
+            self._keyring = Keyring(self.dapr.state(), await self._keks(), fetch=self._keks, reopens=reopens)
+        return self._keyring
 
     async def secret_bytes(self, name: str) -> bytes:
         """A secret that is stored as base64.
@@ -87,6 +104,7 @@ class Mesh:
         keys: KeySource | None = None,
         revocations: RevocationSource | None = None,
         handlers: Mapping[str, Handler] | None = None,
+        purge: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """Serves until SIGTERM, SIGINT or the end of the supervisor; then drains.
 
@@ -97,6 +115,8 @@ class Mesh:
             keys: Where the public keys for tokens come from; auth when None.
             revocations: Where revocations of tokens come from; auth when None, by stream and by topic.
             handlers: What is done with the events of each topic.
+            purge: Deletes all that is kept of a tenant, given its id, whose data key is destroyed already;
+                repeating it does no harm. None where nothing is kept but what is encrypted.
         """
         settings = self.settings
         verifier = TokenVerifier(
@@ -136,22 +156,31 @@ class Mesh:
         _log.info(
             "serving", extra={"port": port, "metrics_port": metrics_port, "callback_port": callback_port}
         )
+        obedience = Obedience(_obeyed(self._keyring, purge), self.auth.confirm)
         probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, **ready}
         background = [
             asyncio.create_task(self._probe(health, ("", *services), probes)),
             asyncio.create_task(verifier.keep_fresh()),
-            asyncio.create_task(follow(revocations or self.auth, hear)),
+            asyncio.create_task(follow(revocations or self.auth, hear, obedience.hear)),
         ]
+        if self._keyring is not None:
+            background.append(
+                asyncio.create_task(keep_wrapped(self._keyring, self._keks, settings.secrets_reload_s))
+            )
         try:
             await self.stopping.wait()
         finally:
             _log.info("draining", extra={"drain_s": settings.drain_s})
             for task in background:
                 task.cancel()
+            await obedience.close()
             await health.enter_graceful_shutdown()
             await receiver.close()
             await server.stop(settings.drain_s)
             close_metrics()
+
+    async def _keks(self) -> Keks:
+        return Keks.parse(await self.dapr.secrets().get("data-kek"))
 
     async def _probe(
         self,
@@ -237,6 +266,24 @@ def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
     if not bound:
         raise Unavailable(f"Port {port} on {host} is taken.", reason="PORT_TAKEN")
     return bound
+
+
+def _obeyed(
+    keyring: Keyring | None, purge: Callable[[str], Awaitable[None]] | None
+) -> Mapping[OrderKind, Callable[[TenantOrder], Awaitable[None]]]:
+    """How auth's orders are carried out."""
+
+    async def rotate(order: TenantOrder) -> None:
+        if keyring is not None:
+            await keyring.rotate(order.tenant_id, order.time_s)
+
+    async def destroy(order: TenantOrder) -> None:
+        if keyring is not None:
+            await keyring.destroy(order.tenant_id)  # first: from then on nothing of it can be read, wherever it lies
+        if purge is not None:
+            await purge(order.tenant_id)
+
+    return {OrderKind.ROTATE_KEY: rotate, OrderKind.PURGE: destroy}
 
 
 async def _answers(probe: Callable[[], Awaitable[object]]) -> str | None:

@@ -49,6 +49,8 @@ class ServiceSettings(BaseSettings):
     """The `aud` of tokens."""
     max_concurrent_calls: Annotated[int, Field(ge=1)] = 128
     """Calls in progress beyond which a new one is refused."""
+    secrets_reload_s: Annotated[float, Field(gt=0)] = 15.0
+    """How often secrets that may change while the service runs are read again, in seconds."""
     alert_refusals: Annotated[int, Field(ge=1)] = 100
     """Refusals of one source, or of one tenant, in a window, that raise an alert."""
     alert_window_s: Annotated[float, Field(gt=0)] = 60.0

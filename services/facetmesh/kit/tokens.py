@@ -15,6 +15,7 @@ from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import status, telemetry
 from facetmesh.kit.dapr import Disposition
 from facetmesh.kit.errors import Unavailable
+from facetmesh.kit.orders import OrderKind, TenantOrder
 from facetmesh.kit.revocations import News, Revocation
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _SILENCE_S = 30.0
 _OPTIONS = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000)]
 _log = logging.getLogger(__name__)
 _REFRESH_BEFORE_S = 60.0
+_ORDERS = {
+    auth_pb2.TenantOrder.KIND_PURGE: OrderKind.PURGE, auth_pb2.TenantOrder.KIND_ROTATE_KEY: OrderKind.ROTATE_KEY,
+}  # fmt: skip
 
 
 class AuthClient:
@@ -78,7 +82,10 @@ class AuthClient:
                     response: Any = await call.read()
                 if response is grpc.aio.EOF:
                     return
-                yield News([revocation(message) for message in response.revocations], response.sequence)
+                yield News(
+                    [revocation(message) for message in response.revocations], response.sequence,
+                    [order(message) for message in response.orders],
+                )
         except TimeoutError:
             raise Unavailable("Auth fell silent.", reason="AUTH_SILENT") from None
         except grpc.aio.AioRpcError as error:
@@ -96,6 +103,19 @@ class AuthClient:
     def forget(self, tenant: str) -> None:
         """A token for tenants/{tenant}, or with "" for nobody, was refused: the next one is new."""
         self._tokens.pop(tenant, None)
+
+    async def confirm(self, done: TenantOrder) -> None:
+        """Says that this service has carried an order out.
+
+        Raises:
+            Unavailable: Auth does not answer.
+        """
+        metadata = (("authorization", f"Bearer {await self.token('')}"),)
+        request = auth_pb2.ConfirmTenantOrderRequest(order=order_message(done))
+        try:
+            await self._stub.ConfirmTenantOrder(request, metadata=metadata, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from error
 
     async def token(self, tenant: str) -> str:
         """A token with which this service acts on behalf of tenants/{tenant}, kept until shortly before it expires.
@@ -133,6 +153,19 @@ def revocation_message(one: Revocation) -> event_pb2.Revocation:
     """A revocation as it is sent."""
     message = event_pb2.Revocation(name=one.name, sequence=one.sequence)
     message.time.FromMicroseconds(round(one.until_s * 1e6))
+    return message
+
+
+def order(message: auth_pb2.TenantOrder) -> TenantOrder:
+    """An order as it came."""
+    return TenantOrder(message.tenant_id, _ORDERS[message.kind], message.order_time.ToMicroseconds() / 1e6)
+
+
+def order_message(one: TenantOrder) -> auth_pb2.TenantOrder:
+    """An order as it is sent."""
+    kinds = {kind: number for number, kind in _ORDERS.items()}
+    message = auth_pb2.TenantOrder(tenant_id=one.tenant_id, kind=kinds[one.kind])
+    message.order_time.FromMicroseconds(round(one.time_s * 1e6))
     return message
 
 

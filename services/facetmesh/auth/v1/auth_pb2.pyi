@@ -646,6 +646,28 @@ class ResumeTenantRequest(_message.Message):
 Global___ResumeTenantRequest: _TypeAlias = ResumeTenantRequest  # noqa: Y015
 
 @_typing.final
+class RotateTenantKeyRequest(_message.Message):
+    """Asks for a new encryption key of a tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """tenants/{tenant}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateTenantKeyRequest: _TypeAlias = RotateTenantKeyRequest  # noqa: Y015
+
+@_typing.final
 class DeleteTenantRequest(_message.Message):
     """Asks to delete a tenant."""
 
@@ -1026,10 +1048,15 @@ class IssueTokenResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
     """A JWT, sent as the metadata "authorization: Bearer …"."""
     tenant: _builtins.str
     """The tenant it acts for, as tenants/{tenant}; empty for the platform's own."""
+    name: _builtins.str
+    """The token's name, by which it can be revoked: tenants/{tenant}/tokens/{token}; the tenant
+    is "platform" for the platform's own.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it stops working."""
@@ -1045,14 +1072,61 @@ class IssueTokenResponse(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         tenant: _builtins.str = ...,
         roles: _abc.Iterable[_access_pb2.Role.ValueType] | None = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "expire_time", b"expire_time", "roles", b"roles", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "expire_time", b"expire_time", "name", b"name", "roles", b"roles", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueTokenResponse: _TypeAlias = IssueTokenResponse  # noqa: Y015
+
+@_typing.final
+class RevokeTokenRequest(_message.Message):
+    """Asks to revoke a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """tenants/{tenant}/tokens/{token}, where the token is its claim jti; the tenant is "platform"
+    for the platform's own.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeTokenRequest: _TypeAlias = RevokeTokenRequest  # noqa: Y015
+
+@_typing.final
+class RevokeTokenResponse(_message.Message):
+    """A token that was revoked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeTokenResponse: _TypeAlias = RevokeTokenResponse  # noqa: Y015
 
 @_typing.final
 class GetJwksRequest(_message.Message):
@@ -1123,22 +1197,126 @@ class WatchRevocationsResponse(_message.Message):
 
     REVOCATIONS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """From where to go on when the stream breaks."""
     @_builtins.property
     def revocations(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Revocation]:
         """The revocations; none where nothing happened."""
 
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantOrder]:
+        """What the calling service has not yet confirmed; the same again with each message."""
+
     def __init__(
         self,
         *,
         revocations: _abc.Iterable[_event_pb2.Revocation] | None = ...,
         sequence: _builtins.int = ...,
+        orders: _abc.Iterable[Global___TenantOrder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revocations", b"revocations", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders", "revocations", b"revocations", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchRevocationsResponse: _TypeAlias = WatchRevocationsResponse  # noqa: Y015
+
+@_typing.final
+class TenantOrder(_message.Message):
+    """What every service has to do with what it keeps of a tenant. Carrying it out twice
+    does no harm.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TenantOrder._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: TenantOrder._Kind.ValueType  # 0
+        """Not known."""
+        KIND_PURGE: TenantOrder._Kind.ValueType  # 1
+        """Destroy the tenant's keys and all that is kept of it."""
+        KIND_ROTATE_KEY: TenantOrder._Kind.ValueType  # 2
+        """Encrypt with a new key from now on."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is to be done."""
+
+    KIND_UNSPECIFIED: TenantOrder.Kind.ValueType  # 0
+    """Not known."""
+    KIND_PURGE: TenantOrder.Kind.ValueType  # 1
+    """Destroy the tenant's keys and all that is kept of it."""
+    KIND_ROTATE_KEY: TenantOrder.Kind.ValueType  # 2
+    """Encrypt with a new key from now on."""
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ORDER_TIME_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant's id."""
+    kind: Global___TenantOrder.Kind.ValueType
+    """What is to be done."""
+    @_builtins.property
+    def order_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was ordered."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        kind: Global___TenantOrder.Kind.ValueType = ...,
+        order_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order_time", b"order_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "order_time", b"order_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantOrder: _TypeAlias = TenantOrder  # noqa: Y015
+
+@_typing.final
+class ConfirmTenantOrderRequest(_message.Message):
+    """Says that an order was carried out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___TenantOrder:
+        """The order as it came."""
+
+    def __init__(
+        self,
+        *,
+        order: Global___TenantOrder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmTenantOrderRequest: _TypeAlias = ConfirmTenantOrderRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmTenantOrderResponse(_message.Message):
+    """Nothing more is to be said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmTenantOrderResponse: _TypeAlias = ConfirmTenantOrderResponse  # noqa: Y015

@@ -85,6 +85,11 @@ class AuthServiceStub:
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UndeleteTenantRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
                 _registered_method=True)
+        self.RotateTenantKey = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/RotateTenantKey',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RotateTenantKeyRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+                _registered_method=True)
         self.CreateKey = channel.unary_unary(
                 '/facetmesh.auth.v1.AuthService/CreateKey',
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.CreateKeyRequest.SerializeToString,
@@ -120,6 +125,11 @@ class AuthServiceStub:
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.IssueTokenRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.IssueTokenResponse.FromString,
                 _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/RevokeToken',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
         self.GetJwks = channel.unary_unary(
                 '/facetmesh.auth.v1.AuthService/GetJwks',
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.GetJwksRequest.SerializeToString,
@@ -129,6 +139,11 @@ class AuthServiceStub:
                 '/facetmesh.auth.v1.AuthService/WatchRevocations',
                 request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsResponse.FromString,
+                _registered_method=True)
+        self.ConfirmTenantOrder = channel.unary_unary(
+                '/facetmesh.auth.v1.AuthService/ConfirmTenantOrder',
+                request_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ConfirmTenantOrderRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ConfirmTenantOrderResponse.FromString,
                 _registered_method=True)
 
 
@@ -216,6 +231,14 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateTenantKey(self, request, context):
+        """Gives a tenant a new key for what is encrypted from now on. What was encrypted
+        before stays readable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateKey(self, request, context):
         """Creates an API key. Its secret is in this answer and never again.
         """
@@ -270,6 +293,17 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeToken(self, request, context):
+        """Revokes one token: it is refused within a second, its key's others go on. For who
+        holds it, and for the admins of its tenant and of the platform. Whether there
+        is such a token is not known; revoking it again changes nothing.
+        RESOURCE_EXHAUSTED when too many of a tenant's were revoked within an hour:
+        revoke the key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJwks(self, request, context):
         """Returns the public keys that verify tokens, as a JSON Web Key Set.
         """
@@ -281,7 +315,16 @@ class AuthServiceServicer:
         """Streams revocations: first those after a sequence number that still matter,
         then each within a second, and a message at least every 10 s. For the mesh's
         own services: a broker's topic reaches only one replica of each, and every
-        replica must hear.
+        replica must hear. With each message comes what the calling service has still to
+        do with tenants' data.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmTenantOrder(self, request, context):
+        """Says that the calling service has carried an order out, for all of its replicas.
+        An order that is not known any more is confirmed already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,6 +383,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.UndeleteTenantRequest.FromString,
                     response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.SerializeToString,
             ),
+            'RotateTenantKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateTenantKey,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RotateTenantKeyRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.SerializeToString,
+            ),
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.CreateKeyRequest.FromString,
@@ -375,6 +423,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.IssueTokenRequest.FromString,
                     response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.IssueTokenResponse.SerializeToString,
             ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeTokenResponse.SerializeToString,
+            ),
             'GetJwks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJwks,
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.GetJwksRequest.FromString,
@@ -384,6 +437,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.WatchRevocations,
                     request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsRequest.FromString,
                     response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsResponse.SerializeToString,
+            ),
+            'ConfirmTenantOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmTenantOrder,
+                    request_deserializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ConfirmTenantOrderRequest.FromString,
+                    response_serializer=facetmesh_dot_auth_dot_v1_dot_auth__pb2.ConfirmTenantOrderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -668,6 +726,33 @@ class AuthService:
             _registered_method=True)
 
     @staticmethod
+    def RotateTenantKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/RotateTenantKey',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.RotateTenantKeyRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateKey(request,
             target,
             options=(),
@@ -857,6 +942,33 @@ class AuthService:
             _registered_method=True)
 
     @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/RevokeToken',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeTokenRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetJwks(request,
             target,
             options=(),
@@ -900,6 +1012,33 @@ class AuthService:
             '/facetmesh.auth.v1.AuthService/WatchRevocations',
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsRequest.SerializeToString,
             facetmesh_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmTenantOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.auth.v1.AuthService/ConfirmTenantOrder',
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.ConfirmTenantOrderRequest.SerializeToString,
+            facetmesh_dot_auth_dot_v1_dot_auth__pb2.ConfirmTenantOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,10 @@ class AuthServiceStub:
     """Brings a deleted tenant back as it was. ALREADY_EXISTS when it is not
     deleted, FAILED_PRECONDITION when its expire_time has passed.
     """
+    RotateTenantKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RotateTenantKeyRequest, _auth_pb2.Tenant]
+    """Gives a tenant a new key for what is encrypted from now on. What was encrypted
+    before stays readable.
+    """
     CreateKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.CreateKeyRequest, _auth_pb2.Key]
     """Creates an API key. Its secret is in this answer and never again."""
     GetKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetKeyRequest, _auth_pb2.Key]
@@ -94,13 +98,25 @@ class AuthServiceStub:
     """Exchanges an API key for a token of a few minutes. UNAUTHENTICATED, with
     the same text, whether the key is unknown, wrong, expired or revoked.
     """
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeTokenRequest, _auth_pb2.RevokeTokenResponse]
+    """Revokes one token: it is refused within a second, its key's others go on. For who
+    holds it, and for the admins of its tenant and of the platform. Whether there
+    is such a token is not known; revoking it again changes nothing.
+    RESOURCE_EXHAUSTED when too many of a tenant's were revoked within an hour:
+    revoke the key.
+    """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.Jwks]
     """Returns the public keys that verify tokens, as a JSON Web Key Set."""
     WatchRevocations: _grpc.UnaryStreamMultiCallable[_auth_pb2.WatchRevocationsRequest, _auth_pb2.WatchRevocationsResponse]
     """Streams revocations: first those after a sequence number that still matter,
     then each within a second, and a message at least every 10 s. For the mesh's
     own services: a broker's topic reaches only one replica of each, and every
-    replica must hear.
+    replica must hear. With each message comes what the calling service has still to
+    do with tenants' data.
+    """
+    ConfirmTenantOrder: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ConfirmTenantOrderRequest, _auth_pb2.ConfirmTenantOrderResponse]
+    """Says that the calling service has carried an order out, for all of its replicas.
+    An order that is not known any more is confirmed already.
     """
 
 @_typing.type_check_only
@@ -144,6 +160,10 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Brings a deleted tenant back as it was. ALREADY_EXISTS when it is not
     deleted, FAILED_PRECONDITION when its expire_time has passed.
     """
+    RotateTenantKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RotateTenantKeyRequest, _auth_pb2.Tenant]  # type: ignore[assignment]
+    """Gives a tenant a new key for what is encrypted from now on. What was encrypted
+    before stays readable.
+    """
     CreateKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.CreateKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
     """Creates an API key. Its secret is in this answer and never again."""
     GetKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetKeyRequest, _auth_pb2.Key]  # type: ignore[assignment]
@@ -167,13 +187,25 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Exchanges an API key for a token of a few minutes. UNAUTHENTICATED, with
     the same text, whether the key is unknown, wrong, expired or revoked.
     """
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeTokenRequest, _auth_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+    """Revokes one token: it is refused within a second, its key's others go on. For who
+    holds it, and for the admins of its tenant and of the platform. Whether there
+    is such a token is not known; revoking it again changes nothing.
+    RESOURCE_EXHAUSTED when too many of a tenant's were revoked within an hour:
+    revoke the key.
+    """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.Jwks]  # type: ignore[assignment]
     """Returns the public keys that verify tokens, as a JSON Web Key Set."""
     WatchRevocations: _aio.UnaryStreamMultiCallable[_auth_pb2.WatchRevocationsRequest, _auth_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
     """Streams revocations: first those after a sequence number that still matter,
     then each within a second, and a message at least every 10 s. For the mesh's
     own services: a broker's topic reaches only one replica of each, and every
-    replica must hear.
+    replica must hear. With each message comes what the calling service has still to
+    do with tenants' data.
+    """
+    ConfirmTenantOrder: _aio.UnaryUnaryMultiCallable[_auth_pb2.ConfirmTenantOrderRequest, _auth_pb2.ConfirmTenantOrderResponse]  # type: ignore[assignment]
+    """Says that the calling service has carried an order out, for all of its replicas.
+    An order that is not known any more is confirmed already.
     """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -276,6 +308,16 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RotateTenantKey(
+        self,
+        request: _auth_pb2.RotateTenantKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.Tenant, _abc.Awaitable[_auth_pb2.Tenant]]:
+        """Gives a tenant a new key for what is encrypted from now on. What was encrypted
+        before stays readable.
+        """
+
+    @_abc_1.abstractmethod
     def CreateKey(
         self,
         request: _auth_pb2.CreateKeyRequest,
@@ -341,6 +383,19 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _auth_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RevokeTokenResponse, _abc.Awaitable[_auth_pb2.RevokeTokenResponse]]:
+        """Revokes one token: it is refused within a second, its key's others go on. For who
+        holds it, and for the admins of its tenant and of the platform. Whether there
+        is such a token is not known; revoking it again changes nothing.
+        RESOURCE_EXHAUSTED when too many of a tenant's were revoked within an hour:
+        revoke the key.
+        """
+
+    @_abc_1.abstractmethod
     def GetJwks(
         self,
         request: _auth_pb2.GetJwksRequest,
@@ -357,7 +412,18 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams revocations: first those after a sequence number that still matter,
         then each within a second, and a message at least every 10 s. For the mesh's
         own services: a broker's topic reaches only one replica of each, and every
-        replica must hear.
+        replica must hear. With each message comes what the calling service has still to
+        do with tenants' data.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmTenantOrder(
+        self,
+        request: _auth_pb2.ConfirmTenantOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ConfirmTenantOrderResponse, _abc.Awaitable[_auth_pb2.ConfirmTenantOrderResponse]]:
+        """Says that the calling service has carried an order out, for all of its replicas.
+        An order that is not known any more is confirmed already.
         """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

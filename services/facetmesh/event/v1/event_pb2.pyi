@@ -251,7 +251,9 @@ class Revocation(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Whose: tenants/{tenant} or tenants/{tenant}/keys/{key}."""
+    """Whose, or which: tenants/{tenant}, tenants/{tenant}/keys/{key} or
+    tenants/{tenant}/tokens/{token}.
+    """
     sequence: _builtins.int
     """Its place in the order of revocations."""
     @_builtins.property

@@ -4,7 +4,6 @@ import grpc
 import warnings
 
 from facetmesh.fusion.v1 import fusion_pb2 as facetmesh_dot_fusion_dot_v1_dot_fusion__pb2
-from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -65,7 +64,7 @@ class FusionServiceStub:
         self.DownloadFusion = channel.unary_stream(
                 '/facetmesh.fusion.v1.FusionService/DownloadFusion',
                 request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.SerializeToString,
-                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                response_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionResponse.FromString,
                 _registered_method=True)
 
 
@@ -113,8 +112,7 @@ class FusionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadFusion(self, request, context):
-        """Sends the fused image in chunks of at most 256 KiB; the first says its media
-        type. By REST it is the file itself.
+        """Sends the fused image in chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,7 +149,7 @@ def add_FusionServiceServicer_to_server(servicer, server):
             'DownloadFusion': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadFusion,
                     request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.FromString,
-                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+                    response_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,7 +314,7 @@ class FusionService:
             target,
             '/facetmesh.fusion.v1.FusionService/DownloadFusion',
             facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.SerializeToString,
-            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionResponse.FromString,
             options,
             channel_credentials,
             insecure,
