@@ -147,7 +147,11 @@ class Mesh:
         handlers = dict(handlers or {})
         if revocations is None:
             handlers[REVOCATIONS_TOPIC] = revocation_handler(hear)
-        receiver = EventReceiver(handlers, app_api_token=settings.app_api_token)
+        counted = self.telemetry.metrics.events
+        receiver = EventReceiver(
+            handlers, app_api_token=settings.app_api_token,
+            count=lambda topic, disposition: counted.labels(topic, disposition.value.lower()).inc(),
+        )
         callback_port = await receiver.serve(settings.app_port) if handlers else 0
         await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         for name in ("", *services):

@@ -48,6 +48,8 @@ class Metrics:
     """Audit events not yet accepted by the sidecar."""
     audit_dropped: Counter
     """Best-effort audit events that were given up."""
+    events: Counter
+    """Events that the sidecar delivered, by topic and what became of them: ok, retry or drop (a dead letter)."""
     alerts: Counter
     """Alerts raised, by rule."""
     ready: Gauge
@@ -69,6 +71,7 @@ class Metrics:
             Gauge("facetmesh_calls_in_progress", "Calls being worked on.", registry=registry),
             Gauge("facetmesh_audit_events_pending", "Audit events not yet accepted.", registry=registry),
             Counter("facetmesh_audit_events_dropped", "Best-effort audit events given up.", registry=registry),
+            Counter("facetmesh_events", "Events delivered.", ["topic", "outcome"], registry=registry),
             Counter("facetmesh_alerts", "Alerts raised.", ["rule"], registry=registry),
             Gauge("facetmesh_dependency_ready", "1 while a dependency answers.", ["dependency"], registry=registry),
         )

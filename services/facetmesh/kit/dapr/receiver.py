@@ -68,6 +68,10 @@ _STATUSES = {
 }
 
 
+def _none(topic: str, disposition: Disposition) -> None:
+    """Counts nothing."""
+
+
 class EventReceiver(
     appcallback_pb2_grpc.AppCallbackServicer,
     appcallback_pb2_grpc.AppCallbackAlphaServicer,
@@ -78,10 +82,14 @@ class EventReceiver(
     Args:
         handlers: By topic.
         app_api_token: APP_API_TOKEN: what the sidecar must know.
+        count: Is told of each event: its topic, and what becomes of it.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], *, app_api_token: str) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Handler], *, app_api_token: str, count: Callable[[str, Disposition], None] = _none
+    ) -> None:
         self._handlers = handlers
+        self._count = count
         self._token = app_api_token.encode()
         self._server: grpc.aio.Server | None = None
 
@@ -158,6 +166,7 @@ class EventReceiver(
             except ValueError as error:
                 _log.error("what came is no event", extra={"topic": request.topic, "detail": str(error)})
                 response.statuses.add(entry_id=entry.entry_id, status=_STATUSES[Disposition.DROP])
+                self._count(request.topic, Disposition.DROP)
             else:
                 ids.append(entry.entry_id)
         dispositions = await self._handle(request.topic, events) if events else ()
@@ -168,6 +177,12 @@ class EventReceiver(
     OnBulkTopicEventAlpha1 = OnBulkTopicEvent
 
     async def _handle(self, topic: str, events: Sequence[Event]) -> Sequence[Disposition]:
+        dispositions = await self._dispositions(topic, events)
+        for disposition in dispositions:
+            self._count(topic, disposition)
+        return dispositions
+
+    async def _dispositions(self, topic: str, events: Sequence[Event]) -> Sequence[Disposition]:
         handler = self._handlers.get(topic)
         if handler is None:
             _log.error("nobody handles this topic", extra={"topic": topic})
