@@ -44,12 +44,16 @@ setup: $(VENV)/.dev ## Make .venv with all that developing needs.
 demo: $(VENV)/.serve ## Run the whole job once, with pictures in out/demo.
 	@$(BIN)/facetmesh demo
 
+.PHONY: mesh
+mesh: $(VENV)/.dev daprd ## Run a mesh on daprd, Redis and Envoy in the foreground; Ctrl-C ends it.
+	@$(BIN)/facetmesh up --sidecar daprd --gateway
+
 .PHONY: test
-test: $(VENV)/.dev ## Run the tests.
+test: $(VENV)/.dev daprd ## Run the tests.
 	@$(PYTEST) -m "not full"
 
 .PHONY: daprd
-daprd: $(VENV)/.dev ## Find Dapr's sidecar on this machine, or build it into the cache.
+daprd: $(VENV)/.serve ## Find daprd and sentry on this machine, or build them into the cache.
 	@$(BIN)/python tools/daprd.py
 
 .PHONY: test-full

@@ -156,7 +156,7 @@ class Daprd(Provider):
         try:
             self._program, redis = binaries.daprd(), binaries.redis_server()
         except FailedPrecondition as missing:
-            pytest.skip(missing.message)
+            pytest.fail(missing.message)
         self._redis = daprd.Redis(redis, home / "redis", free_port(), "password-of-redis")
         self._broker = self._run(self._redis.command(), {}, home / "redis.log")
 
@@ -222,8 +222,4 @@ class Daprd(Provider):
 
 
 BY_NAME: Mapping[str, type[Provider]] = {provider.name: provider for provider in (Embedded, Daprd)}
-PROVIDERS = [
-    pytest.param("embedded"),
-    # It has to be built, which takes minutes.
-    pytest.param("daprd", marks=pytest.mark.full),
-]
+PROVIDERS = tuple(BY_NAME)

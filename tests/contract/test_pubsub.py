@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -29,11 +30,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALL_BYTES = bytes(range(256))
 
 
-async def test_an_event_arrives_as_it_was_published(two: DaprSidecar, inbox_two: Inbox, name: str) -> None:
+async def test_an_event_arrives_as_it_was_published(
+    world: World, two: DaprSidecar, inbox_two: Inbox, name: str
+) -> None:
+    """But that daprd begins a trace where there is none."""
     await two.publisher().publish("single", ALL_BYTES, event_id=name, type="facetmesh.test.v1.Thing")
     await until(lambda: name in inbox_two.ids("single"), "it arrives")
     (event,) = inbox_two.events("single", name)
-    assert event == Event(name, "facetmesh.test.v1.Thing", "two", ALL_BYTES, "", "single")
+    assert replace(event, traceparent="") == Event(name, "facetmesh.test.v1.Thing", "two", ALL_BYTES, "", "single")
+    assert bool(event.traceparent) == world.provider.on_redis
 
 
 async def test_many_events_arrive_as_they_were_published(one: DaprSidecar, inbox_two: Inbox, name: str) -> None:

@@ -59,8 +59,10 @@ def test_a_fusion_is_made_watched_and_fetched(gate: Gate, group: bytes, astronau
     assert done["response"]["@type"] == "type.googleapis.com/facetmesh.fusion.v1.Fusion"
     image = http.get(f"/v1/{done['response']['name']}:download")
     assert image.status == 200
-    chunks = [base64.b64decode(one["chunk"]) for one in image.json]
-    assert sum(map(len, chunks)) == int(done["response"]["sizeBytes"])
+    assert image.headers["content-type"] == done["response"]["mediaType"]
+    assert len(image.body) == int(done["response"]["sizeBytes"])
+    with gate.client(gate.mesh.tenant("acme")) as client:  # a stream by gRPC
+        assert client.download_fusion(done["response"]["name"]) == image.body
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 
 import facetmesh.client
@@ -106,7 +107,7 @@ class Fusion(fusion_pb2_grpc.FusionServiceServicer):
     async def DownloadFusion(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.tokens.append(dict(context.invocation_metadata())["authorization"])
         for part in (b"abc", b"def"):
-            yield fusion_pb2.DownloadFusionResponse(chunk=part)
+            yield httpbody_pb2.HttpBody(data=part)
 
 
 @dataclass

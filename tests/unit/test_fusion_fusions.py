@@ -135,7 +135,8 @@ async def test_a_fusion_is_fetched_once_it_is_there(world: World) -> None:
     assert refusal.value.reason == "FUSION_NOT_READY"
     ended = await world.worker.work(operation)
     assert ended.result is not None
-    assert sha256(await world.fusions.download(operation.ref)) == ended.result.sha256
+    media_type, content = await world.fusions.download(operation.ref)
+    assert (media_type, sha256(content)) == (ended.result.media_type, ended.result.sha256)
 
 
 async def test_a_cancelled_fusion_is_not_there(world: World) -> None:

@@ -146,7 +146,9 @@ async def test_a_download_comes_in_chunks(
     created = await servicer.CreateFusion(creation(), None)
     ended = await world.worker.work(await world.fusions.get(ref(created)))
     request = pb.DownloadFusionRequest(name=ended.fusion_name)
-    chunks = [part.chunk async for part in servicer.DownloadFusion(request, None)]
+    parts = [part async for part in servicer.DownloadFusion(request, None)]
+    chunks = [part.data for part in parts]
+    assert [part.content_type for part in parts] == ["image/png", *([""] * (len(parts) - 1))]
     assert ended.result is not None
     assert hashlib.sha256(b"".join(chunks)).hexdigest() == ended.result.sha256
     assert {len(chunk) for chunk in chunks[:-1]} == {10}

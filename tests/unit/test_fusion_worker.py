@@ -101,7 +101,7 @@ async def test_an_outage_is_waited_for_and_leaves_no_trace_in_the_log(world: Wor
     ended = await world.worker.work(operation)
     assert ended.result is not None
     assert ended.attempts == 2
-    assert await world.fusions.download(operation.ref)
+    assert (await world.fusions.download(operation.ref))[1]
 
 
 async def test_an_outage_without_end_ends_the_job(world: World, clock: Clock) -> None:

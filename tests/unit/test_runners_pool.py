@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 PROGRAMS = Path(__file__).parent / "programs"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,14 @@ def running(pid: int) -> bool:
         return False
 
 
+def threads(pid: int) -> set[str]:
+    """What a process's threads call themselves: the only thing that a child can say beside its answers."""
+    try:
+        return {(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()}
+    except OSError:  # one ended meanwhile
+        return set()
+
+
 def framed(header: bytes) -> bytes:
     """A frame with this header and nothing after it."""
     return len(header).to_bytes(4, "big") + header
@@ -72,15 +80,15 @@ class Sleeper:
     """A call that is in the child until it is released."""
 
     def __init__(self, pool: RunnerPool, folder: Path, name: str = "s", **options: object) -> None:
-        self._started, self._release = folder / f"{name}-started", folder / f"{name}-release"
-        arguments = {"started": str(self._started), "release": str(self._release)}
+        self._pool, self._name, self._release = pool, f"asleep-{name}", folder / f"{name}-release"
+        arguments = {"name": self._name, "release": str(self._release)}
         self.call = asyncio.create_task(
             pool.call(**{"domain": "acme", "task": "sleep", "arguments": arguments, **options})  # type: ignore[arg-type]
         )
 
     async def started(self) -> None:
         """Waits until the child is in it."""
-        await until(self._started.is_symlink)
+        await until(lambda: any(self._name in threads(pid) for pid in self._pool.pids().values()))
 
     def release(self) -> None:
         """Lets it end."""
@@ -315,10 +323,10 @@ async def test_memory_is_limited() -> None:
 
 
 async def test_a_child_writes_to_no_file(pool: RunnerPool, tmp_path: Path) -> None:
-    """RLIMIT_FSIZE."""
+    """It does not even make one."""
     with pytest.raises(errors.Internal):
         await pool.call(domain="acme", task="write", arguments={"path": str(tmp_path / "file")})
-    assert (tmp_path / "file").read_text() == ""
+    assert not (tmp_path / "file").exists()
 
 
 async def test_a_child_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,14 +423,6 @@ async def test_a_start_that_nobody_waits_for_any_more_leaves_no_process(
         assert pool.pids() == {}
 
 
-async def test_a_process_that_got_away_does_not_hold_up_the_rest(pool: RunnerPool) -> None:
-    """Its standard error stays open after the child is dead; its calls end all the same."""
-    began = time.perf_counter()
-    with pytest.raises(errors.Unavailable):
-        await pool.call(domain="acme", task="escape")
-    assert time.perf_counter() - began < 4
-
-
 PARENT = """
 import asyncio, sys
 from facetmesh.runners.pool import RunnerPool
@@ -430,8 +430,8 @@ from facetmesh.runners.pool import RunnerPool
 async def main():
     async with RunnerPool("unruly") as pool:
         print((await pool.call(domain="idle", task="echo")).values["pid"], flush=True)
-        files = {"started": sys.argv[1], "release": "/none"}
-        busy = asyncio.create_task(pool.call(domain="busy", task="sleep", arguments=files))
+        arguments = {"name": "asleep", "release": "/none"}
+        busy = asyncio.create_task(pool.call(domain="busy", task="sleep", arguments=arguments))
         while "busy" not in pool.pids():
             await asyncio.sleep(0.01)
         print(pool.pids()["busy"], flush=True)
@@ -441,16 +441,16 @@ asyncio.run(main())
 """
 
 
-async def test_no_child_survives_its_parent(tmp_path: Path) -> None:
+async def test_no_child_survives_its_parent() -> None:
     """`kill -9` of the parent takes the idle child and the one that is deep in native code."""
     parent = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
-        [sys.executable, "-c", PARENT, str(tmp_path / "started")],
+        [sys.executable, "-c", PARENT],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     try:
         assert parent.stdout is not None
         pids = [int(await asyncio.to_thread(parent.stdout.readline)) for _ in range(2)]
-        await until((tmp_path / "started").is_symlink)
+        await until(lambda: "asleep" in threads(pids[1]))
         assert all(running(pid) for pid in pids)
     finally:
         parent.kill()

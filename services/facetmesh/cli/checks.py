@@ -58,6 +58,7 @@ def checks(home: Home) -> Iterator[Check]:
     yield _packages()
     yield _cpu()
     yield _engine()
+    yield _isolation()
     yield _gpu()
     yield _memory()
     yield _disk(home)
@@ -119,6 +120,18 @@ def _engine() -> Check:
     return Check(
         "engine", Verdict.OK if alive else Verdict.FAIL, f"{result.engine} uses {result.setting.name}: {trials}",
         "" if alive else "no setting lives on this CPU: please report it with this line",
+    )
+
+
+def _isolation() -> Check:
+    from facetmesh.runners.sandbox import kernel  # noqa: PLC0415 - as above
+
+    means = kernel()
+    return Check(
+        "isolation of runners",
+        Verdict.OK if all(means.values()) else Verdict.WARN,
+        "; ".join(f"{name}{'' if there else ': not in this kernel'}" for name, there in means.items()),
+        "" if all(means.values()) else "run on Linux 5.13 or newer with Landlock among its security modules",
     )
 
 

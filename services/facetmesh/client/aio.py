@@ -221,7 +221,7 @@ class AsyncClient(Administration):
         content = bytearray()
         try:
             async for part in self._fusion.DownloadFusion(request):
-                content += part.chunk
+                content += part.data
         except grpc.aio.AioRpcError as error:
             raise status.from_rpc_error(error) from None
         return bytes(content)

@@ -65,7 +65,12 @@ async def main() -> None:
             runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes),
         )
         pool = await stack.enter_async_context(
-            RunnerPool("facetmesh.fusion.program", setting=setting, limits=limits)
+            RunnerPool(
+                "facetmesh.fusion.program",
+                setting=setting,
+                limits=limits,
+                readable=[catalog.models_folder()],
+            )
         )
         finder = DetectionFaces(settings.detection_address, mesh.auth.token, mesh.auth.forget)
         stack.push_async_callback(finder.close)

@@ -116,8 +116,8 @@ class Fusions:
         await self._wake(ref)
         return operation
 
-    async def download(self, ref: Ref) -> bytes:
-        """The fused image's file.
+    async def download(self, ref: Ref) -> tuple[str, bytes]:
+        """The fused image's media type and file.
 
         Raises:
             NotFound: There is no such fusion.
@@ -128,7 +128,8 @@ class Fusions:
             raise NotFound("There is no such fusion.")
         if operation.result is None:
             raise FailedPrecondition("The fusion is not ready: wait for its operation.", reason="FUSION_NOT_READY")
-        return await self._blobs.get(ref.tenant_id, result_key(ref, operation.attempts))
+        content = await self._blobs.get(ref.tenant_id, result_key(ref, operation.attempts))
+        return operation.result.media_type, content
 
 
 def source_key(ref: Ref) -> str:

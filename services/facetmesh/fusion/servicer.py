@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 
 from facetmesh.fusion.operations import Caller, Ref, Stage
@@ -90,11 +91,13 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
 
     async def DownloadFusion(
         self, request: fusion_pb2.DownloadFusionRequest, _: Any
-    ) -> AsyncIterator[fusion_pb2.DownloadFusionResponse]:
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """Sends a fused image."""
-        image = await self._fusions.download(_ref(request.name))
+        media_type, image = await self._fusions.download(_ref(request.name))
         for start in range(0, len(image), CHUNK_BYTES):
-            yield fusion_pb2.DownloadFusionResponse(chunk=image[start : start + CHUNK_BYTES])
+            yield httpbody_pb2.HttpBody(
+                content_type="" if start else media_type, data=image[start : start + CHUNK_BYTES]
+            )
 
 
 def _ref(name: str) -> Ref:

@@ -33,7 +33,7 @@ from facetmesh.kit.assets import ASSETS, Asset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ASSETS", "Asset", "asset", "cache_folder", "fetch", "is_fetched", "path"]
+__all__ = ["ASSETS", "Asset", "asset", "cache_folder", "fetch", "is_fetched", "models_folder", "path"]
 
 _PIP_TIMEOUT_S = 600.0
 _CHUNK_BYTES = 1 << 20
@@ -44,6 +44,11 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("FACETMESH_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facetmesh"
+
+
+def models_folder() -> Path:
+    """Where fetched models are kept; there may be none yet."""
+    return cache_folder() / "models"
 
 
 def asset(asset_id: str) -> Asset:
@@ -124,7 +129,7 @@ def fetch(
 
 def _place(wanted: Asset) -> Path:
     # The hash is in the name, so that a newer catalogue never takes an older file.
-    folder = cache_folder() / f"{wanted.kind}s"
+    folder = models_folder() if wanted.kind == "model" else cache_folder() / "photos"
     return folder / f"{wanted.id}-{wanted.sha256[:12]}{PurePosixPath(wanted.member).suffix}"
 
 

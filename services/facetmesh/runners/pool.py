@@ -16,6 +16,7 @@ from facetmesh.runners.settings import EngineSetting, PoolLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from facetmesh.runners.tasks import Reply
 
@@ -65,11 +66,19 @@ class RunnerPool:
         program: The module with the tasks, imported in the children only.
         setting: How their engines are opened; see `probe`.
         limits: What they may use.
+        readable: Folders whose files they may read by name, beside the libraries
+            they run on; None for every file.
     """
 
     def __init__(
-        self, program: str, *, setting: EngineSetting | None = None, limits: PoolLimits | None = None
+        self,
+        program: str,
+        *,
+        setting: EngineSetting | None = None,
+        limits: PoolLimits | None = None,
+        readable: Sequence[Path] | None = None,
     ) -> None:
+        self._readable = readable
         self._program = program
         self._setting = setting or EngineSetting()
         self._limits = limits or PoolLimits()
@@ -226,6 +235,7 @@ class RunnerPool:
                 domain=state.name,
                 setting=self._setting,
                 limits=self._limits.runner,
+                readable=self._readable,
                 on_exit=functools.partial(self._exited, state),
             )
         except OSError as error:

@@ -21,6 +21,7 @@ from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from facetmesh.runners.settings import EngineSetting, RunnerLimits
     from facetmesh.runners.spawn import Child
@@ -92,7 +93,14 @@ class Runner:
 
     @classmethod
     async def start(
-        cls, program: str, *, domain: str, setting: EngineSetting, limits: RunnerLimits, on_exit: OnExit
+        cls,
+        program: str,
+        *,
+        domain: str,
+        setting: EngineSetting,
+        limits: RunnerLimits,
+        readable: Sequence[Path] | None,
+        on_exit: OnExit,
     ) -> Self:
         """Spawns a child and waits until it has imported its program.
 
@@ -101,13 +109,14 @@ class Runner:
             domain: Whose runner it is.
             setting: How its engines are to be opened.
             limits: What it may use.
+            readable: Folders whose files it may read; None for all.
             on_exit: As for the class; called too for a child that never got ready.
 
         Raises:
             Unavailable: RUNNER_DIED: it died, or was not ready in time.
             OSError: No process could be made.
         """
-        runner = cls(await spawn(program, setting, limits), domain=domain, limits=limits, on_exit=on_exit)
+        runner = cls(await spawn(program, setting, limits, readable), domain=domain, limits=limits, on_exit=on_exit)
         try:
             async with asyncio.timeout(limits.start_timeout_s):
                 await runner._ready

@@ -10,8 +10,12 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from facetmesh.runners.sandbox import Confinement
+
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from facetmesh.runners.settings import EngineSetting, RunnerLimits
 
@@ -43,7 +47,9 @@ class Child:
         self.stderr.writer.close()
 
 
-async def spawn(program: str, setting: EngineSetting, limits: RunnerLimits) -> Child:
+async def spawn(
+    program: str, setting: EngineSetting, limits: RunnerLimits, readable: Sequence[Path] | None
+) -> Child:
     """Starts a child.
 
     It is a new program, not a fork, because engines and gRPC start threads. It
@@ -54,14 +60,20 @@ async def spawn(program: str, setting: EngineSetting, limits: RunnerLimits) -> C
         program: The module with the tasks.
         setting: How its engines are to be opened.
         limits: What it may use.
+        readable: Folders whose files it may read; None for all.
 
     Raises:
         OSError: No process could be made.
     """
+    confinement = Confinement(
+        limits.memory_bytes,
+        limits.open_files,
+        None if readable is None else [str(path) for path in readable],
+        gpu=setting.device != "cpu",
+    )
     options = {
         "parent_pid": os.getpid(),
-        "memory_bytes": limits.memory_bytes,
-        "open_files": limits.open_files,
+        "confinement": dataclasses.asdict(confinement),
         "concurrency": limits.concurrency,
         "setting": dataclasses.asdict(setting),
     }

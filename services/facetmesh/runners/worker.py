@@ -97,9 +97,7 @@ def main() -> None:
     """Hardens this process, imports the program, and serves it."""
     program, fd, text = sys.argv[1:]
     options = json.loads(text)
-    sandbox.harden(
-        memory_bytes=options["memory_bytes"], open_files=options["open_files"], parent_pid=options["parent_pid"]
-    )
+    sandbox.harden(sandbox.Confinement(**options["confinement"]), parent_pid=options["parent_pid"])
     tasks = importlib.import_module(program).TASKS
     worker = Worker(socket.socket(fileno=int(fd)), tasks, Context(EngineSetting(**options["setting"])))
     for _ in range(options["concurrency"] - 1):

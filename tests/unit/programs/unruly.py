@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from facetmesh.runners.tasks import Context, Task
 
 FLOOD_LINES = 1000
+PR_SET_NAME = 15
 
 
 def echo(_: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
@@ -38,8 +39,8 @@ def environment(_: Context, __: Mapping[str, Any], ___: Sequence[bytes]) -> Repl
 
 
 def sleep(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
-    """Makes the file `started`, then sleeps until `release` exists."""
-    Path(arguments["started"]).symlink_to("anywhere")
+    """Calls its thread by the `name`, then sleeps until `release` exists. It can say it in no other way."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, arguments["name"].encode(), 0, 0, 0)
     while not Path(arguments["release"]).is_symlink():
         time.sleep(0.005)
     return Reply({"pid": os.getpid()})
@@ -48,13 +49,6 @@ def sleep(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Repl
 def die(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
     """Dies of a signal."""
     os.kill(os.getpid(), signal.Signals[arguments.get("signal", "SIGILL")])
-    return Reply()
-
-
-def escape(_: Context, __: Mapping[str, Any], ___: Sequence[bytes]) -> Reply:
-    """Leaves a process of another session behind, and dies."""
-    subprocess.Popen(["sleep", "5"], start_new_session=True)
-    os.kill(os.getpid(), signal.SIGKILL)
     return Reply()
 
 
@@ -101,5 +95,5 @@ def count(context: Context, _: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
 
 TASKS: Mapping[str, Task] = {
     task.__name__: task
-    for task in (echo, environment, sleep, die, escape, refuse, fail, devour, write, lie, flood, count)
+    for task in (echo, environment, sleep, die, refuse, fail, devour, write, lie, flood, count)
 }

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from facetmesh.fusion.v1 import fusion_pb2 as facetmesh_dot_fusion_dot_v1_dot_fusion__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -64,7 +65,7 @@ class FusionServiceStub:
         self.DownloadFusion = channel.unary_stream(
                 '/facetmesh.fusion.v1.FusionService/DownloadFusion',
                 request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.SerializeToString,
-                response_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionResponse.FromString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
 
 
@@ -112,7 +113,8 @@ class FusionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadFusion(self, request, context):
-        """Sends the fused image in chunks.
+        """Sends the fused image in chunks of at most 256 KiB; the first says its media
+        type. By REST it is the file itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +151,7 @@ def add_FusionServiceServicer_to_server(servicer, server):
             'DownloadFusion': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadFusion,
                     request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.FromString,
-                    response_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionResponse.SerializeToString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -314,7 +316,7 @@ class FusionService:
             target,
             '/facetmesh.fusion.v1.FusionService/DownloadFusion',
             facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.SerializeToString,
-            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionResponse.FromString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ Face fusion: the face of one photo, in the pose and light of another."""
 
 from collections import abc as _abc
 from facetmesh.fusion.v1 import fusion_pb2 as _fusion_pb2
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.longrunning import operations_pb2 as _operations_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -51,8 +52,10 @@ class FusionServiceStub:
     """Asks a running operation to stop. It ends with CANCELLED unless it was done
     before.
     """
-    DownloadFusion: _grpc.UnaryStreamMultiCallable[_fusion_pb2.DownloadFusionRequest, _fusion_pb2.DownloadFusionResponse]
-    """Sends the fused image in chunks."""
+    DownloadFusion: _grpc.UnaryStreamMultiCallable[_fusion_pb2.DownloadFusionRequest, _httpbody_pb2.HttpBody]
+    """Sends the fused image in chunks of at most 256 KiB; the first says its media
+    type. By REST it is the file itself.
+    """
 
 @_typing.type_check_only
 class FusionServiceAsyncStub(FusionServiceStub):
@@ -76,8 +79,10 @@ class FusionServiceAsyncStub(FusionServiceStub):
     """Asks a running operation to stop. It ends with CANCELLED unless it was done
     before.
     """
-    DownloadFusion: _aio.UnaryStreamMultiCallable[_fusion_pb2.DownloadFusionRequest, _fusion_pb2.DownloadFusionResponse]  # type: ignore[assignment]
-    """Sends the fused image in chunks."""
+    DownloadFusion: _aio.UnaryStreamMultiCallable[_fusion_pb2.DownloadFusionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Sends the fused image in chunks of at most 256 KiB; the first says its media
+    type. By REST it is the file itself.
+    """
 
 class FusionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Fuses faces. The work is slow, so it is an operation that can be watched."""
@@ -134,7 +139,9 @@ class FusionServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _fusion_pb2.DownloadFusionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_fusion_pb2.DownloadFusionResponse], _abc.AsyncIterator[_fusion_pb2.DownloadFusionResponse]]:
-        """Sends the fused image in chunks."""
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Sends the fused image in chunks of at most 256 KiB; the first says its media
+        type. By REST it is the file itself.
+        """
 
 def add_FusionServiceServicer_to_server(servicer: FusionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
