@@ -77,6 +77,7 @@ async def main() -> None:
         state = mesh.dapr.state()
         blobs = Blobs(open_store(settings.blobs or str(settings.home / "blobs")), await mesh.keyring())
         store = DaprStore(state)
+        mesh.purge = functools.partial(purge, store, blobs)
         registry = Registry(store, settings.now)
         worker = Worker(
             secrets.token_hex(8),
@@ -97,7 +98,6 @@ async def main() -> None:
                 services=["facetmesh.fusion.v1.FusionService"],
                 ready={},
                 handlers={TOPIC: events.handle},
-                purge=functools.partial(purge, store, blobs),
             )
         finally:
             dispatching.cancel()

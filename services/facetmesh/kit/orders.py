@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from facetmesh.kit.errors import FacetmeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from facetmesh.kit.keyring import Keyring
+
+Purge: TypeAlias = Callable[[str], Awaitable[None]]
+"""Deletes all that a service keeps of a tenant, given its id, whose data keys are destroyed already. Repeating it
+does no harm."""
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +44,29 @@ class TenantOrder:
     kind: OrderKind
     time_s: float
     """When it was ordered, in seconds since the epoch."""
+
+
+def carried_out(
+    keyring: Keyring | None, purge: Purge | None
+) -> Mapping[OrderKind, Callable[[TenantOrder], Awaitable[None]]]:
+    """How a service carries orders out, by kind.
+
+    Args:
+        keyring: Its tenants' data keys; None where it has none.
+        purge: What else it does to purge a tenant.
+    """
+
+    async def rotate(order: TenantOrder) -> None:
+        if keyring is not None:
+            await keyring.rotate(order.tenant_id, order.time_s)
+
+    async def destroy(order: TenantOrder) -> None:
+        if keyring is not None:
+            await keyring.destroy(order.tenant_id)  # first: from then on nothing of it can be read, wherever it lies
+        if purge is not None:
+            await purge(order.tenant_id)
+
+    return {OrderKind.ROTATE_KEY: rotate, OrderKind.PURGE: destroy}
 
 
 class Obedience:

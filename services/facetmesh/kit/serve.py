@@ -29,7 +29,7 @@ from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
 from facetmesh.kit.identity import KeySource, TokenVerifier
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring, keep_wrapped
-from facetmesh.kit.orders import Obedience, OrderKind, TenantOrder
+from facetmesh.kit.orders import Obedience, Purge, carried_out
 from facetmesh.kit.profiles import Unlimited
 from facetmesh.kit.refusals import RefusalLimits, Refusals
 from facetmesh.kit.revocations import Revocation, RevocationSource, follow
@@ -69,6 +69,8 @@ class Mesh:
     """What is known of the tenants, and where work for them is charged."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process was asked to end."""
+    purge: Purge | None = None
+    """Deletes all that is kept of a tenant; to be set before `serve` where more is kept than what is encrypted."""
     _keyring: Keyring | None = None
 
     async def keyring(self, *, reopens: bool = False) -> Keyring:
@@ -104,7 +106,6 @@ class Mesh:
         keys: KeySource | None = None,
         revocations: RevocationSource | None = None,
         handlers: Mapping[str, Handler] | None = None,
-        purge: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """Serves until SIGTERM, SIGINT or the end of the supervisor; then drains.
 
@@ -115,8 +116,6 @@ class Mesh:
             keys: Where the public keys for tokens come from; auth when None.
             revocations: Where revocations of tokens come from; auth when None, by stream and by topic.
             handlers: What is done with the events of each topic.
-            purge: Deletes all that is kept of a tenant, given its id, whose data key is destroyed already;
-                repeating it does no harm. None where nothing is kept but what is encrypted.
         """
         settings = self.settings
         verifier = TokenVerifier(
@@ -160,7 +159,7 @@ class Mesh:
         _log.info(
             "serving", extra={"port": port, "metrics_port": metrics_port, "callback_port": callback_port}
         )
-        obedience = Obedience(_obeyed(self._keyring, purge), self.auth.confirm)
+        obedience = Obedience(carried_out(self._keyring, self.purge), self.auth.confirm)
         probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, **ready}
         background = [
             asyncio.create_task(self._probe(health, ("", *services), probes)),
@@ -270,24 +269,6 @@ def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
     if not bound:
         raise Unavailable(f"Port {port} on {host} is taken.", reason="PORT_TAKEN")
     return bound
-
-
-def _obeyed(
-    keyring: Keyring | None, purge: Callable[[str], Awaitable[None]] | None
-) -> Mapping[OrderKind, Callable[[TenantOrder], Awaitable[None]]]:
-    """How auth's orders are carried out."""
-
-    async def rotate(order: TenantOrder) -> None:
-        if keyring is not None:
-            await keyring.rotate(order.tenant_id, order.time_s)
-
-    async def destroy(order: TenantOrder) -> None:
-        if keyring is not None:
-            await keyring.destroy(order.tenant_id)  # first: from then on nothing of it can be read, wherever it lies
-        if purge is not None:
-            await purge(order.tenant_id)
-
-    return {OrderKind.ROTATE_KEY: rotate, OrderKind.PURGE: destroy}
 
 
 async def _answers(probe: Callable[[], Awaitable[object]]) -> str | None:
