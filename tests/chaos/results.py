@@ -6,10 +6,16 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .load import Load
 
 VARIABLE = "FACETMESH_CHAOS_RESULTS"
 ROUNDS = int(os.environ.get("FACETMESH_CHAOS_ROUNDS", "1"))
 """How often each fault is tried: once, in the short form."""
+LASTS_S = 10 if ROUNDS > 1 else 6
+"""How long a fault lasts, in seconds: in the short form only longer than any call's patience."""
 
 
 @dataclass
@@ -29,6 +35,12 @@ class Result:
     """Calls that were refused meanwhile, each with a reason."""
     memory_ratio: float | None = None
     """Memory of all processes after the last try, as a part of that after the second; None for fewer than ten."""
+
+    def count(self, load: Load) -> None:
+        """Adds what a load was told."""
+        self.receipts += len(load.receipts)
+        self.fusions += len(load.operations)
+        self.refusals += load.refusals.total()
 
     def keep(self) -> None:
         """Writes it down."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .results import LASTS_S
 from .trial import try_out
 from .world import until
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from .world import World
 
 pytestmark = pytest.mark.full
-HANGS_S = 10
 SERVICES = ("auth", "detection", "fusion", "audit")
 RUNNERS = ("detection runner", "fusion runner")
 STATE = {"embedded": "sidecar", "daprd": "redis"}
@@ -48,19 +48,19 @@ async def test_a_killed_process_is_replaced_and_nothing_is_lost(world: World, vi
     assert number == len(result.back_s)
 
 
-async def test_what_keeps_state_hangs_for_ten_seconds(world: World) -> None:
+async def test_what_keeps_state_hangs(world: World) -> None:
     async def hang() -> None:
         async with world.stopped(STATE[world.provider]):
-            await asyncio.sleep(HANGS_S)
+            await asyncio.sleep(LASTS_S)
 
-    await try_out(world, f"the {STATE[world.provider]} hangs for {HANGS_S} s", hang)
+    await try_out(world, f"the {STATE[world.provider]} hangs for {LASTS_S} s", hang)
 
 
-async def test_what_keeps_state_hangs_for_ten_seconds_and_is_killed(world: World) -> None:
+async def test_what_keeps_state_hangs_and_is_killed(world: World) -> None:
     async def hang_and_die() -> None:
         async with world.stopped(STATE[world.provider]) as pid:
-            await asyncio.sleep(HANGS_S)
+            await asyncio.sleep(LASTS_S)
             os.kill(pid, signal.SIGKILL)
         await until(lambda: world.pid(STATE[world.provider]) != pid, "it is replaced")
 
-    await try_out(world, f"the {STATE[world.provider]} hangs for {HANGS_S} s, then kill -9", hang_and_die)
+    await try_out(world, f"the {STATE[world.provider]} hangs for {LASTS_S} s, then kill -9", hang_and_die)

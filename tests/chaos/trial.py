@@ -46,7 +46,7 @@ async def try_out(world: World, fault: str, harm: Callable[[], Awaitable[None]])
         await account(world, load)
         if number == _SETTLED:
             settled = world.memory()
-    result.receipts, result.fusions, result.refusals = len(load.receipts), len(load.operations), load.refusals.total()
+    result.count(load)
     if ROUNDS >= _TELLING:
         result.memory_ratio = round(world.memory() / settled, 2)
         assert result.memory_ratio < _MOST_GROWTH

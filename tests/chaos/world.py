@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from facetmesh.cli.mesh.process import descendants
 from facetmesh.client import AsyncClient
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class World:
 
     def memory(self) -> int:
         """Bytes that the processes of the mesh hold, runners too."""
-        family = descendants(psutil.Process(self.mesh.process.pid))
+        family = self.mesh.family()
         total = 0
         for process in family:
             try:

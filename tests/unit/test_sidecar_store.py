@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 import stat
 from functools import partial
@@ -94,6 +95,24 @@ async def test_a_full_disk_refuses_what_has_no_room_and_goes_on_when_there_is(st
     await store.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
     await store.run(partial(_insert, key="large", size=1 << 20))
     assert await store.run(_keys) == ["large", "small"]
+
+
+async def test_a_disk_that_failed_is_well_only_when_it_is_written_again(store: Store) -> None:
+    await store.check()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        await store.check()  # nobody has tried to write
+        with pytest.raises(StoreError):
+            await store.run(partial(_insert, key="a"))
+        assert await store.run(_keys) == [], "it can still be read"
+        with pytest.raises(StoreError):
+            await store.check()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    await store.check()
+    assert not store.failing
+    await store.run(partial(_insert, key="a"))
 
 
 async def test_a_second_sidecar_is_kept_out(store: Store) -> None:

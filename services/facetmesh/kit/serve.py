@@ -228,7 +228,7 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(signals.stop)
         stack.push_async_callback(dapr.close)
-        await dapr.wait_ready(settings.sidecar_wait_s)
+        await lifeline.unless(stopping, dapr.wait_ready(settings.sidecar_wait_s))
         secrets = dapr.secrets()
         seed = base64.b64decode(await secrets.get("event-signing-key"))
         signer, publisher = EventSigner(settings.service, seed), dapr.publisher()

@@ -178,7 +178,7 @@ async def _listen(
     async def healthy() -> bool:
         try:
             for store in stores:
-                await store.run(_look)
+                await store.check()
         except StoreError:
             return False
         return True
@@ -229,10 +229,6 @@ async def _tidy(stores: Iterable[Store], brokers: Iterable[Broker]) -> None:
                 await store.run(_vacuum)
             except StoreError as error:
                 _log.warning("the file could not be tidied", extra={"path": str(store.path), "detail": str(error)})
-
-
-def _look(connection: sqlite3.Connection) -> None:
-    connection.execute("SELECT 1 FROM state LIMIT 1").fetchone()
 
 
 def _vacuum(connection: sqlite3.Connection) -> None:

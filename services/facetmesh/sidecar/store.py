@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _LARGEST_BATCH = 512
 _BUSY_TIMEOUT_S = 5.0
+_PRIMARY = 0xFF
+"""The part of SQLite's error codes that says what kind it is."""
 _log = logging.getLogger(__name__)
 
 _PRAGMAS = (
@@ -79,6 +81,8 @@ class Store:
             os.close(self._lock)
             raise StoreError(f"{path}: {error}") from error
         self._closed = False
+        self.failing = False
+        """Whether the last that could not be done was for the disk's sake: until something is written again."""
         self._thread = threading.Thread(target=self._run, name=f"sqlite {path.name}", daemon=True)
         self._thread.start()
 
@@ -99,6 +103,17 @@ class Store:
         future: asyncio.Future[_T] = loop.create_future()
         self._jobs.put(_Job(work, loop, future))
         return await future
+
+    async def check(self) -> None:
+        """Returns when the file can be read, and where the disk failed before, written again.
+
+        Raises:
+            StoreError: It cannot.
+        """
+        failed = self.failing
+        await self.run(_rewrite if failed else _look)
+        if failed:
+            self.failing = False
 
     def close(self) -> None:
         """Finishes what was asked for, and closes the file."""
@@ -146,7 +161,9 @@ class Store:
         try:
             return self._transaction([job])[0]
         except sqlite3.Error as error:
-            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            code = getattr(error, "sqlite_errorcode", 0)
+            full = code == sqlite3.SQLITE_FULL
+            self.failing = self.failing or (code & _PRIMARY) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
             return _Outcome(None, StoreError(str(error), full=full))
 
     def _transaction(self, batch: Sequence[_Job]) -> list[_Outcome]:
@@ -181,6 +198,15 @@ def _settle(settled: Sequence[tuple[asyncio.Future[Any], _Outcome]]) -> None:
             future.set_result(result)
         else:
             future.set_exception(error)
+
+
+def _look(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA user_version").fetchone()
+
+
+def _rewrite(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {int(version)}")
 
 
 def _exclusive(path: Path) -> int:
