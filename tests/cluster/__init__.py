@@ -1,0 +1,1 @@
+"""Kubernetes and Istio, their real control planes."""

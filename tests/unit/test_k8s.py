@@ -1,0 +1,77 @@
+"""What the manifests say that can be checked without a cluster; tests/cluster has the real API server."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from facetmesh.kit.settings import ServiceSettings
+
+BASE = Path(__file__).resolve().parents[2] / "k8s" / "base"
+SERVICES = ("auth", "detection", "fusion", "audit")
+DAPRS_OWN = {"APP_PORT"}
+OTHERS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "FACETMESH_CACHE"}
+"""What libraries, or all programs of ours, read."""
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def settings(service: str) -> type[ServiceSettings]:
+    module = importlib.import_module(f"facetmesh.{service}.__main__")
+    (found,) = (
+        one for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, ServiceSettings) and one is not ServiceSettings
+    )
+    return found
+
+
+def variables(service: str) -> set[str]:
+    """What the service reads from its environment."""
+    fields = settings(service).model_fields.items()
+    return {str(field.validation_alias or f"FACETMESH_{name.upper()}") for name, field in fields}
+
+
+def given(service: str) -> set[str]:
+    """What the manifests tell a service."""
+    file = BASE / ("detection/subset/deployment.yaml" if service == "detection" else f"{service}.yaml")
+    deployments = [document for document in documents(file) if document["kind"] == "Deployment"]
+    for subset in ("v1", "v2") if service == "detection" else ():
+        (kustomization,) = documents(BASE / "detection" / subset / "kustomization.yaml")
+        deployments += [yaml.safe_load(patch["patch"]) for patch in kustomization["patches"]]
+    containers = [one for each in deployments for one in each["spec"]["template"]["spec"]["containers"]]
+    return {variable["name"] for container in containers for variable in container.get("env", ())}
+
+
+def common() -> set[str]:
+    (kustomization,) = documents(BASE / "kustomization.yaml")
+    (mesh,) = (one for one in kustomization["configMapGenerator"] if one["name"] == "mesh")
+    return {literal.partition("=")[0] for literal in mesh["literals"]}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_told_only_what_it_reads(service: str) -> None:
+    assert given(service) <= variables(service) | OTHERS
+
+
+def test_all_services_are_told_only_what_some_read() -> None:
+    assert common() <= set.union(*(variables(service) for service in SERVICES)) | OTHERS
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_told_all_that_it_needs(service: str) -> None:
+    needed = {
+        f"FACETMESH_{name.upper()}" for name, field in settings(service).model_fields.items() if field.is_required()
+    }
+    assert needed <= given(service) | common()
+
+
+def test_no_secret_stands_in_a_manifest() -> None:
+    for path in BASE.parent.rglob("*.yaml"):
+        for document in documents(path):
+            assert document.get("kind") != "Secret", path
