@@ -150,7 +150,7 @@ async def test_a_child_that_does_not_get_ready_is_given_up(tmp_path: Path, monke
 
 async def test_a_call_that_runs_too_long_is_killed(pool: RunnerPool, tmp_path: Path) -> None:
     """Nothing else ends native code."""
-    endless = Sleeper(pool, tmp_path, timeout_s=0.3)
+    endless = Sleeper(pool, tmp_path, timeout_s=3)
     await endless.started()
     (pid,) = pool.pids().values()
     with pytest.raises(errors.DeadlineExceeded) as caught:
@@ -320,6 +320,54 @@ async def test_memory_is_limited() -> None:
             await pool.call(domain="acme", task="devour", arguments={"bytes": 3 << 30})
         assert caught.value.reason == "RUNNER_MEMORY"
         assert (await pool.call(domain="acme", task="devour", arguments={"bytes": 1 << 20})).values == {"size": 1 << 20}
+
+
+MODEL_BYTES = 200 << 20
+KEEP = {"task": "keep", "arguments": {"bytes": MODEL_BYTES}, "subject": "models/large"}
+
+
+async def test_memory_is_measured_and_the_least_recently_used_makes_room() -> None:
+    """Three models of 200 MiB on a budget for two: nobody is refused, and the sum stays below."""
+    async with pool_with(memory_bytes=560 << 20) as pool:
+        for domain in ("a", "b", "a", "c", "d"):
+            await pool.call(domain=domain, **KEEP)  # type: ignore[arg-type]
+            assert sum(pool.memory().values()) <= 560 << 20
+            assert pool.memory()[domain] >= MODEL_BYTES
+        assert pool.pids().keys() == {"c", "d"}
+        assert pool.evicted == 2
+        await until(lambda: len(psutil.Process().children()) == 2)
+
+
+async def test_what_is_pinned_stays() -> None:
+    """And whoever finds no room beside it is told to come back."""
+    async with RunnerPool(
+        "unruly", limits=PoolLimits(memory_bytes=560 << 20, idle_s=0.05), pinned=lambda name: name.startswith("vip")
+    ) as pool:
+        for domain in ("vip", "a", "b", "c"):
+            await pool.call(domain=domain, **KEEP)  # type: ignore[arg-type]
+        pid = pool.pids()["vip"]
+        await until(lambda: pool.pids().keys() == {"vip"})
+        await pool.call(domain="vip2", **KEEP)  # type: ignore[arg-type]
+        with pytest.raises(errors.ResourceExhausted) as caught:
+            await pool.call(domain="a", **KEEP)  # type: ignore[arg-type]
+        assert caught.value.reason == "MEMORY_BUDGET"
+        assert pool.pids()["vip"] == pid
+
+
+async def test_a_runner_larger_than_the_budget_runs_alone() -> None:
+    """What cannot be met is no reason to stand still."""
+    async with pool_with(memory_bytes=64 << 20) as pool:
+        for domain in ("a", "b"):
+            await pool.call(domain=domain, **KEEP)  # type: ignore[arg-type]
+        await until(lambda: pool.pids().keys() <= {"b"})
+
+
+async def test_many_domains_on_little_memory_all_get_on() -> None:
+    """At once, and none waits for ever."""
+    async with pool_with(memory_bytes=560 << 20) as pool:
+        calls = (pool.call(domain=f"d{index}", timeout_s=60, **KEEP) for index in range(6))  # type: ignore[arg-type]
+        assert len({reply.values["pid"] for reply in await asyncio.gather(*calls)}) == 6
+        assert sum(pool.memory().values()) <= 560 << 20
 
 
 async def test_a_child_writes_to_no_file(pool: RunnerPool, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from facetmesh.kit import telemetry
 from facetmesh.kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from facetmesh.runners.domain import Domain
+from facetmesh.runners.memory import resident_bytes
 from facetmesh.runners.quarantine import Quarantine
 from facetmesh.runners.runner import Runner
 from facetmesh.runners.settings import EngineSetting, PoolLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from facetmesh.runners.tasks import Reply
@@ -23,37 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S = 0.2
-
-
-class _Domain:
-    """One isolation domain: its calls, and its runner where it has one."""
-
-    def __init__(self, name: str, concurrency: int) -> None:
-        self.name = name
-        self.slots = asyncio.Semaphore(concurrency)
-        self.waiting = 0
-        self.running = 0
-        self.start: asyncio.Task[Runner] | None = None
-        self.served = 0
-        """Calls that the present runner has ended."""
-        self.answered: set[str] = set()
-        """What the present runner has answered for: these models are loaded."""
-        self.deaths = 0
-        """Deaths since the last reply."""
-        self.last_used = time.monotonic()
-        self.idle_timer: asyncio.TimerHandle | None = None
-
-    @property
-    def runner(self) -> Runner | None:
-        """The runner, if it is up and takes calls."""
-        if self.start is None or not self.start.done() or self.start.cancelled() or self.start.exception():
-            return None
-        runner = self.start.result()
-        return runner if runner.alive else None
-
-    @property
-    def idle(self) -> bool:
-        return self.waiting == 0 and self.running == 0
 
 
 class RunnerPool:
@@ -68,6 +39,8 @@ class RunnerPool:
         limits: What they may use.
         readable: Folders whose files they may read by name, beside the libraries
             they run on; None for every file.
+        pinned: Whether a domain's runner is kept, idle or not, whoever else wants
+            its place.
     """
 
     def __init__(
@@ -77,8 +50,10 @@ class RunnerPool:
         setting: EngineSetting | None = None,
         limits: PoolLimits | None = None,
         readable: Sequence[Path] | None = None,
+        pinned: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._readable = readable
+        self._pinned = pinned
         self._program = program
         self._setting = setting or EngineSetting()
         self._limits = limits or PoolLimits()
@@ -87,10 +62,14 @@ class RunnerPool:
             window_s=self._limits.deaths_window_s,
             duration_s=self._limits.quarantine_s,
         )
-        self._domains: dict[str, _Domain] = {}
+        self._domains: dict[str, Domain] = {}
         self._places = asyncio.Semaphore(self._limits.runners)
         self._starts_waiting = 0
-        self._leaving: set[Runner] = set()
+        self._admission = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._evicted = 0
+        self._leaving: dict[Runner, int] = {}
+        """Runners that were told to go, and the memory that they take until then."""
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -138,7 +117,7 @@ class RunnerPool:
         self._quarantine.check((domain, subject))
         state = self._domains.get(domain)
         if state is None:
-            state = self._domains[domain] = _Domain(domain, self._limits.runner.concurrency)
+            state = self._domains[domain] = Domain(domain, self._limits.runner.concurrency)
         if state.waiting >= self._limits.queue:
             raise ResourceExhausted("Too many calls are waiting.", reason="QUEUE_FULL", retry_after_s=1.0)
         try:
@@ -165,6 +144,15 @@ class RunnerPool:
         """The process id of each domain that has a runner up."""
         return {name: state.runner.pid for name, state in self._domains.items() if state.runner is not None}
 
+    def memory(self) -> dict[str, int]:
+        """What each domain's runner takes, in bytes, as it was last measured."""
+        return {name: state.memory_bytes for name, state in self._domains.items() if state.runner is not None}
+
+    @property
+    def evicted(self) -> int:
+        """How many runners had to make room for others so far."""
+        return self._evicted
+
     async def close(self) -> None:
         """Stops every child, and returns when none is left; what runs fails."""
         self._closed = True
@@ -178,7 +166,7 @@ class RunnerPool:
             self._retire(state, drain=False)
         await asyncio.gather(*self._background)
 
-    async def _enter(self, state: _Domain) -> Runner:
+    async def _enter(self, state: Domain) -> Runner:
         """Waits for a slot and a live runner; `_leave` gives the slot back."""
         state.waiting += 1
         try:
@@ -192,7 +180,7 @@ class RunnerPool:
             self._leave(state)
             raise
 
-    async def _runner(self, state: _Domain) -> Runner:
+    async def _runner(self, state: Domain) -> Runner:
         while not self._closed:
             start = state.start
             if start is None or (start.done() and state.runner is None):
@@ -205,7 +193,7 @@ class RunnerPool:
                 return runner
         raise _closed()
 
-    def _leave(self, state: _Domain, subject: str = "", reply: asyncio.Future[Reply] | None = None) -> None:
+    def _leave(self, state: Domain, subject: str = "", reply: asyncio.Future[Reply] | None = None) -> None:
         state.slots.release()
         state.running -= 1
         state.last_used = time.monotonic()
@@ -213,11 +201,20 @@ class RunnerPool:
             state.served += 1
             if not reply.cancelled() and reply.exception() is None:
                 state.deaths = 0
-                state.answered.add(subject)
+                self._answered(state, subject)
+        self._changed.set()
         self._make_room()
         self._set_idle_timer(state)
 
-    async def _start(self, state: _Domain) -> Runner:
+    def _answered(self, state: Domain, subject: str) -> None:
+        if subject in state.answered or state.runner is None:
+            return
+        # Something was loaded for it: that is when a runner grows.
+        state.answered.add(subject)
+        state.memory_bytes = resident_bytes(state.runner.pid)
+        self._free_memory(self._memory_in_use() - self._limits.memory_bytes)
+
+    async def _start(self, state: Domain) -> Runner:
         if state.deaths > 1:
             await asyncio.sleep(min(_FIRST_BACKOFF_S * 2 ** (state.deaths - 2), self._limits.max_backoff_s))
         self._starts_waiting += 1
@@ -226,8 +223,11 @@ class RunnerPool:
             await self._places.acquire()
         finally:
             self._starts_waiting -= 1
-        state.served = 0
-        state.answered.clear()
+        try:
+            await self._admit(state)
+        except BaseException:
+            self._places.release()
+            raise
         began = time.monotonic()
         try:
             runner = await Runner.start(
@@ -238,7 +238,10 @@ class RunnerPool:
                 readable=self._readable,
                 on_exit=functools.partial(self._exited, state),
             )
-        except OSError as error:
+        except BaseException as error:
+            state.resident = False
+            if not isinstance(error, OSError):
+                raise
             self._places.release()
             logger.exception("no runner could be spawned", extra={"domain": state.name})
             raise Unavailable("No process could be started.", reason="RUNNER_DIED", retry_after_s=1.0) from error
@@ -248,41 +251,89 @@ class RunnerPool:
         )
         return runner
 
-    def _exited(self, state: _Domain, culprits: frozenset[str] | None) -> None:
+    def _exited(self, state: Domain, culprits: frozenset[str] | None) -> None:
         self._places.release()
+        self._changed.set()
         if culprits is None:
             return
+        state.resident = False
         state.deaths += 1
         for subject in culprits:
             if self._quarantine.record((state.name, subject)):
                 logger.error("model quarantined", extra={"domain": state.name, "subject": subject})
 
+    async def _admit(self, state: Domain) -> None:
+        """Waits until there is memory for the domain's runner; starts are admitted in the order in which they come."""
+        async with self._admission:
+            while (short := self._memory_in_use() + state.memory_bytes - self._limits.memory_bytes) > 0:
+                others = [other.name for other in self._domains.values() if other.resident]
+                if not others and not self._leaving:
+                    break  # it would not get less by waiting
+                if not self._leaving and all(map(self._pinned, others)):
+                    raise ResourceExhausted(
+                        "There is no memory for another model now.", reason="MEMORY_BUDGET", retry_after_s=5.0
+                    )
+                self._free_memory(short)
+                self._changed.clear()
+                await self._changed.wait()
+            state.began()
+
+    def _memory_in_use(self) -> int:
+        """What runners take that are up or about to be; those that leave are still there."""
+        present = sum(state.memory_bytes for state in self._domains.values() if state.resident)
+        return present + sum(self._leaving.values())
+
+    def _free_memory(self, short: int) -> None:
+        """Lets idle runners go until so many bytes will be free, else a busy one."""
+        short -= sum(self._leaving.values())
+        victims: list[Domain] = []
+        for state in self._evictable():
+            if short <= 0:
+                break
+            if state.idle or not (victims or self._draining()):
+                victims.append(state)
+                short -= state.memory_bytes
+        self._evict(victims)
+
     def _make_room(self) -> None:
-        """Lets as many runners go as starts wait for a place: idle ones first, then the least recently used.
+        """Lets as many runners go as starts wait for a place."""
+        draining = self._draining()
+        short = self._starts_waiting - (len(self._leaving) - draining)
+        if short <= 0 or not self._places.locked():
+            return
+        idle = [state for state in self._evictable() if state.idle][:short]
+        # Those that drain will make room in time, but whoever is idle does so now.
+        busy = [state for state in self._evictable() if not state.idle]
+        self._evict([*idle, *busy[: max(0, short - len(idle) - draining)]])
+
+    def _draining(self) -> int:
+        return sum(runner.calls > 0 for runner in self._leaving)
+
+    def _evictable(self) -> Iterator[Domain]:
+        """Whose runner may go: idle ones first, and then the least recently used.
 
         A busy one goes only after it has ended a call, and then when its present
         calls have ended, so that every domain gets on, however many there are.
         """
-        draining = sum(runner.calls > 0 for runner in self._leaving)
-        short = self._starts_waiting - (len(self._leaving) - draining)
-        if short <= 0 or not self._places.locked():
-            return
-        candidates = sorted(
-            (state for state in self._domains.values() if state.runner is not None),
-            key=lambda state: state.last_used,
-        )
-        idle = [state for state in candidates if state.idle][:short]
-        # Those that drain will make room in time, but whoever is idle does so now.
-        busy = [state for state in candidates if state.served and not state.idle]
-        for state in [*idle, *busy[: max(0, short - len(idle) - draining)]]:
+        states = [
+            state
+            for state in self._domains.values()
+            if state.runner is not None and (state.idle or state.served) and not self._pinned(state.name)
+        ]
+        yield from sorted(states, key=lambda state: (not state.idle, state.last_used))
+
+    def _evict(self, victims: Sequence[Domain]) -> None:
+        for state in victims:
+            self._evicted += 1
+            logger.info("runner makes room", extra={"domain": state.name, "memory_bytes": state.memory_bytes})
             self._retire(state, drain=True)
 
-    def _retire(self, state: _Domain, *, drain: bool) -> None:
+    def _retire(self, state: Domain, *, drain: bool) -> None:
         runner, state.start = state.runner, None
         if runner is None:
             return
-        runner.alive = False
-        self._leaving.add(runner)
+        runner.alive = state.resident = False
+        self._leaving[runner] = state.memory_bytes
         task = asyncio.create_task(self._close_runner(runner, drain=drain))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -291,19 +342,20 @@ class RunnerPool:
         try:
             await runner.close(drain=drain)
         finally:
-            self._leaving.discard(runner)
+            del self._leaving[runner]
+            self._changed.set()
 
-    def _set_idle_timer(self, state: _Domain) -> None:
+    def _set_idle_timer(self, state: Domain) -> None:
         if state.idle_timer is not None:
             state.idle_timer.cancel()
         if state.idle and not self._closed:
             state.idle_timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._unload, state)
 
-    def _unload(self, state: _Domain) -> None:
+    def _unload(self, state: Domain) -> None:
         if state.start is not None and not state.start.done():
             # Whoever wanted it went away; it is stopped once it is there.
             self._set_idle_timer(state)
-        elif state.idle:
+        elif state.idle and not self._pinned(state.name):
             self._retire(state, drain=True)
             del self._domains[state.name]
 

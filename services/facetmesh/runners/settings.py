@@ -52,6 +52,8 @@ class PoolLimits:
 
     runners: int = 8
     """Live processes; the least recently used one makes room."""
+    memory_bytes: int = 16 << 30
+    """What they may take together, as it is measured; the least recently used ones make room."""
     queue: int = 32
     """Calls of one domain that wait; one more is refused."""
     idle_s: float = 300.0

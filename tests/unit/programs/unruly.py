@@ -67,6 +67,12 @@ def devour(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Rep
     return Reply({"size": len(bytearray(arguments["bytes"]))})
 
 
+def keep(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) -> Reply:
+    """Takes memory and keeps it, as a model does."""
+    context.once("kept", lambda: b"x" * arguments["bytes"])
+    return Reply({"pid": os.getpid()})
+
+
 def write(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
     """Writes to a file."""
     Path(arguments["path"]).write_text("x")
@@ -95,5 +101,5 @@ def count(context: Context, _: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
 
 TASKS: Mapping[str, Task] = {
     task.__name__: task
-    for task in (echo, environment, sleep, die, refuse, fail, devour, write, lie, flood, count)
+    for task in (echo, environment, sleep, die, refuse, fail, devour, keep, write, lie, flood, count)
 }

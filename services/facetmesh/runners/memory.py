@@ -1,0 +1,26 @@
+"""How much memory a process really takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_PSS = re.compile(r"^Pss:\s+(\d+) kB$", re.MULTILINE)
+_RSS = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
+
+
+def resident_bytes(pid: int) -> int:
+    """What a process takes of the machine's memory: its own pages, and its part of those that it shares (PSS).
+
+    Runners share the pages of their libraries: the sum of their RSS would count
+    those for each. Where the kernel does not tell the PSS it is the RSS; 0 for a
+    process that is gone.
+    """
+    for file, pattern in (("smaps_rollup", _PSS), ("status", _RSS)):
+        try:
+            found = pattern.search(Path(f"/proc/{pid}/{file}").read_text())
+        except OSError:
+            continue
+        if found:
+            return int(found[1]) << 10
+    return 0
