@@ -17,6 +17,7 @@ import pytest
 
 from facetmesh.audit.database import LogDatabase
 from facetmesh.audit.note import LogSigner
+from facetmesh.audit.sqlite import SqliteConnection
 from facetmesh.cli.backup import archive, manifest, sealed, series
 from facetmesh.cli.backup import restore as restoring
 from facetmesh.cli.backup.contents import blobs_folder, left_out
@@ -47,7 +48,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         state.execute("CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB, etag TEXT, expires REAL)")
         state.execute("INSERT INTO state VALUES ('auth||tenants/acme', x'00', '1', NULL)")
         state.commit()
-    LogDatabase(made.path / "audit.db").close()
+    with closing(SqliteConnection(made.path / "audit.db")) as log:
+        LogDatabase(log)
     (made.path / "blobs" / "acme").mkdir(parents=True)
     (made.path / "blobs" / "acme" / "one").write_bytes(b"first")
     take(Job(made, folder / "backup", PHRASE))
@@ -136,18 +138,26 @@ def test_a_snapshot_stays_as_it_was_while_others_write(tmp_path: Path) -> None:
     assert (count, least, largest) == (20_000, 4000, 19_999)
 
 
-def test_data_keys_that_came_after_the_states_moment_are_added(
+def test_data_keys_are_taken_as_they_are_after_the_log(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def meanwhile(_: Links) -> None:
         with closing(sqlite3.connect(home.path / "sidecar.db")) as live:
             live.execute("INSERT INTO state VALUES ('audit||data-keys/new', x'01', '1', NULL)")
+            live.execute("UPDATE state SET value = x'02', etag = '2' WHERE key = 'audit||data-keys/old'")
             live.execute("INSERT INTO state VALUES ('auth||tenants/new', x'01', '1', NULL)")
             live.commit()
 
+    with closing(sqlite3.connect(home.path / "sidecar.db")) as live:
+        live.execute("INSERT INTO state VALUES ('audit||data-keys/old', x'01', '1', NULL)")
+        live.commit()
+
     monkeypatch.setattr(Links, "make", meanwhile)
     take(Job(home, tmp_path / "backup", None))
-    assert keys(tmp_path / "backup" / "sidecar.db") == {"auth||tenants/acme", "audit||data-keys/new"}
+    copy = tmp_path / "backup" / "sidecar.db"
+    assert keys(copy) == {"auth||tenants/acme", "audit||data-keys/new", "audit||data-keys/old"}
+    with closing(sqlite3.connect(copy)) as state:
+        assert state.execute("SELECT value FROM state WHERE key LIKE '%old'").fetchone() == (b"\2",)
 
 
 async def test_no_blob_is_deleted_while_a_backup_looks(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ class Snapshot:
             raise _unreadable(self._path, error) from error
 
 
-def add_missing(copy: Path, live: Path, *, table: str, like: str) -> None:
-    """Adds to a copy the rows of a table, with keys like that, that the live file has got since.
+def renew(copy: Path, live: Path, *, table: str, like: str) -> None:
+    """Makes the rows of a copy's table with keys like that what they are in the live file now.
 
     Args:
         copy: The copy.
@@ -84,7 +84,7 @@ def add_missing(copy: Path, live: Path, *, table: str, like: str) -> None:
         rows = source.execute(f"SELECT * FROM {table} WHERE key LIKE ?", (like,)).fetchall()  # noqa: S608 - our words
         for row in rows:
             marks = ", ".join("?" * len(row))
-            target.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608 - our words
+            target.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)  # noqa: S608 - our words
         target.commit()
 
 

@@ -7,7 +7,8 @@ The order is what makes it consistent:
    queue or in the log, and audit drops a repeat: none is lost, none comes twice.
 3. Every blob is linked. What the state refers to was there before it, and has not been deleted since.
 4. The hold ends. The rest takes as long as it takes: what is copied does not change any more.
-5. The wrapped data keys that came after the state's moment are added, for the log may have used them.
+5. The wrapped data keys are taken as they are by now: the log may have used newer ones than the state had, and one
+   that was destroyed meanwhile stays destroyed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from facetmesh.cli.backup import manifest, sealed
 from facetmesh.cli.backup.contents import LOG, PUBLIC, SECRETS, STATE, blobs_folder
 from facetmesh.cli.backup.links import Links
 from facetmesh.cli.backup.manifest import Entry, Manifest
-from facetmesh.cli.backup.sqlite import Snapshot, add_missing
+from facetmesh.cli.backup.sqlite import Snapshot, renew
 from facetmesh.kit import files
 from facetmesh.kit.errors import FailedPrecondition
 
@@ -107,7 +108,7 @@ def _blobs_and_databases(job: Job) -> dict[str, Entry]:
         for name, snapshot in snapshots.items():
             snapshot.copy(job.folder / name, partial(job.progress, name))
             (job.folder / name).chmod(files.PRIVATE)
-        add_missing(job.folder / STATE, home / STATE, table="state", like=_DATA_KEYS)
+        renew(job.folder / STATE, home / STATE, table="state", like=_DATA_KEYS)
         databases = {name: Entry.of(job.folder / name) for name in snapshots}
         return {**databases, **links.copy(job.folder, job.before, job.progress)}
 
