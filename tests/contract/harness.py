@@ -7,7 +7,7 @@ import contextlib
 import random
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +77,7 @@ class App:
         return (("dapr-api-token", self.api_token),)
 
 
+TOPICS = ("single", "single.dead", "bulk", "bulk.dead", "raw", "everybody")
 Behaviour = Callable[[Sequence[Event]], Awaitable[Sequence[Disposition]]]
 
 
@@ -91,13 +92,19 @@ class Inbox:
     Args:
         app: Which.
         missed: Waits until its sidecar knows that it is away.
+        topics: What it takes.
     """
 
-    def __init__(self, app: App, missed: Callable[[App], Awaitable[None]]) -> None:
+    def __init__(
+        self, app: App, missed: Callable[[App], Awaitable[None]], topics: Sequence[str] = TOPICS
+    ) -> None:
         self.app = app
         self._missed = missed
+        self._topics = topics
         self.calls: dict[str, list[list[Event]]] = defaultdict(list)
         """By topic, the events of each call."""
+        self.counted: Counter[tuple[str, Disposition]] = Counter()
+        """How often what became of the events of which topic."""
         self.behaviours: dict[str, Behaviour] = {}
         self._receiver: EventReceiver | None = None
 
@@ -112,11 +119,11 @@ class Inbox:
     async def open(self) -> None:
         """Listens. Who had the port before may need a moment to let go of it."""
         ends = time.monotonic() + DEADLINE_S
-        topics = ("single", "single.dead", "bulk", "bulk.dead", "raw", "everybody")
         while True:
             receiver = EventReceiver(
-                {topic: self._handler(topic) for topic in topics}, app_api_token=self.app.app_token
-            )
+                {topic: self._handler(topic) for topic in self._topics},
+                app_api_token=self.app.app_token, count=lambda *what: self.counted.update([what]),
+            )  # fmt: skip
             try:
                 await receiver.serve(self.app.callback_port)
             except Unavailable:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import pytest
 import yaml
@@ -28,6 +28,7 @@ from .harness import DEADLINE_S, App, free_port, until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+Kind: TypeAlias = Literal["quick", "patient", "shipped"]
 COMPONENTS = Path(__file__).parent / "components"
 SHIPPED = Path(__file__).resolve().parents[2] / "components"
 
@@ -38,19 +39,26 @@ class Provider:
     Args:
         home: Their state folder.
         apps: The apps' replicas.
-        patient: Tries last for seconds, so that an app can be away for a moment.
+        resources: What they are set up with: the contract's own, with tries that are `quick` or so `patient` that an
+            app can be away for a moment; or those that are `shipped`.
     """
 
     name: ClassVar[str]
+    shipped_as: ClassVar[str]
+    """Its folder below components/."""
     on_redis: ClassVar[bool] = False
     """Its state and events lie in Redis, whose component differs from SQLite's in ways that the cases name."""
 
-    def __init__(self, home: Path, apps: Sequence[App], *, patient: bool = False) -> None:
+    def __init__(self, home: Path, apps: Sequence[App], *, resources: Kind = "quick") -> None:
         self.home = home
         self.apps = apps
         self.components = home / "components"
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._prepare("patient" if patient else "quick")
+        self._make_secrets()
+        if resources == "shipped":
+            shutil.copytree(SHIPPED / self.shipped_as, self.components)
+        else:
+            self._make_components(resources)
 
     def start(self) -> None:
         """Starts the sidecars; does not wait for them."""
@@ -111,13 +119,15 @@ class Provider:
             for process in processes:
                 process.kill()
 
-    def _prepare(self, resiliency: str) -> None:
+    def _make_secrets(self) -> None:
         secrets = self.home / "secrets"
         secrets.mkdir()
-        for app in ("one", "two"):
+        for app in {app.id for app in self.apps}:
             file = secrets / f"{app}.json"
             file.write_text(json.dumps({"password": f"secret of {app}", "nested": {"inner": "deep"}}))
             file.chmod(0o600)
+
+    def _make_components(self, resiliency: str) -> None:
         self.components.mkdir()
         own = COMPONENTS / self.name
         shutil.copy(COMPONENTS / "resiliency" / f"{resiliency}.yaml", self.components / "resiliency.yaml")
@@ -128,7 +138,7 @@ class Provider:
 class Embedded(Provider):
     """Our sidecar: one process for all apps."""
 
-    name = "embedded"
+    name = shipped_as = "embedded"
 
     def start(self) -> None:
         """Starts the process."""
@@ -145,12 +155,14 @@ class Daprd(Provider):
     """Dapr's own: a process for each replica, and a Redis for all."""
 
     name = "daprd"
+    shipped_as = "redis"
     on_redis = True
 
-    def __init__(self, home: Path, apps: Sequence[App], *, patient: bool = False) -> None:
-        super().__init__(home, apps, patient=patient)
-        shutil.copy(SHIPPED / "redis" / "configuration.yaml", self.components)
-        if patient:
+    def __init__(self, home: Path, apps: Sequence[App], *, resources: Kind = "quick") -> None:
+        super().__init__(home, apps, resources=resources)
+        if resources != "shipped":
+            shutil.copy(SHIPPED / "redis" / "configuration.yaml", self.components)
+        if resources == "patient":
             self._deliver_singly()
         self._starts = 0
         try:

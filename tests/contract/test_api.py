@@ -67,7 +67,9 @@ async def test_the_sidecar_says_what_it_is(world: World) -> None:
         answer = await stub.GetMetadata(api_v1.GetMetadataRequest(), metadata=world.two.metadata)
     assert answer.id == "two"
     assert {component.name for component in answer.registered_components} == {"state", "pubsub", "secrets"}
-    assert {subscription.topic for subscription in answer.subscriptions} == {"single", "bulk", "raw", "everybody"}
+    assert {subscription.topic for subscription in answer.subscriptions} == {
+        "single", "single.dead", "bulk", "bulk.dead", "raw", "everybody",
+    }  # fmt: skip
 
 
 async def test_health_needs_no_token(world: World) -> None:

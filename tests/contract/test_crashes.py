@@ -36,7 +36,7 @@ CONSUMER = Path(__file__).with_name("consumer.py")
 
 @pytest.fixture(params=PROVIDERS)
 def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Provider]:
-    provider = BY_NAME[request.param](tmp_path, (App("one"), App("two")), patient=True)
+    provider = BY_NAME[request.param](tmp_path, (App("one"), App("two")), resources="patient")
     yield provider
     provider.close()
 

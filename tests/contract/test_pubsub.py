@@ -15,6 +15,9 @@ from dapr.proto import api_v1
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from facetmesh.event.v1 import event_pb2
+from facetmesh.fusion.events import EVENT_TYPE, JobEvents
+from facetmesh.fusion.operations import Ref
 from facetmesh.kit.dapr import DaprSidecar, Disposition, Event, Outgoing
 from facetmesh.kit.errors import FailedPrecondition
 
@@ -175,19 +178,51 @@ async def test_of_many_only_those_come_again_that_failed(
     assert sorted(inbox_one.ids("bulk.dead", name)) == [bad, dropped]
 
 
-async def test_what_is_no_event_does_not_stop_the_queue(
+async def test_what_is_no_event_is_buried_and_the_queue_goes_on(
     world: World, one: DaprSidecar, inbox_two: Inbox, name: str
 ) -> None:
     """Raw bytes where CloudEvents are expected."""
+    raw = b"\xff\x00 no JSON " + name.encode()
     async with world.one.stub() as stub:
         for topic in ("single", "bulk"):
             request = api_v1.PublishEventRequest(
-                pubsub_name="pubsub", topic=topic, data=b"\xff\x00 no JSON", metadata={"rawPayload": "true"}
+                pubsub_name="pubsub", topic=topic, data=raw, metadata={"rawPayload": "true"}
             )
             await stub.PublishEvent(request, metadata=world.one.metadata)
     for topic in ("single", "bulk"):
         await one.publisher().publish(topic, b"x", event_id=name, type="t")
     await until(lambda: name in inbox_two.ids("single") and name in inbox_two.ids("bulk"), "the queues go on")
+    for topic in ("single.dead", "bulk.dead"):
+        await until(
+            lambda topic=topic: any(raw in event.data for event in inbox_two.events(topic)), f"it is in {topic}"
+        )
+
+
+async def test_hostile_events_are_buried_and_counted_and_the_queue_goes_on(
+    one: DaprSidecar, inbox_one: Inbox, inbox_two: Inbox, name: str
+) -> None:
+    """As a service of ours meets them: fusion, which expects jobs."""
+    woken: list[Ref] = []
+    jobs = JobEvents(one.publisher(), woken.append)
+    inbox_two.behaviours["single"] = jobs.handle
+    inbox_two.counted.clear()
+    good = event_pb2.FusionJob(operation=f"tenants/acme/operations/{name}").SerializeToString()
+    hostile = {
+        f"{name}-type": ("facetmesh.event.v1.Nonsense", good),
+        f"{name}-data": (EVENT_TYPE, b"\xff no protobuf"),
+        f"{name}-empty": (EVENT_TYPE, b""),
+        f"{name}-large": (EVENT_TYPE, bytes(2 << 20)),
+        f"{name}-path": (EVENT_TYPE, event_pb2.FusionJob(operation="tenants/../x").SerializeToString()),
+    }
+    for event_id, (kind, data) in hostile.items():
+        await one.publisher().publish("single", data, event_id=event_id, type=kind)
+    await one.publisher().publish("single", good, event_id=f"{name}-good", type=EVENT_TYPE)
+    await until(lambda: set(hostile) <= set(inbox_one.ids("single.dead", name)), "all that is hostile is given up")
+    await until(lambda: woken == [Ref("acme", name)], "the job is heard of")
+    assert {event.id: event.data for event in inbox_one.events("single.dead", name)} == {
+        event_id: data for event_id, (_, data) in hostile.items()
+    }
+    assert inbox_two.counted["single", Disposition.DROP] == len(hostile)
 
 
 async def test_raw_bytes_arrive_as_they_are(world: World, inbox_two: Inbox, name: str) -> None:
