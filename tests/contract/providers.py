@@ -196,10 +196,15 @@ class Daprd(Provider):
         await until(is_missed, f"the sidecar of {app.id} knows that its app is away")
 
     def stop(self) -> None:
-        """It gives up what an app does not finish in time, says so, and ends with 1; Redis still has it."""
+        """Each ends by itself, with 0, or with 1 for either of two reasons.
+
+        It gave up what an app did not finish in time, which Redis still has; or all was done, and of its connections
+        with Redis it closed one twice.
+        """
         for app, code in zip(self.apps, self._end(signal.SIGTERM), strict=True):
             log = self._log(app).read_text()
-            assert code == 0 or (code == 1 and "Graceful shutdown timeout exceeded" in log), log
+            reasons = ("Graceful shutdown timeout exceeded", "use of closed network connection")
+            assert code == 0 or (code == 1 and any(reason in log for reason in reasons)), log
 
     def close(self) -> None:
         """Ends Redis too."""
