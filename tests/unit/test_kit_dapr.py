@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from dapr.proto.runtime.v1 import dapr_pb2_grpc, state_pb2
+from dapr.proto.runtime.v1 import dapr_pb2_grpc, secret_pb2, state_pb2
 
 from facetmesh.kit.dapr import DaprSidecar, Outgoing
+from facetmesh.kit.dapr.secrets import Secrets
 from facetmesh.kit.errors import Aborted, FacetmeshError, FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class Dapr(dapr_pb2_grpc.DaprServicer):
 
     async def GetState(self, _request: Any, _context: object) -> state_pb2.GetStateResponse:
         return state_pb2.GetStateResponse(data=self.stored, etag="1" if self.stored else "")
+
+    async def GetSecret(self, request: Any, _context: object) -> secret_pb2.GetSecretResponse:
+        secrets = {"facetmesh-auth": {"a": "1", "b": "2"}, "a": {"a": "alone"}}
+        return secret_pb2.GetSecretResponse(data=secrets[request.key])
 
     async def BulkPublishEvent(self, _request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(self.code, self.details)
@@ -53,6 +58,16 @@ async def test_a_first_write_that_redis_refused_was_lost_to_somebody(dapr: tuple
         await sidecar.state().put("k", b"ours", create=True)
     with pytest.raises(Unavailable):
         await sidecar.state().put("k", b"ours")
+
+
+async def test_a_secret_is_one_of_its_own_or_one_of_a_bundle(dapr: tuple[Dapr, DaprSidecar]) -> None:
+    _, sidecar = dapr
+    assert await sidecar.secrets().get("a") == "alone"
+    bundled = Secrets(sidecar.secrets()._client, "secrets", "facetmesh-auth")
+    assert [await bundled.get(name) for name in "ab"] == ["1", "2"]
+    with pytest.raises(FailedPrecondition) as missing:
+        await bundled.get("c")
+    assert missing.value.reason == "SECRET_MISSING"
 
 
 async def test_a_first_write_that_failed_is_no_lost_race(dapr: tuple[Dapr, DaprSidecar]) -> None:

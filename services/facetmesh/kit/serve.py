@@ -219,7 +219,10 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
     logs.configure(settings.service)
     signals = telemetry.Telemetry(settings.service, settings.region)
     signals.start()
-    dapr = DaprSidecar(settings.dapr_grpc_port, settings.dapr_http_port, settings.dapr_api_token)
+    dapr = DaprSidecar(
+        settings.dapr_grpc_port, settings.dapr_http_port, settings.dapr_api_token,
+        secret_bundle=settings.secret_bundle.replace("{service}", settings.service),
+    )
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

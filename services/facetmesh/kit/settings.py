@@ -69,6 +69,9 @@ class ServiceSettings(BaseSettings):
     """The sidecar's HTTP port."""
     dapr_api_token: str = Field(default="", validation_alias="DAPR_API_TOKEN", repr=False)
     """What the sidecar asks of the service."""
+    secret_bundle: str = ""
+    """Where a secret holds many values, as in Kubernetes: the name of the one with this service's, {service} for its
+    own; "" where each is one of its own."""
     app_port: Port = Field(default=0, validation_alias="APP_PORT")
     """The loopback port on which the sidecar delivers events; 0 asks the system."""
     app_api_token: str = Field(default="", validation_alias="APP_API_TOKEN", repr=False)

@@ -24,9 +24,13 @@ class DaprSidecar:
         http_port: DAPR_HTTP_PORT.
         api_token: DAPR_API_TOKEN; "" for a sidecar that asks for none.
         timeout_s: How long a call may take, in seconds.
+        secret_bundle: The one secret that holds all of this service's, where the store has such.
     """
 
-    def __init__(self, grpc_port: int, http_port: int, api_token: str = "", *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, grpc_port: int, http_port: int, api_token: str = "", *, timeout_s: float = 5.0, secret_bundle: str = ""
+    ) -> None:
+        self._secret_bundle = secret_bundle
         self._health_url = f"http://127.0.0.1:{http_port}/v1.0/healthz/outbound"
         self._client = Client(grpc_port, api_token, timeout_s)
 
@@ -67,7 +71,7 @@ class DaprSidecar:
 
     def secrets(self, store: str = "secrets") -> Secrets:
         """The secret store of that name."""
-        return Secrets(self._client, store)
+        return Secrets(self._client, store, self._secret_bundle)
 
     async def _takes_calls(self) -> bool:
         if not await self._is_healthy():

@@ -20,11 +20,13 @@ class Secrets:
     Args:
         client: The sidecar.
         store: The component's name.
+        bundle: The one secret of the store that holds all of ours, a key each; "" where each is one of its own.
     """
 
-    def __init__(self, client: Client, store: str) -> None:
+    def __init__(self, client: Client, store: str, bundle: str = "") -> None:
         self._client = client
         self._store = store
+        self._bundle = bundle
 
     async def get(self, name: str) -> str:
         """A secret's text.
@@ -35,7 +37,7 @@ class Secrets:
         """
         try:
             with our_errors("The secret store"):
-                found = await self._client.get_secret(self._store, name)
+                found = await self._client.get_secret(self._store, self._bundle or name)
         except FacetmeshError as error:
             cause = error.__cause__
             # Whatever a store says of a secret that is not there, daprd answers INTERNAL.
