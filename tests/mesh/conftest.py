@@ -114,7 +114,7 @@ class Mesh:
         """A key of the tenant that may do all within it; the tenant, its key and its model are made once."""
         if tenant_id not in self.keys:
             with self.client(self.admin_key) as admin:
-                admin.create_tenant(tenant_id)
+                admin.create_tenant(tenant_id, licence_classes=("permissive", "copyleft"))
                 roles = [ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR]
                 self.keys[tenant_id] = admin.create_key(tenant=tenant_id, roles=roles).secret
             with self.client(self.keys[tenant_id]) as client:

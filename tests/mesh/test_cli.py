@@ -30,7 +30,8 @@ def cli(mesh: Mesh) -> Cli:
 def key_file(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key of a tenant of these tests, made by commands, with a model."""
     path = tmp_path_factory.mktemp("keys") / "initech.key"
-    assert cli.ok("tenants", "create", "initech", "--display-name", "Initech")["name"] == "tenants/initech"
+    tenant = cli.ok("tenants", "create", "initech", "--display-name=Initech", "--allow-licences=copyleft")
+    assert tenant["name"] == "tenants/initech"
     roles = ("--role=tenant-admin", "--role=caller", "--role=auditor")
     made = cli.ok("keys", "create", "initech", *roles, f"--out={path}")
     assert "secret" not in made, "who asks for a file does not want it on the screen"
@@ -86,7 +87,7 @@ def test_a_key_is_limited_and_rotated(cli: Cli, key_file: Path, tmp_path: Path) 
 
 def test_a_tenants_life(cli: Cli, tmp_path: Path) -> None:
     key = tmp_path / "hooli.key"
-    cli.ok("tenants", "create", "hooli")
+    cli.ok("tenants", "create", "hooli", "--allow-licences", "copyleft")
     cli.ok("keys", "create", "hooli", f"--out={key}")
     assert cli.ok("tenants", "update", "hooli", "--display-name=Hooli")["display_name"] == "Hooli"
     assert cli.ok("tenants", "suspend", "hooli")["state"] == "STATE_SUSPENDED"

@@ -33,7 +33,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """A detached mesh that these tests may harm."""
     cli = Cli(Home(tmp_path_factory.mktemp("daprd") / "home"))
     cli.ok("up", "--detach", "--port-base=0", DAPRD)
-    cli.ok("tenants", "create", "acme")
+    cli.ok("tenants", "create", "acme", "--allow-licences", "copyleft")
     yield cli
     family = cli.family()
     assert cli.ok("down") == {"stopped": True}

@@ -80,7 +80,7 @@ def test_a_killed_process_is_replaced_and_all_serve_again(own: Cli, name: str) -
 def test_what_was_made_survives_the_supervisors_death(tmp_path: Path) -> None:
     cli = Cli(Home(tmp_path / "home"))
     cli.ok("up", "--detach", "--port-base=0")
-    cli.ok("tenants", "create", "acme")
+    cli.ok("tenants", "create", "acme", "--allow-licences", "copyleft")
     family = cli.family()
     assert len(family) >= 6
 

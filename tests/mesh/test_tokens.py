@@ -16,7 +16,7 @@ from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from facetmesh.cli.mesh.home import Home
 from facetmesh.client import Unavailable
-from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
+from facetmesh.detection.v1 import model_pb2, model_pb2_grpc
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import status
 
@@ -43,12 +43,12 @@ class Holder:
         where, tenant = mesh.endpoints, "tenants/pied-piper"
         audit = audit_pb2_grpc.AuditServiceStub(channel(where.audit))
         auth = auth_pb2_grpc.AuthServiceStub(channel(where.auth))
-        detection = detection_pb2_grpc.DetectionServiceStub(channel(where.detection))
+        models = model_pb2_grpc.ModelServiceStub(channel(where.detection))
         fusion = fusion_pb2_grpc.FusionServiceStub(channel(where.fusion))
         self._asks: dict[str, tuple[Callable[..., Any], Any]] = {
             "audit": (audit.ListEvents, audit_pb2.ListEventsRequest(parent=tenant)),
             "auth": (auth.GetTenant, auth_pb2.GetTenantRequest(name=tenant)),
-            "detection": (detection.ListModels, detection_pb2.ListModelsRequest(parent=tenant)),
+            "detection": (models.ListModels, model_pb2.ListModelsRequest(parent=tenant)),
             "fusion": (fusion.ListOperations, fusion_pb2.ListOperationsRequest(parent=tenant)),
         }
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from facetmesh.audit.v1 import audit_pb2
 from facetmesh.auth.v1 import auth_pb2
 from facetmesh.buf.validate import validate_pb2
-from facetmesh.detection.v1 import detection_pb2
+from facetmesh.detection.v1 import detection_pb2, model_pb2
 from facetmesh.fusion.v1 import fusion_pb2
 from facetmesh.kit import status
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 METHODS: list[MethodDescriptor] = [
     method
-    for module in (auth_pb2, detection_pb2, fusion_pb2, audit_pb2)
+    for module in (auth_pb2, detection_pb2, model_pb2, fusion_pb2, audit_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -79,7 +79,10 @@ def valid(descriptor: Descriptor, tenant: str, known: Sequence[str] = ()) -> st.
         tenant: The id of the tenant that they name.
         known: Names of resources to ask for, where one fits.
     """
-    fields = {field.name: _valid(field, tenant, known) for field in descriptor.fields if not field.is_repeated}
+    fields = {field.name: _valid(field, tenant, known) for field in descriptor.fields if _plain(field)}
+    for field in descriptor.fields:  # some lists must not be empty
+        if field.is_repeated and field.GetOptions().Extensions[validate_pb2.field].repeated.min_items:
+            fields[field.name] = st.lists(_valid(field, tenant, known), min_size=1, max_size=2)
     return st.fixed_dictionaries(fields).map(lambda values: kind(descriptor)(**values))
 
 
@@ -87,10 +90,17 @@ def arbitrary(descriptor: Descriptor, tenant: str, known: Sequence[str] = ()) ->
     """Messages of which each field keeps the rules, breaks them, or is absent."""
     fields = {field.name: _hostile(field, tenant) for field in descriptor.fields}
     fields |= {
-        field.name: fields[field.name] | _valid(field, tenant, known)
-        for field in descriptor.fields if not field.is_repeated
+        field.name: fields[field.name] | _valid(field, tenant, known) for field in descriptor.fields if _plain(field)
     }  # fmt: skip
     return st.fixed_dictionaries({}, optional=fields).map(lambda values: kind(descriptor)(**values))
+
+
+def _plain(field: FieldDescriptor) -> bool:
+    """Whether a message may have it beside all others: no list, and of those of which one is chosen the first."""
+    choice = field.containing_oneof
+    return not field.is_repeated and (
+        choice is None or choice.name == f"_{field.name}" or choice.fields[0].name == field.name
+    )
 
 
 def _valid(field: FieldDescriptor, tenant: str, known: Sequence[str]) -> st.SearchStrategy[Any]:
@@ -112,13 +122,17 @@ def _valid(field: FieldDescriptor, tenant: str, known: Sequence[str]) -> st.Sear
 def _valid_text(rules: validate_pb2.StringRules, tenant: str, known: Sequence[str]) -> st.SearchStrategy[str]:
     if rules.pattern:
         fitting = [name for name in known if re.fullmatch(rules.pattern, name)]
-        made = st.from_regex(rules.pattern, fullmatch=True).map(lambda name: _TENANT.sub(f"tenants/{tenant}", name))
+        made = st.from_regex(rules.pattern, fullmatch=True).filter(bool)
+        made = made.map(lambda name: _TENANT.sub(f"tenants/{tenant}", name))
         return st.sampled_from(fitting) | made if fitting else made
     return st.uuids().map(str) if rules.uuid else st.text("ab -", min_size=1, max_size=20)
 
 
 def _hostile(field: FieldDescriptor, tenant: str) -> st.SearchStrategy[Any]:
     one: st.SearchStrategy[Any]
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+        return st.dictionaries(_hostile(key, tenant), _hostile(value, tenant), max_size=5)
     if field.message_type is not None:
         if field.message_type.full_name == "google.protobuf.FieldMask":
             one = st.fixed_dictionaries({"paths": st.lists(st.sampled_from(["display_name", "*", "name", "", "a.b"]))})

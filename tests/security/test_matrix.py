@@ -163,7 +163,7 @@ def with_one_name_of(method: MethodDescriptor, tenant: str, at: tuple[str, ...])
         holder, other = getattr(holder, parent), getattr(other, parent)
     value = getattr(other, last)
     if isinstance(value, str):
-        setattr(holder, last, value or f"tenants/{tenant}/models/faces")  # an optional name may be empty
+        setattr(holder, last, value)
     else:
         getattr(holder, last).append(f"tenants/{tenant}/models/faces")
     return request
@@ -193,7 +193,7 @@ async def attacks(api: Api, method: MethodDescriptor) -> AsyncIterator[tuple[str
     limited = ("PERMISSION_DENIED", "SCOPE_MISSING")
     token = api.token(role, methods=["facetmesh.other.v1.OtherService/*", f"{path(method)}Not"])
     yield "out of scope", await api.call(method, own, token), limited
-    if list(access.referenced(own, access.MODEL)):
+    if access.models(None, own):
         token = api.token(role, models=["tenants/acme/models/other"])
         yield "out of scope", await api.call(method, own, token), limited
     for role in rule.roles - {"platform-admin"}:
@@ -236,7 +236,7 @@ async def test_who_has_the_right_gets_in(api: Api) -> None:
         rule = access.rule(path(method))
         tokens: list[str | None] = [None] if rule.public else [api.token(role) for role in rule.roles]
         for role in rule.roles:
-            models = list(access.referenced(request_of(method, "acme"), access.MODEL))
+            models = list(access.models(None, request_of(method, "acme")))
             service = method.containing_service.full_name
             tokens += [api.token(role, methods=[name], models=models) for name in (path(method), f"{service}/*")]
         async with asyncio.timeout(20):

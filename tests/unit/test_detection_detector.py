@@ -16,7 +16,7 @@ LABELS = ("face", "hand")
 GOOD: dict[str, Any] = {
     "width": 100,
     "height": 50,
-    "detections": [{"box": [1, 2.5, 3, 4], "class_id": 1, "confidence": 0.5, "keypoints": [["left_eye", 1, 2]]}],
+    "detections": [{"box": [1, 2.5, 3, 4], "class_id": 1, "confidence": 0.5, "keypoints": [["left_eye", 1, 2, 0.9]]}],
 }
 
 
@@ -26,7 +26,7 @@ def test_a_fair_reply_is_read() -> None:
     assert (result.width, result.height) == (100, 50)
     (found,) = result.detections
     assert (found.box, found.label, found.confidence) == ((1, 2.5, 3, 4), "hand", 0.5)
-    assert found.keypoints == (Keypoint("left_eye", 1, 2),)
+    assert found.keypoints == (Keypoint("left_eye", 1, 2, 0.9),)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_fair_reply_is_read() -> None:
         ("box", [1, 2, 3, 51]),
         ("class_id", 2), ("class_id", -1), ("class_id", "0"), ("class_id", 0.0), ("class_id", True),
         ("confidence", float("inf")), ("confidence", None), ("confidence", 10**400), ("confidence", 1.01),
-        ("keypoints", [[1, 2]]), ("keypoints", [["x", "1", 2]]), ("keypoints", 5),
+        ("keypoints", [[1, 2]]), ("keypoints", [["x", "1", 2, 1]]), ("keypoints", 5),
     ],
 )  # fmt: skip
 def test_nonsense_about_an_object_is_refused(field: str, value: object) -> None:

@@ -1,128 +1,159 @@
-"""A tenant's models: the licence gate, creation, and the store beneath."""
+"""A tenant's models and their versions, and the store beneath."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from facetmesh.detection.models import Models
+from facetmesh.detection.models import MAX_VERSIONS, Facts, Models, Tensor, Version
+from facetmesh.detection.splits import Traffic
 from facetmesh.detection.store import DaprStore
-from facetmesh.kit import catalog
-from facetmesh.kit.errors import AlreadyExists, FacetmeshError, FailedPrecondition, NotFound
+from facetmesh.kit.errors import (
+    Aborted,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
-    from conftest import Clock, MemoryState
+    from .conftest import Clock, MemoryState
 
-FREE, GATED, PHOTO = "blazeface-full", "nudenet-320n", "photo-astronaut"
+FACTS = Facts(("face",), "detect", 64, 64, (Tensor("images", "FP32", (1, 3, -1, 64)),))
 
 
-@dataclass
-class Shelf:
-    """The real catalogue's entries, with files that are there or not."""
-
-    missing: set[str] = field(default_factory=set)
-    asset = staticmethod(catalog.asset)
-
-    def path(self, asset_id: str, /) -> Path:
-        """Its file."""
-        if asset_id in self.missing:
-            raise FailedPrecondition("Fetch it.", reason="MODEL_NOT_FETCHED")
-        return Path("/models") / asset_id
+def version(model_id: str = "faces", tenant_id: str = "acme", sha256: str = "a" * 64) -> Version:
+    """A version that has no number yet."""
+    return Version(tenant_id, model_id, 0, sha256, 10, "MIT", FACTS, 5.0, source_sha256=sha256, blob="b", parts=2)
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    """All files are there."""
-    return Shelf()
-
-
-@pytest.fixture
-def described() -> list[tuple[object, ...]]:
-    """The models that were asked for their labels."""
-    return []
-
-
-@pytest.fixture
-def models(state: MemoryState, shelf: Shelf, clock: Clock, described: list[tuple[object, ...]]) -> Models:
+def models(state: MemoryState, clock: Clock) -> Models:
     """Models over an empty store."""
-
-    async def describe(*asked: object) -> tuple[str, ...]:
-        described.append(asked)
-        return ("face",)
-
-    return Models(DaprStore(state), shelf, describe, clock)  # type: ignore[arg-type]
+    return Models(DaprStore(state), clock=clock)  # type: ignore[arg-type]
 
 
-async def test_a_model_is_what_the_catalogue_and_its_file_say(
-    models: Models, clock: Clock, described: list[tuple[object, ...]]
+async def test_the_first_version_is_the_stable_one_and_later_ones_wait(models: Models) -> None:
+    first = await models.add(version())
+    second = await models.add(version(sha256="b" * 64))
+    assert (first.number, second.number) == (1, 2)
+    assert first.name == "tenants/acme/models/faces/versions/1"
+    model = await models.get("acme", "faces")
+    assert (model.aliases, model.versions, model.latest) == ({"stable": 1}, (1, 2), 2)
+    assert await models.choose("acme", "faces") == first
+    assert await models.choose("acme", "faces", "2") == second
+
+
+async def test_an_alias_is_moved_and_calls_follow(models: Models) -> None:
+    for sha256 in ("a" * 64, "b" * 64):
+        await models.add(version(sha256=sha256))
+    model = await models.get("acme", "faces")
+    moved = await models.update(replace(model, aliases={"stable": 2, "canary": 1}))
+    assert moved.etag != model.etag
+    assert (await models.choose("acme", "faces")).number == 2
+    assert (await models.choose("acme", "faces", "canary")).number == 1
+    with pytest.raises(Aborted):  # who read it before the move
+        await models.update(replace(model, aliases={"stable": 1}))
+
+
+async def test_another_replica_hears_of_a_move_within_a_second(
+    models: Models, state: MemoryState, clock: Clock
 ) -> None:
-    """Opened once, in a process of its tenant."""
-    model = await models.create("acme", "faces", FREE, "")
-    entry = catalog.ASSETS[FREE]
-    assert (model.sha256, model.licence, model.labels) == (entry.sha256, entry.licence, ("face",))
-    assert (model.name, model.version) == ("tenants/acme/models/faces", "tenants/acme/models/faces/versions/1")
-    assert model.created_s == clock.now
-    assert model.etag
-    assert described == [("acme", f"catalog/{FREE}", Path("/models") / FREE, entry.sha256)]
-    assert await models.get("acme", "faces") == model
-    assert models.path(model) == Path("/models") / FREE
+    await models.add(version())
+    await models.add(version(sha256="b" * 64))
+    other = Models(DaprStore(state), clock=clock)  # type: ignore[arg-type]
+    assert (await other.choose("acme", "faces")).number == 1
+    await models.update(replace(await models.get("acme", "faces"), aliases={"stable": 2}))
+    clock.now += 1.01
+    assert (await other.choose("acme", "faces")).number == 2
 
 
-@pytest.mark.parametrize("licence", ["", "MIT", "AGPL-3.0-only", "agpl-3.0"])
-async def test_a_licence_is_accepted_by_its_name_or_not_at_all(
-    models: Models, described: list[tuple[object, ...]], licence: str
-) -> None:
-    """And the model is not even opened before."""
-    with pytest.raises(FailedPrecondition) as caught:
-        await models.create("acme", "faces", GATED, licence)
-    assert caught.value.reason == "LICENCE_NOT_ACCEPTED"
-    assert "AGPL-3.0" in caught.value.message
-    assert described == []
-    assert (await models.create("acme", "faces", GATED, "AGPL-3.0")).licence == "AGPL-3.0"
+async def test_calls_are_split(models: Models) -> None:
+    for sha256 in ("a" * 64, "b" * 64):
+        await models.add(version(sha256=sha256))
+    model = await models.get("acme", "faces")
+    split = Traffic((("stable", 50), ("2", 50)), shadow="2", shadow_percent=100)
+    await models.update(replace(model, traffic=split))
+    numbers = {(await models.choose("acme", "faces", key=f"k{number}")).number for number in range(50)}
+    assert numbers == {1, 2}
+    assert (await models.choose("acme", "faces", "1", key="k1")).number == 1
+    shadow = await models.shadow(await models.version("acme", "faces", 1))
+    assert shadow is not None
+    assert shadow.number == 2
+    assert await models.shadow(shadow) is None  # nothing is compared with itself
+
+
+async def test_a_replica_may_serve_an_alias(models: Models, state: MemoryState, clock: Clock) -> None:
+    await models.add(version())
+    await models.add(version(sha256="b" * 64))
+    canary = Models(DaprStore(state), serves="canary", clock=clock)  # type: ignore[arg-type]
+    assert (await canary.choose("acme", "faces")).number == 1  # no such alias: as the others do
+    await models.update(replace(await models.get("acme", "faces"), aliases={"stable": 1, "canary": 2}))
+    clock.now += 2
+    assert (await canary.choose("acme", "faces")).number == 2
+    assert (await canary.choose("acme", "faces", "stable")).number == 1
 
 
 @pytest.mark.parametrize(
-    ("catalog_id", "code", "reason"),
-    [("nothing", "NOT_FOUND", "UNKNOWN_ASSET"), (PHOTO, "INVALID_ARGUMENT", "NOT_A_MODEL")],
-)
-async def test_what_is_no_model_of_the_catalogue(models: Models, catalog_id: str, code: str, reason: str) -> None:
-    """Unknown, or something else."""
-    with pytest.raises(FacetmeshError) as caught:
-        await models.create("acme", "faces", catalog_id, "")
-    assert (caught.value.code, caught.value.reason) == (code, reason)
+    ("aliases", "targets", "kind"),
+    [
+        ({"canary": 1}, (), InvalidArgument), ({"stable": 3}, (), NotFound), ({"stable": 1, "canary": 0}, (), NotFound),
+        ({"stable": 1}, (("stable", 99),), InvalidArgument), ({"stable": 1}, (("gone", 100),), NotFound),
+    ],
+)  # fmt: skip
+async def test_what_makes_no_sense_is_refused(
+    models: Models, aliases: dict[str, int], targets: tuple[tuple[str, int], ...], kind: type[Exception]
+) -> None:
+    await models.add(version())
+    model = await models.get("acme", "faces")
+    with pytest.raises(kind):
+        await models.update(replace(model, aliases=aliases, traffic=Traffic(targets)))
 
 
-async def test_a_file_must_have_been_fetched(models: Models, shelf: Shelf) -> None:
-    """The operator does that; and should it vanish later, the model says so."""
-    shelf.missing.add(FREE)
-    with pytest.raises(FailedPrecondition, match="Fetch"):
-        await models.create("acme", "faces", FREE, "")
-    shelf.missing.clear()
-    model = await models.create("acme", "faces", FREE, "")
-    shelf.missing.add(FREE)
-    with pytest.raises(FailedPrecondition, match="Fetch"):
-        models.path(model)
+async def test_a_number_is_never_used_again(models: Models) -> None:
+    """A version's name means one file, for ever: receipts say it."""
+    await models.add(version())
+    gone = await models.delete(await models.get("acme", "faces"))
+    assert [one.number for one in gone] == [1]
+    for ask in (models.get("acme", "faces"), models.choose("acme", "faces"), models.version("acme", "faces", 1)):
+        with pytest.raises(NotFound):
+            await ask
+    assert await models.ids("acme") == []
+    assert (await models.add(version(sha256="b" * 64))).number == 2
+    assert (await models.choose("acme", "faces")).number == 2
+    with pytest.raises(NotFound):
+        await models.choose("acme", "faces", "1")
 
 
-async def test_creating_the_same_again_returns_it(models: Models, clock: Clock) -> None:
-    """Another under its id is refused."""
-    first = await models.create("acme", "faces", FREE, "")
-    clock.now += 1
-    assert await models.create("acme", "faces", FREE, "") == first
-    with pytest.raises(AlreadyExists) as caught:
-        await models.create("acme", "faces", "blazeface-short", "")
-    assert caught.value.reason == "MODEL_EXISTS"
+async def test_a_version_in_use_stays(models: Models) -> None:
+    first = await models.add(version())
+    second = await models.add(version(sha256="b" * 64))
+    with pytest.raises(FailedPrecondition) as caught:
+        await models.delete_version(first)
+    assert caught.value.reason == "VERSION_IN_USE"
+    await models.delete_version(second)
+    assert (await models.get("acme", "faces")).versions == (1,)
+    with pytest.raises(NotFound):
+        await models.choose("acme", "faces", "2")
+
+
+async def test_versions_are_limited(models: Models, state: MemoryState) -> None:
+    await models.add(version())
+    store = DaprStore(state)  # type: ignore[arg-type]
+    model = await models.get("acme", "faces")
+    await store.put_model(replace(model, versions=tuple(range(1, MAX_VERSIONS + 1)), latest=MAX_VERSIONS))
+    with pytest.raises(ResourceExhausted) as caught:
+        await models.add(version(sha256="b" * 64))
+    assert caught.value.reason == "TOO_MANY_VERSIONS"
 
 
 async def test_tenants_do_not_see_each_others_models(models: Models) -> None:
-    """Nor do ids clash between them."""
-    await models.create("acme", "faces", FREE, "")
-    await models.create("acme", "a", "blazeface-short", "")
-    await models.create("globex", "faces", "blazeface-short", "")
+    await models.add(version())
+    await models.add(version("a"))
+    await models.add(version(tenant_id="globex"))
     assert await models.ids("acme") == ["a", "faces"]
     assert await models.ids("globex") == ["faces"]
     assert await models.ids("initech") == []
@@ -131,15 +162,28 @@ async def test_tenants_do_not_see_each_others_models(models: Models) -> None:
     assert caught.value.reason == "MODEL_NOT_FOUND"
 
 
-async def test_reading_a_model_again_costs_no_call(models: Models, state: MemoryState) -> None:
-    """The hot path asks no store."""
-    model = await models.create("acme", "faces", FREE, "")
-    state.entries.clear()
-    assert await models.get("acme", "faces") == model
+async def test_while_the_store_is_away_what_is_known_answers_for_a_while(
+    models: Models, state: MemoryState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = await models.add(version())
+    assert await models.choose("acme", "faces") == added
+
+    async def away(_: str) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(state, "get", away)
+    assert await models.choose("acme", "faces") == added  # fresh: nobody is asked
+    clock.now += 30
+    assert await models.choose("acme", "faces") == added
+    clock.now += 60
+    with pytest.raises(Unavailable):
+        await models.choose("acme", "faces")
 
 
-async def test_what_is_stored_comes_back(state: MemoryState, models: Models) -> None:
-    """By another process too."""
-    model = await models.create("acme", "faces", FREE, "")
-    again = Models(DaprStore(state), SimpleNamespace(), None, None)  # type: ignore[arg-type]
-    assert await again.get("acme", "faces") == model
+async def test_what_is_stored_comes_back(models: Models, state: MemoryState, clock: Clock) -> None:
+    added = await models.add(version())
+    split = Traffic((("stable", 100),), "input", "1", 5)
+    await models.update(replace(await models.get("acme", "faces"), traffic=split))
+    again = Models(DaprStore(state), clock=clock)  # type: ignore[arg-type]
+    assert await again.version("acme", "faces", 1) == added
+    assert (await again.get("acme", "faces")).traffic == split

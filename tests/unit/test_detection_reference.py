@@ -71,7 +71,7 @@ def test_the_same_faces_with_the_same_labels(package: Path) -> None:
             context,
             {
                 "path": str(model), "sha256": catalog.ASSETS["nudenet-320n"].sha256, "classes": [1, 12],
-                "min_confidence": 0.25, "iou_threshold": 0.45, "max_detections": 100,
+                "min_confidence": 0.25, "iou_threshold": 0.45, "max_detections": 100, "pixels": None, "hints": {},
             },
             [photo.read_bytes()],
         ).values["detections"]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import subprocess
@@ -13,19 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from facetmesh.detection.detector import Detector, describe
 from facetmesh.detection.heads.geometry import overlaps
-from facetmesh.detection.models import Models
-from facetmesh.detection.servicer import DetectionServicer
-from facetmesh.detection.store import DaprStore
 from facetmesh.detection.v1 import detection_pb2 as pb
+from facetmesh.detection.v1 import model_pb2 as models_pb
 from facetmesh.kit import audit, catalog, errors
-from facetmesh.runners.pool import RunnerPool
+
+from . import detection_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
-    from conftest import MemoryState
+    from .conftest import MemoryState
+    from .detection_world import World
 
 FACES = ["FACE_FEMALE", "FACE_MALE"]
 # By nudenet's own detector, as x_min, y_min, x_max, y_max; test_detection_reference checks that it still says so.
@@ -56,24 +55,22 @@ def record() -> audit.Record:
 
 
 @pytest.fixture
-async def servicer(state: MemoryState, record: audit.Record) -> AsyncIterator[DetectionServicer]:
-    """The servicer, with acme's models nudenet and blaze."""
+async def world(state: MemoryState, record: audit.Record, tmp_path: Path) -> AsyncIterator[World]:
+    """The servicers, with acme's models nudenet and blaze."""
     del record
     catalog.fetch("nudenet-320n", accept_licence="AGPL-3.0")
     for asset in ("blazeface-full", "blazeface-short", "facemesh"):
         catalog.fetch(asset)
-    async with RunnerPool("facetmesh.detection.program") as pool:
-        models = Models(DaprStore(state), catalog, functools.partial(describe, pool), time.time)
-        made = DetectionServicer(models, Detector(models, pool))
+    async with detection_world.serving(state, tmp_path) as made:
         for model_id, catalog_id, licence in (("nudenet", "nudenet-320n", "AGPL-3.0"), ("blaze", "blazeface-full", "")):
-            await made.CreateModel(creation(model_id, catalog_id, licence), None)
+            await made.models.CreateModel(creation(model_id, catalog_id, licence), None)
         yield made
 
 
-def creation(model_id: str, catalog_id: str, licence: str = "") -> pb.CreateModelRequest:
+def creation(model_id: str, catalog_id: str, licence: str = "") -> models_pb.CreateModelRequest:
     """A request for a model of acme's."""
-    model = pb.Model(catalog_id=catalog_id, licence=licence)
-    return pb.CreateModelRequest(parent="tenants/acme", model_id=model_id, model=model)
+    model = models_pb.Model(catalog_id=catalog_id, licence=licence)
+    return models_pb.CreateModelRequest(parent="tenants/acme", model_id=model_id, model=model)
 
 
 def request(image: bytes, model: str = "nudenet", **options: object) -> pb.DetectRequest:
@@ -98,9 +95,9 @@ def paired(found: pb.DetectResponse, expected: list[tuple[float, ...]]) -> list[
     return scores
 
 
-async def test_six_faces(servicer: DetectionServicer, photo: bytes, record: audit.Record) -> None:
+async def test_six_faces(world: World, photo: bytes, record: audit.Record) -> None:
     """As the model's own publisher finds them; and the record says what was done."""
-    response = await servicer.Detect(request(photo, labels=FACES), None)
+    response = await world.detection.Detect(request(photo, labels=FACES), None)
     assert min(paired(response, SIX_FACES)) > 0.75
     assert {found.label for found in response.detections} <= set(FACES)
     confidences = [found.confidence for found in response.detections]
@@ -114,11 +111,11 @@ async def test_six_faces(servicer: DetectionServicer, photo: bytes, record: audi
     assert record.output == hashlib.sha256(response.SerializeToString(deterministic=True)).digest()
 
 
-async def test_faces_with_their_points(servicer: DetectionServicer, photo: bytes, portrait: bytes) -> None:
+async def test_faces_with_their_points(world: World, photo: bytes, portrait: bytes) -> None:
     """BlazeFace: the same six, and eyes where they are."""
-    response = await servicer.Detect(request(photo, "blaze", min_confidence=0.5), None)
+    response = await world.detection.Detect(request(photo, "blaze", min_confidence=0.5), None)
     assert min(paired(response, SIX_FACES)) > 0.5
-    (face,) = (await servicer.Detect(request(portrait, "blaze", min_confidence=0.5), None)).detections
+    (face,) = (await world.detection.Detect(request(portrait, "blaze", min_confidence=0.5), None)).detections
     points = {point.label: (point.x, point.y) for point in face.keypoints}
     # The subject's right eye is on the picture's left. Places read off the photo.
     for name, place in {"right_eye": (204, 104), "left_eye": (247, 106), "nose_tip": (229, 124)}.items():
@@ -126,16 +123,16 @@ async def test_faces_with_their_points(servicer: DetectionServicer, photo: bytes
     assert face.label == "face"
 
 
-async def test_options(servicer: DetectionServicer, photo: bytes) -> None:
+async def test_options(world: World, photo: bytes) -> None:
     """Each has its effect."""
-    everything = await servicer.Detect(request(photo), None)
+    everything = await world.detection.Detect(request(photo), None)
     assert {found.label for found in everything.detections} - set(FACES)
-    sure = await servicer.Detect(request(photo, labels=FACES, min_confidence=0.6), None)
+    sure = await world.detection.Detect(request(photo, labels=FACES, min_confidence=0.6), None)
     assert 0 < len(sure.detections) < 6
     assert all(found.confidence >= 0.6 for found in sure.detections)
-    few = await servicer.Detect(request(photo, labels=FACES, max_detections=2), None)
+    few = await world.detection.Detect(request(photo, labels=FACES, max_detections=2), None)
     assert len(few.detections) == 2
-    crowded = await servicer.Detect(request(photo, labels=FACES, iou_threshold=1.0), None)
+    crowded = await world.detection.Detect(request(photo, labels=FACES, iou_threshold=1.0), None)
     assert len(crowded.detections) > 20
 
 
@@ -144,15 +141,15 @@ async def test_options(servicer: DetectionServicer, photo: bytes) -> None:
     [({"labels": ["CAT"]}, "INVALID_ARGUMENT", "UNKNOWN_LABEL"), ({"model": "nope"}, "NOT_FOUND", "MODEL_NOT_FOUND")],
 )
 async def test_wrong_requests(
-    servicer: DetectionServicer, photo: bytes, model: dict[str, str], code: str, reason: str
+    world: World, photo: bytes, model: dict[str, str], code: str, reason: str
 ) -> None:
     """Each with its own reason."""
     with pytest.raises(errors.FacetmeshError) as caught:
-        await servicer.Detect(request(photo, **model), None)  # type: ignore[arg-type]
+        await world.detection.Detect(request(photo, **model), None)  # type: ignore[arg-type]
     assert (caught.value.code, caught.value.reason) == (code, reason)
 
 
-async def test_bad_images_are_refused_within_a_second(servicer: DetectionServicer, photo: bytes) -> None:
+async def test_bad_images_are_refused_within_a_second(world: World, photo: bytes) -> None:
     """And the next good one is served by the same process."""
     huge = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
     for image, reason in (
@@ -163,22 +160,22 @@ async def test_bad_images_are_refused_within_a_second(servicer: DetectionService
         for _ in range(3):  # the machine may be busy with other things
             began = time.perf_counter()
             with pytest.raises(errors.InvalidArgument) as caught:
-                await servicer.Detect(request(image), None)
+                await world.detection.Detect(request(image), None)
             assert caught.value.reason == reason
             times.append(time.perf_counter() - began)
         assert min(times) < 1
-    assert (await servicer.Detect(request(photo), None)).detections
+    assert (await world.detection.Detect(request(photo), None)).detections
 
 
-async def test_models_are_read_and_listed(servicer: DetectionServicer) -> None:
+async def test_models_are_read_and_listed(world: World) -> None:
     """In the order of their ids, a page at a time."""
-    model = await servicer.GetModel(pb.GetModelRequest(name="tenants/acme/models/nudenet"), None)
+    model = await world.models.GetModel(models_pb.GetModelRequest(name="tenants/acme/models/nudenet"), None)
     assert model.labels[1] == "FACE_FEMALE"
     assert len(model.labels) == 18
     assert model.create_time.seconds > 0
-    first = await servicer.ListModels(pb.ListModelsRequest(parent="tenants/acme", page_size=1), None)
-    second = await servicer.ListModels(
-        pb.ListModelsRequest(parent="tenants/acme", page_size=1, page_token=first.next_page_token), None
+    first = await world.models.ListModels(models_pb.ListModelsRequest(parent="tenants/acme", page_size=1), None)
+    second = await world.models.ListModels(
+        models_pb.ListModelsRequest(parent="tenants/acme", page_size=1, page_token=first.next_page_token), None
     )
     names = [m.name.rpartition("/")[2] for m in (*first.models, *second.models)]
     assert names == ["blaze", "nudenet"]
@@ -186,10 +183,10 @@ async def test_models_are_read_and_listed(servicer: DetectionServicer) -> None:
     assert not second.next_page_token
 
 
-async def test_a_model_that_detects_nothing_is_refused(servicer: DetectionServicer) -> None:
+async def test_a_model_that_detects_nothing_is_refused(world: World) -> None:
     """FaceMesh has landmarks, and no boxes."""
     with pytest.raises(errors.FailedPrecondition) as caught:
-        await servicer.CreateModel(creation("mesh", "facemesh"), None)
+        await world.models.CreateModel(creation("mesh", "facemesh"), None)
     assert caught.value.reason == "MODEL_UNSUPPORTED"
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facetmesh.auth.grants import Grant
-from facetmesh.detection.v1 import detection_pb2
+from facetmesh.detection.v1 import detection_pb2, model_pb2
 from facetmesh.kit import access
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
 from facetmesh.kit.identity import CLOCK_SKEW_S, MAX_TOKEN_BYTES, TokenVerifier, authorize
@@ -233,7 +233,7 @@ async def test_a_limited_key_names_its_models_only(
     grant = replace(acme_caller, models=("tenants/acme/models/faces",))
     principal = await verifier.verify(issuer.issue(grant)[0])
     access.authorize_models(principal, detection_pb2.DetectRequest(model="tenants/acme/models/faces"))
-    access.authorize_models(principal, detection_pb2.ListModelsRequest(parent="tenants/acme"))
+    access.authorize_models(principal, model_pb2.ListModelsRequest(parent="tenants/acme"))
     with pytest.raises(PermissionDenied):
         access.authorize_models(principal, detection_pb2.DetectRequest(model="tenants/acme/models/faces2"))
 

@@ -120,7 +120,9 @@ class Demo:
 
     async def _create_tenants(self, admin: AsyncClient) -> str:
         for tenant in ("acme", "globex"):
-            await admin.create_tenant(tenant, display_name=tenant.capitalize())
+            await admin.create_tenant(
+                tenant, display_name=tenant.capitalize(), licence_classes=("permissive", "copyleft"),
+            )
             self._keys[tenant] = (await admin.create_key(tenant=tenant, roles=_KEY_ROLES)).secret
         return "acme, globex"
 

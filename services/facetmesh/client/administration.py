@@ -21,11 +21,22 @@ class Administration(ABC):
 
     _auth: Any  # auth_pb2_grpc.AuthServiceStub, whose stubs differ for grpc.aio
 
-    async def create_tenant(self, tenant_id: str, *, display_name: str = "") -> auth_pb2.Tenant:
-        """Creates a tenant. For platform admins."""
-        request = auth_pb2.CreateTenantRequest(
-            tenant_id=tenant_id, tenant=auth_pb2.Tenant(display_name=display_name), request_id=str(uuid.uuid4()),
+    async def create_tenant(
+        self, tenant_id: str, *, display_name: str = "", licence_classes: Sequence[str] = (),
+    ) -> auth_pb2.Tenant:
+        """Creates a tenant. For platform admins.
+
+        Args:
+            tenant_id: Its id.
+            display_name: What people call it.
+            licence_classes: What its models' licences may ask for: permissive, copyleft, non-commercial; permissive
+                ones only when empty.
+        """
+        classes = [calls.licence_class(name) for name in licence_classes]
+        tenant = auth_pb2.Tenant(
+            display_name=display_name, licence_policy=auth_pb2.LicencePolicy(classes=classes) if classes else None,
         )
+        request = auth_pb2.CreateTenantRequest(tenant_id=tenant_id, tenant=tenant, request_id=str(uuid.uuid4()))
         return await calls.result(self._auth.CreateTenant(request))
 
     async def get_tenant(self, tenant: str) -> auth_pb2.Tenant:

@@ -16,7 +16,7 @@ from facetmesh.client.administration import Administration
 from facetmesh.client.channels import open_channel
 from facetmesh.client.endpoints import Endpoints
 from facetmesh.client.tokens import TokenSource, with_token
-from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
+from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc, model_pb2, model_pb2_grpc
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import status
 from facetmesh.kit.errors import InvalidArgument
@@ -77,7 +77,9 @@ class AsyncClient(Administration):
             return await self._stack.enter_async_context(open_channel(address, where.tls, interceptors))
 
         self._auth = auth_pb2_grpc.AuthServiceStub(await channel(where.auth))
-        self._detection = detection_pb2_grpc.DetectionServiceStub(await channel(where.detection))
+        detection = await channel(where.detection)
+        self._detection = detection_pb2_grpc.DetectionServiceStub(detection)
+        self._models = model_pb2_grpc.ModelServiceStub(detection)
         self._fusion = fusion_pb2_grpc.FusionServiceStub(await channel(where.fusion))
         self._audit = audit_pb2_grpc.AuditServiceStub(await channel(where.audit))
         return self
@@ -96,7 +98,7 @@ class AsyncClient(Administration):
 
     # Models and detection.
 
-    async def create_model(self, model_id: str, *, catalog_id: str, accept_licence: str = "") -> detection_pb2.Model:
+    async def create_model(self, model_id: str, *, catalog_id: str, accept_licence: str = "") -> model_pb2.Model:
         """Gives the key's tenant a model of the catalogue.
 
         Args:
@@ -104,19 +106,19 @@ class AsyncClient(Administration):
             catalog_id: The catalogue's entry.
             accept_licence: The licence that is accepted by this call, by its SPDX id, where one must be.
         """
-        model = detection_pb2.Model(catalog_id=catalog_id, licence=accept_licence)
-        request = detection_pb2.CreateModelRequest(parent=await self._parent(None), model_id=model_id, model=model)
-        return await calls.result(self._detection.CreateModel(request))
+        model = model_pb2.Model(catalog_id=catalog_id, licence=accept_licence)
+        request = model_pb2.CreateModelRequest(parent=await self._parent(None), model_id=model_id, model=model)
+        return await calls.result(self._models.CreateModel(request))
 
-    async def get_model(self, model: str) -> detection_pb2.Model:
+    async def get_model(self, model: str) -> model_pb2.Model:
         """Returns a model."""
-        request = detection_pb2.GetModelRequest(name=await self._name("models", model))
-        return await calls.result(self._detection.GetModel(request))
+        request = model_pb2.GetModelRequest(name=await self._name("models", model))
+        return await calls.result(self._models.GetModel(request))
 
-    async def list_models(self, *, limit: int | None = None) -> list[detection_pb2.Model]:
+    async def list_models(self, *, limit: int | None = None) -> list[model_pb2.Model]:
         """The models of the key's tenant, in the order of their ids."""
-        request = detection_pb2.ListModelsRequest(parent=await self._parent(None))
-        return await calls.pages(self._detection.ListModels, request, "models", limit)
+        request = model_pb2.ListModelsRequest(parent=await self._parent(None))
+        return await calls.pages(self._models.ListModels, request, "models", limit)
 
     async def detect(
         self,

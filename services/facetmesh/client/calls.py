@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
+from facetmesh.auth.v1 import auth_pb2
 from facetmesh.fusion.v1 import fusion_pb2
 from facetmesh.kit import status
-from facetmesh.kit.errors import Internal
+from facetmesh.kit.errors import Internal, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,6 +23,21 @@ _LARGEST_PAGE = 1000
 def tenant_name(tenant: str) -> str:
     """The resource name of a tenant that is given by its name or its id."""
     return tenant if tenant.startswith("tenants/") else f"tenants/{tenant}"
+
+
+def licence_class(name: str) -> auth_pb2.LicenceClass.ValueType:
+    """A class of licences by its name: permissive, copyleft or non-commercial.
+
+    Raises:
+        InvalidArgument: There is no such class.
+    """
+    try:
+        return auth_pb2.LicenceClass.Value(f"LICENCE_CLASS_{name.upper().replace('-', '_')}")
+    except ValueError:
+        raise InvalidArgument(
+            f'There is no class of licences "{name}"; there are permissive, copyleft and non-commercial.',
+            reason="LICENCE_CLASS_UNKNOWN",
+        ) from None
 
 
 async def result(call: Awaitable[_Answer]) -> _Answer:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 DEFAULT_TIMEOUT_S = 15
-_TIMEOUTS_S = {
+_TIMEOUTS_S: dict[tuple[str, str], int | None] = {
     ("facetmesh.detection.v1.DetectionService", "Detect"): 60,
-    ("facetmesh.detection.v1.DetectionService", "CreateModel"): 60,
+    ("facetmesh.detection.v1.DetectionService", "BatchDetect"): 120,
+    ("facetmesh.detection.v1.DetectionService", "DetectStream"): None,
+    ("facetmesh.detection.v1.ModelService", "CreateModel"): 90,
+    ("facetmesh.detection.v1.ModelService", "UploadModel"): 1800,
     ("facetmesh.fusion.v1.FusionService", "CreateFusion"): 60,
     ("facetmesh.fusion.v1.FusionService", "WaitOperation"): 90,
     ("facetmesh.fusion.v1.FusionService", "DownloadFusion"): 60,
@@ -21,7 +24,11 @@ _IDEMPOTENT = {
         "CreateTenant", "GetTenant", "ListTenants", "UpdateTenant", "SuspendTenant", "ResumeTenant", "ListKeys",
         "RevokeKey", "IssueToken", "GetJwks",
     ),
-    "facetmesh.detection.v1.DetectionService": ("Detect", "CreateModel", "GetModel", "ListModels"),
+    "facetmesh.detection.v1.DetectionService": ("Detect", "BatchDetect"),
+    "facetmesh.detection.v1.ModelService": (
+        # Not what takes an etag: a repeat would be told of its own change. An upload goes on where it was cut off.
+        "CreateModel", "GetModel", "ListModels", "GetUpload", "GetModelVersion", "ListModelVersions", "GetModelPolicy",
+    ),
     "facetmesh.fusion.v1.FusionService": (
         "CreateFusion", "GetOperation", "ListOperations", "WaitOperation", "CancelOperation", "DownloadFusion",
     ),
@@ -38,11 +45,13 @@ _RETRY = {
 
 def service_config() -> dict[str, Any]:
     """The deadline of each method, and retries of those that may be repeated (gRPC A6)."""
+    repeated = {(service, name) for service, names in _IDEMPOTENT.items() for name in names}
     methods: list[dict[str, Any]] = [{"name": [{}], "timeout": f"{DEFAULT_TIMEOUT_S}s"}]
-    for service, names in _IDEMPOTENT.items():
-        for name in names:
-            timeout_s = _TIMEOUTS_S.get((service, name), DEFAULT_TIMEOUT_S)
-            methods.append(
-                {"name": [{"service": service, "method": name}], "timeout": f"{timeout_s}s", "retryPolicy": _RETRY}
-            )
+    for service, name in sorted(repeated | _TIMEOUTS_S.keys()):
+        timeout_s = _TIMEOUTS_S.get((service, name), DEFAULT_TIMEOUT_S)
+        methods.append({
+            "name": [{"service": service, "method": name}],
+            **({} if timeout_s is None else {"timeout": f"{timeout_s}s"}),
+            **({"retryPolicy": _RETRY} if (service, name) in repeated else {}),
+        })
     return {"methodConfig": methods}

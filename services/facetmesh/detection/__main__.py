@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-import time
-from typing import Annotated, ClassVar
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from facetmesh.detection.detector import Detector, describe
+from facetmesh.detection.answers import Answers
+from facetmesh.detection.detector import Detector
+from facetmesh.detection.fetching import Fetcher
+from facetmesh.detection.intake import Intake
+from facetmesh.detection.metrics import VersionMetrics
+from facetmesh.detection.model_servicer import ModelServicer
 from facetmesh.detection.models import Models
+from facetmesh.detection.purge import purge
+from facetmesh.detection.scheduler import Scheduler, SchedulerLimits
 from facetmesh.detection.servicer import DetectionServicer
+from facetmesh.detection.shelf import Shelf
+from facetmesh.detection.statistics import Statistics
 from facetmesh.detection.store import DaprStore
-from facetmesh.detection.v1 import detection_pb2_grpc
+from facetmesh.detection.uploads import Uploads
+from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc
+from facetmesh.detection.workshop import LIMITS, Workshop
 from facetmesh.kit import catalog
+from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.probe import probe
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
 
+if TYPE_CHECKING:
+    import grpc
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder within it is ours alone
+
 
 class DetectionSettings(ServiceSettings):
     """What detection is told from outside."""
 
     service: ClassVar[str] = "detection"
+    enforces_limits: ClassVar[bool] = True
     # More than an image may have: what is a little too large is read, and refused with a reason.
     max_request_bytes: ClassVar[int] = 64 * MEBIBYTE
 
+    slots: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Cores that models may keep busy."""
     runners: Annotated[int, Field(ge=1)] = 8
     """Runner processes at a time; each tenant that calls has one."""
     runner_queue: Annotated[int, Field(ge=1)] = 64
@@ -37,28 +60,75 @@ class DetectionSettings(ServiceSettings):
     """A runner unused for so long is stopped, in seconds."""
     runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
     """Private memory that one runner may use."""
+    blobs: str = ""
+    """Where uploaded models are kept: a folder or a URL such as s3://bucket/prefix; a folder below home when empty."""
+    max_model_bytes: Annotated[int, Field(ge=MEBIBYTE)] = 512 * MEBIBYTE
+    """The largest model file that is taken."""
+    model_cache_bytes: Annotated[int, Field(ge=MEBIBYTE)] = 2048 * MEBIBYTE
+    """How much uploaded models may take in clear, in memory, for runners to read."""
+    serves_alias: str = ""
+    """The alias that this process answers with where a call names no version, such as canary; by the model's traffic
+    when empty. For deployments that split calls by replica."""
 
 
 async def main() -> None:
     """Builds the service and serves it."""
     settings = load(DetectionSettings)
-    async with open_mesh(settings) as mesh:
+    async with open_mesh(settings) as mesh, contextlib.AsyncExitStack() as stack:
         setting = (await asyncio.to_thread(probe, catalog.cache_folder())).chosen()
-        # Two at a time: while the engine has one image, the next is decoded.
         limits = PoolLimits(
             runners=settings.runners,
             queue=settings.runner_queue,
             idle_s=settings.runner_idle_s,
-            runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes, concurrency=2),
+            runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes, concurrency=settings.slots),
         )
-        async with RunnerPool("facetmesh.detection.program", setting=setting, limits=limits) as pool:
-            models = Models(DaprStore(mesh.dapr.state()), catalog, functools.partial(describe, pool), time.time)
-            servicer = DetectionServicer(models, Detector(models, pool))
-            await mesh.serve(
-                lambda server: detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server),
-                services=["facetmesh.detection.v1.DetectionService"],
-                ready={},
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facetmesh-", dir=_memory())))
+        processes = functools.partial(RunnerPool, setting=setting, readable=[catalog.models_folder(), folder])
+        pool = await stack.enter_async_context(processes("facetmesh.detection.program", limits=limits))
+        scheduler = Scheduler(
+            pool,
+            SchedulerLimits(settings.slots, queue=settings.runner_queue),
+            weight=lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight,
+        )
+        store = DaprStore(mesh.dapr.state())
+        blobs = Blobs(open_store(settings.blobs or str(settings.home / "model-blobs")), await mesh.keyring())
+        mesh.purge = functools.partial(purge, store, blobs)
+        models = Models(store, serves=settings.serves_alias)
+        shelf = Shelf(catalog, blobs, folder, max_bytes=settings.model_cache_bytes)
+        uploads = Uploads(store, blobs, settings.now, max_bytes=settings.max_model_bytes)
+        intake = Intake(
+            models,
+            catalog,
+            uploads,
+            shelf,
+            workshop=Workshop(functools.partial(processes, limits=LIMITS)),
+            policies=store,
+            tenancy=mesh.leases,
+            clock=settings.now,
+        )
+        statistics = Statistics(settings.now)
+        mesh.telemetry.metrics.registry.register(VersionMetrics(statistics))
+        answers = Answers(models, Detector(shelf, scheduler), statistics)
+        stack.push_async_callback(answers.close)
+        fetcher = Fetcher(mesh.leases)
+        stack.push_async_callback(fetcher.close)
+
+        def add_to_server(server: grpc.aio.Server) -> None:
+            detection_pb2_grpc.add_DetectionServiceServicer_to_server(
+                DetectionServicer(answers, fetcher, mesh.recorder), server
             )
+            model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, intake, uploads, store), server)
+
+        await mesh.serve(
+            add_to_server,
+            services=["facetmesh.detection.v1.DetectionService", "facetmesh.detection.v1.ModelService"],
+            ready={},
+        )
+
+
+def _memory() -> str | None:
+    """A folder that lies in memory; None where there is none, for the system's temporary folder."""
+    return str(_SHARED_MEMORY) if os.access(_SHARED_MEMORY, os.W_OK) else None
 
 
 if __name__ == "__main__":

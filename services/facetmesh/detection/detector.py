@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
+from facetmesh.detection.hints import Hints
 from facetmesh.kit.errors import Internal, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from facetmesh.detection.models import Model, Models
+    from facetmesh.detection.models import Version
     from facetmesh.runners.tasks import Runners
 
 _TIMEOUT_S = 30.0
@@ -33,12 +35,47 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """What is looked at: a file, or pixels."""
+
+    data: bytes
+    """A JPEG, PNG or WebP file; or red, green and blue of each pixel, a byte each, row by row."""
+    height: int = 0
+    """Rows of the pixels; 0 for a file."""
+    width: int = 0
+    """Columns of the pixels; 0 for a file."""
+
+    def __post_init__(self) -> None:
+        """Refuses pixels that are not as many as they should be."""
+        expected = 3 * self.height * self.width
+        if self.height and len(self.data) != expected:
+            raise InvalidArgument(
+                f"pixels.rgb: {len(self.data)} bytes came; {self.height} rows of {self.width} pixels have {expected}.",
+                reason="FIELD_INVALID",
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Keypoint:
     """A named point, in pixels of the image."""
 
     label: str
     x: float
     y: float
+    confidence: float = 1.0
+    """How sure the model is that it can be seen, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedBox:
+    """A rectangle that is turned, in pixels of the image."""
+
+    center_x: float
+    center_y: float
+    width: float
+    height: float
+    angle_rad: float
+    """Clockwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +88,20 @@ class Detection:
     class_id: int
     confidence: float
     """0 to 1."""
-    keypoints: tuple[Keypoint, ...]
+    keypoints: tuple[Keypoint, ...] = ()
+    mask: str = ""
+    """Its pixels as COCO's compressed run lengths; empty where the model gives none."""
+    rotated_box: RotatedBox | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """A class of the whole image."""
+
+    label: str
+    class_id: int
+    confidence: float
+    """0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +114,36 @@ class Result:
     """Of the image in pixels, after its EXIF orientation was applied."""
     height: int
     """Of the image in pixels, after its EXIF orientation was applied."""
+    classifications: tuple[Classification, ...] = ()
+    """The most likely first; of models that classify."""
+
+
+class Files(Protocol):
+    """Where versions' files are."""
+
+    async def path(self, version: Version) -> Path:
+        """A version's file, ready to be read."""
+        ...
 
 
 class Detector:
     """Finds objects in images.
 
     Args:
-        models: The tenants' models.
+        files: The files of the tenants' models.
         runners: Where they run.
     """
 
-    def __init__(self, models: Models, runners: Runners) -> None:
-        self._models = models
+    def __init__(self, files: Files, runners: Runners) -> None:
+        self._files = files
         self._runners = runners
 
-    async def detect(self, model: Model, image: bytes, options: Options) -> Result:
+    async def detect(self, version: Version, image: Image, options: Options) -> Result:
         """Finds objects in an image, in a process of the model's tenant.
 
         Args:
-            model: The model to ask.
-            image: A JPEG, PNG or WebP file.
+            version: The model's version to ask.
+            image: What to look at.
             options: What is looked for.
 
         Raises:
@@ -95,40 +155,32 @@ class Detector:
             DeadlineExceeded: It took too long.
         """
         reply = await self._runners.call(
-            domain=model.tenant_id,
+            domain=version.tenant_id,
             task="detect",
             arguments={
-                "path": str(self._models.path(model)),
-                "sha256": model.sha256,
+                **await self.opening(version),
+                "pixels": [image.height, image.width] if image.height else None,
                 "min_confidence": options.min_confidence,
                 "iou_threshold": options.iou_threshold,
                 "max_detections": options.max_detections,
-                "classes": _class_ids(model, options.labels),
+                "classes": _class_ids(version, options.labels),
             },
-            blobs=[image],
-            subject=f"models/{model.id}",
+            blobs=[image.data],
+            subject=subject(version),
             timeout_s=_TIMEOUT_S,
         )
-        return read_result(reply.values, model.labels)
+        return read_result(reply.values, version.labels)
+
+    async def opening(self, version: Version) -> dict[str, Any]:
+        """The arguments with which a task opens a version: its file, and what that does not say."""
+        facts = version.facts
+        hints = Hints(facts.labels, facts.task, facts.height, facts.width)
+        return {"path": str(await self._files.path(version)), "sha256": version.sha256, "hints": asdict(hints)}
 
 
-async def describe(runners: Runners, tenant_id: str, subject: str, path: Path, sha256: str) -> tuple[str, ...]:
-    """Opens a model in a process of the tenant, and returns the names of its classes.
-
-    Raises:
-        FailedPrecondition: MODEL_UNSUPPORTED, MODEL_UNREADABLE or MODEL_CHANGED.
-    """
-    reply = await runners.call(
-        domain=tenant_id,
-        task="describe",
-        arguments={"path": str(path), "sha256": sha256},
-        subject=subject,
-        timeout_s=_TIMEOUT_S,
-    )
-    match reply.values:
-        case {"labels": [*labels]} if all(isinstance(label, str) for label in labels):
-            return tuple(labels)
-    raise _nonsense()
+def subject(version: Version) -> str:
+    """What deaths of a runner are held against: a version, so that a bad canary does not take the stable one along."""
+    return f"models/{version.model_id}/versions/{version.number}"
 
 
 def read_result(values: Mapping[str, Any], labels: Sequence[str]) -> Result:
@@ -140,12 +192,16 @@ def read_result(values: Mapping[str, Any], labels: Sequence[str]) -> Result:
     try:
         width, height = _size(values["width"]), _size(values["height"])
         found = tuple(_detection(entry, labels, width, height) for entry in values["detections"])
-        return Result(found, width, height)
+        classes = tuple(
+            Classification(labels[class_id], class_id, _number(confidence, 1))
+            for class_id, confidence in values.get("classes", ())
+        )
+        return Result(found, width, height, classes)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _nonsense() from error
 
 
-def _class_ids(model: Model, labels: Sequence[str]) -> list[int] | None:
+def _class_ids(model: Version, labels: Sequence[str]) -> list[int] | None:
     if not labels:
         return None
     unknown = sorted(set(labels) - set(model.labels))
@@ -166,8 +222,27 @@ def _detection(entry: Mapping[str, Any], labels: Sequence[str], width: int, heig
         labels[class_id],
         class_id,
         _number(entry["confidence"], 1),
-        tuple(Keypoint(str(label), _number(x, width), _number(y, height)) for label, x, y in entry["keypoints"]),
+        tuple(
+            Keypoint(str(label), _number(x, width), _number(y, height), _number(sure, 1))
+            for label, x, y, sure in entry["keypoints"]
+        ),
+        _mask(entry.get("mask", "")),
+        _rotated(entry.get("rotated_box")),
     )
+
+
+def _mask(counts: object) -> str:
+    if not isinstance(counts, str) or not counts.isascii():
+        raise ValueError(counts)
+    return counts
+
+
+def _rotated(numbers: Sequence[float] | None) -> RotatedBox | None:
+    if numbers is None:
+        return None
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError(numbers)
+    return RotatedBox(*numbers)
 
 
 def _number(value: object, at_most: float) -> float:

@@ -1,9 +1,9 @@
 """Detection's program: what runs in a runner's child.
 
-    describe    opens a model and says what it detects
     detect      finds objects in an image
 
-Arguments of both: `path` and `sha256` of the model's file.
+Arguments of each task: `path` and `sha256` of the model's file, and `hints` for
+what that does not say of itself (`hints.Hints`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 
 from facetmesh.detection import heads
 from facetmesh.detection.heads.geometry import letterbox
+from facetmesh.detection.hints import Hints
 from facetmesh.runners.engines import ImageInput, read_model
-from facetmesh.runners.images import decode_scaled
+from facetmesh.runners.images import Scaled, decode_scaled
 from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
@@ -27,27 +28,22 @@ if TYPE_CHECKING:
     from facetmesh.runners.tasks import Context, Task
 
 
-def describe(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) -> Reply:
-    """Replies `labels`, the names of the model's classes."""
-    head, _model = _open(context, arguments)
-    return Reply({"labels": head.labels})
-
-
 def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
-    """Finds objects in the image that is the one blob.
+    """Finds objects in the image that is the one blob: a file, or pixels.
 
-    Further arguments: `min_confidence`, `iou_threshold`, `max_detections`, and
-    `classes`, the ids of the classes that count, or null for all.
+    Further arguments: `pixels`, height and width of the pixels, or null for a
+    file; `min_confidence`, `iou_threshold`, `max_detections`, and `classes`, the
+    ids of the classes that count, or null for all.
 
     Replies `width` and `height` of the image after its EXIF orientation was
     applied, and `detections`, the most confident first: `box` [x_min, y_min,
-    x_max, y_max] and `keypoints` [[name, x, y], …] in its pixels, `class_id` and
+    x_max, y_max] and `keypoints` [[name, x, y, confidence], …] in its pixels, `class_id` and
     `confidence`.
     """
     head, model = _open(context, arguments)
-    image = decode_scaled(blobs[0], longer_side=max(head.size))
+    image = _image(blobs[0], arguments["pixels"], longer_side=max(head.size))
     pixels, placement = letterbox(image.pixels, head.size, (image.height, image.width), fill=head.fill)
-    found = head.candidates(model.infer(pixels), arguments["min_confidence"])
+    found = head.candidates(model.infer(pixels, cores=arguments.get("cores", 0)), arguments["min_confidence"])
     if arguments["classes"] is not None:
         found = found[np.isin(found.classes, arguments["classes"])]
     found = head.select(found, arguments["iou_threshold"], arguments["max_detections"])
@@ -63,7 +59,7 @@ def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes
                 "class_id": int(found.classes[index]),
                 "confidence": float(found.confidences[index]),
                 "keypoints": [
-                    [name, *point] for name, point in zip(head.keypoints, keypoints[index].tolist(), strict=True)
+                    [name, *point, 1.0] for name, point in zip(head.keypoints, keypoints[index].tolist(), strict=True)
                 ],
             }
             for index in np.flatnonzero(visible)
@@ -71,16 +67,23 @@ def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes
     })
 
 
+def _image(data: bytes, size: Sequence[int] | None, *, longer_side: int) -> Scaled:
+    if size is None:
+        return decode_scaled(data, longer_side=longer_side)
+    height, width = size
+    return Scaled(np.frombuffer(data, np.uint8).reshape(height, width, 3), width, height)
+
+
 def _open(context: Context, arguments: Mapping[str, Any]) -> tuple[Head, Model]:
     path, sha256 = arguments["path"], arguments["sha256"]
 
     def make() -> tuple[Head, Model]:
         graph = read_model(Path(path), sha256=sha256)
-        head = heads.of(graph)
+        head = heads.of(graph, Hints(**arguments["hints"]))
         height, width = head.size
         return head, graph.compile(context.setting, ImageInput(height, width, head.mean, head.scale))
 
-    return context.once(sha256, make)
+    return context.once((sha256, *map(str, arguments["hints"].values())), make)
 
 
-TASKS: Mapping[str, Task] = {"describe": describe, "detect": detect}
+TASKS: Mapping[str, Task] = {"detect": detect}

@@ -2,113 +2,148 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from facetmesh.detection.detector import Options
+from facetmesh.detection import messages
+from facetmesh.detection.frames import Frames
+from facetmesh.detection.model_servicer import ids
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
-from facetmesh.kit import audit
-from facetmesh.kit.errors import NotFound
-from facetmesh.kit.index import page
+from facetmesh.kit import audit, status
+from facetmesh.kit.errors import FacetmeshError, InvalidArgument
 
 if TYPE_CHECKING:
-    from facetmesh.detection.detector import Detection, Detector
-    from facetmesh.detection.models import Model, Models
+    from collections.abc import AsyncIterator
 
-_DEFAULTS = Options()
+    from facetmesh.detection.answers import Answers
+    from facetmesh.detection.detector import Image, Options
+    from facetmesh.detection.fetching import Fetcher
+    from facetmesh.detection.models import Version
+    from facetmesh.kit.audit import Recorder
+
+_STREAM = "facetmesh.detection.v1.DetectionService/DetectStream"
 
 
 class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
     """Serves facetmesh.detection.v1.DetectionService.
 
     Args:
-        models: The tenants' models.
-        detector: Finds objects with them.
+        answers: Finds objects with the tenants' models.
+        fetcher: Fetches images that are given by their address.
+        recorder: Takes the audit events of a stream's frames.
     """
 
-    def __init__(self, models: Models, detector: Detector) -> None:
-        self._models = models
-        self._detector = detector
+    def __init__(self, answers: Answers, fetcher: Fetcher, recorder: Recorder) -> None:
+        self._answers = answers
+        self._fetcher = fetcher
+        self._recorder = recorder
 
     async def Detect(self, request: detection_pb2.DetectRequest, _: Any) -> detection_pb2.DetectResponse:
         """Finds objects in an image."""
         record = audit.current()
-        record.describe(inputs=[hashlib.sha256(request.image).digest()])
-        model = await self._models.get(*_ids(request.model))
-        record.describe(model_version=model.version, model_sha256=model.sha256)
-        result = await self._detector.detect(model, request.image, _options(request))
-        response = detection_pb2.DetectResponse(
-            detections=[_detection(found) for found in result.detections],
-            image_width=result.width,
-            image_height=result.height,
-            model_version=model.version,
-        )
-        # The receipt's name is not part of what it vouches for.
-        record.describe(output=hashlib.sha256(response.SerializeToString(deterministic=True)).digest())
+        image = await self._image(request)
+        digest = hashlib.sha256(image.data).digest()
+        record.describe(inputs=[digest])
+        version = await self._answers.choose(*ids(request.model), request.version, _sticky(request.sticky_key), digest)
+        _describe(record, version)
+        response = await self._respond(version, image, messages.options(request))
+        record.describe(output=_digest(response))
         response.receipt = record.receipt
         return response
 
-    async def CreateModel(self, request: detection_pb2.CreateModelRequest, _: Any) -> detection_pb2.Model:
-        """Gives a tenant a model from the catalogue."""
-        model = await self._models.create(
-            request.parent.rpartition("/")[2], request.model_id, request.model.catalog_id, request.model.licence
-        )
-        audit.current().describe(resource=model.name, model_version=model.version, model_sha256=model.sha256)
-        return _model(model)
-
-    async def GetModel(self, request: detection_pb2.GetModelRequest, _: Any) -> detection_pb2.Model:
-        """Returns a model."""
-        return _model(await self._models.get(*_ids(request.name)))
-
-    async def ListModels(
-        self, request: detection_pb2.ListModelsRequest, _: Any
-    ) -> detection_pb2.ListModelsResponse:
-        """Lists a tenant's models."""
-        tenant_id = request.parent.rpartition("/")[2]
-        ids, token = page(await self._models.ids(tenant_id), request.page_size, request.page_token)
-        response = detection_pb2.ListModelsResponse(next_page_token=token)
-        for model_id in ids:
-            try:
-                response.models.append(_model(await self._models.get(tenant_id, model_id)))
-            except NotFound:
-                continue  # the index is a hint
+    async def BatchDetect(
+        self, request: detection_pb2.BatchDetectRequest, _: Any
+    ) -> detection_pb2.BatchDetectResponse:
+        """Finds objects in several images."""
+        first = request.requests[0]
+        if any((one.model, one.version) != (request.model, first.version) for one in request.requests):
+            raise InvalidArgument("requests: all must name the batch's model, and one version.", reason="FIELD_INVALID")
+        record = audit.current()
+        version = await self._answers.choose(*ids(request.model), first.version, _sticky(first.sticky_key), b"")
+        _describe(record, version)
+        digests: list[bytes] = []
+        results = await asyncio.gather(*(self._result(version, one, digests) for one in request.requests))
+        record.describe(inputs=digests)
+        response = detection_pb2.BatchDetectResponse(results=results)
+        record.describe(output=_digest(response))
+        response.receipt = record.receipt
         return response
 
+    async def DetectStream(
+        self, requests: AsyncIterator[detection_pb2.DetectStreamRequest], _: Any
+    ) -> AsyncIterator[detection_pb2.DetectStreamResponse]:
+        """Finds objects in the frames of a video."""
+        settings = (await anext(requests)).settings
+        options = messages.options(settings.options)
+        version = await self._answers.choose(
+            *ids(settings.model), settings.version, _sticky(settings.sticky_key), b""
+        )
+        call = audit.current()
+        _describe(call, version)
 
-def _ids(name: str) -> tuple[str, str]:
-    _, tenant_id, _, model_id = name.split("/")
-    return tenant_id, model_id
+        async def work(frame: detection_pb2.Frame) -> detection_pb2.DetectResponse:
+            async with self._recorder.record(method=_STREAM, tenant=call.tenant, subject=call.subject) as record:
+                image = messages.image(frame)
+                record.describe(resource=settings.model, inputs=[hashlib.sha256(image.data).digest()])
+                _describe(record, version)
+                response = await self._respond(version, image, options)
+                record.describe(output=_digest(response))
+            response.receipt = record.receipt
+            return response
+
+        frames = Frames(
+            _frames(requests), work, newest=settings.late == detection_pb2.StreamSettings.LATE_DROP,
+            max_wait_s=settings.max_wait_ms / 1000,
+        )  # fmt: skip
+        async for frame in frames.answers():
+            answer = detection_pb2.DetectStreamResponse(frame_id=frame.asked.frame_id)
+            if frame.answer is not None:
+                answer.response.CopyFrom(frame.answer)
+            elif frame.error is not None:
+                answer.status.CopyFrom(status.to_status(frame.error))
+            else:
+                answer.dropped = frame.dropped
+            yield answer
+
+    async def _result(
+        self, version: Version, request: detection_pb2.DetectRequest, digests: list[bytes]
+    ) -> detection_pb2.BatchDetectResult:
+        """What came of one image of a batch; its digest goes to the others."""
+        try:
+            image = await self._image(request)
+            digests.append(hashlib.sha256(image.data).digest())
+            response = await self._respond(version, image, messages.options(request))
+        except FacetmeshError as error:
+            return detection_pb2.BatchDetectResult(status=status.to_status(error))
+        return detection_pb2.BatchDetectResult(response=response)
+
+    async def _respond(self, version: Version, image: Image, options: Options) -> detection_pb2.DetectResponse:
+        return messages.response(await self._answers.detect(version, image, options), version)
+
+    async def _image(self, request: detection_pb2.DetectRequest) -> Image:
+        if request.image_uri:
+            return await self._fetcher.fetch(f"tenants/{ids(request.model)[0]}", request.image_uri)
+        return messages.image(request)
 
 
-def _options(request: detection_pb2.DetectRequest) -> Options:
-    return Options(
-        request.min_confidence if request.HasField("min_confidence") else _DEFAULTS.min_confidence,
-        request.iou_threshold if request.HasField("iou_threshold") else _DEFAULTS.iou_threshold,
-        tuple(request.labels),
-        request.max_detections or _DEFAULTS.max_detections,
-    )
+async def _frames(
+    requests: AsyncIterator[detection_pb2.DetectStreamRequest],
+) -> AsyncIterator[detection_pb2.Frame]:
+    async for request in requests:
+        if not request.HasField("frame"):
+            raise InvalidArgument("Only the first message has settings.", reason="SETTINGS_REPEATED")
+        yield request.frame
 
 
-def _detection(found: Detection) -> detection_pb2.Detection:
-    x_min, y_min, x_max, y_max = found.box
-    return detection_pb2.Detection(
-        box=detection_pb2.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max),
-        label=found.label,
-        class_id=found.class_id,
-        confidence=found.confidence,
-        keypoints=[detection_pb2.Keypoint(label=point.label, x=point.x, y=point.y) for point in found.keypoints],
-    )
+def _sticky(key: str) -> str:
+    return key or audit.current().subject
 
 
-def _model(model: Model) -> detection_pb2.Model:
-    message = detection_pb2.Model(
-        name=model.name,
-        catalog_id=model.catalog_id,
-        licence=model.licence,
-        version=model.version,
-        sha256=model.sha256,
-        labels=model.labels,
-        etag=model.etag,
-    )
-    message.create_time.FromMicroseconds(int(model.created_s * 1e6))
-    return message
+def _describe(record: audit.Record, version: Version) -> None:
+    record.describe(model_version=version.name, model_sha256=version.sha256)
+
+
+def _digest(response: detection_pb2.DetectResponse | detection_pb2.BatchDetectResponse) -> bytes:
+    """SHA-256 of an answer without its receipt's name, which is not part of what it vouches for."""
+    return hashlib.sha256(response.SerializeToString(deterministic=True)).digest()

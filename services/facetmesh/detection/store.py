@@ -1,16 +1,23 @@
-"""Models in Dapr state.
+"""Models, versions, uploads and policies in Dapr state.
 
-tenants/{tenant}/models/{model}      a model
-tenants/{tenant}/models/index/…      a hint for lists
+tenants/{tenant}/models/{model}                       a model
+tenants/{tenant}/models/{model}/versions/{version}    a version, which never changes
+tenants/{tenant}/models/index/…                       a hint for lists
+tenants/{tenant}/uploads/{sha256}                     how far an upload got
+tenants/{tenant}/uploads/index/…                      a hint for lists
+tenants/{tenant}/modelPolicy                          what is asked of uploads
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
-from facetmesh.detection.models import Model
+from facetmesh.detection.models import Facts, Model, Tensor, Version
+from facetmesh.detection.signatures import Policy
+from facetmesh.detection.splits import Traffic
+from facetmesh.detection.uploads import Upload
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
 
@@ -29,30 +36,119 @@ class DaprStore:
         self._state = state
 
     async def model(self, tenant_id: str, model_id: str) -> Model | None:
-        """The model; None when there is none."""
-        entry = await self._state.get(_key(tenant_id, model_id))
+        """The model, a deleted one too; None when there never was one."""
+        entry = await self._state.get(_model_key(tenant_id, model_id))
         if entry is None:
             return None
         fields = json.loads(entry.value)
-        return Model(**{**fields, "labels": tuple(fields["labels"]), "etag": entry.etag})
+        traffic = fields.pop("traffic")
+        traffic["targets"] = tuple((version, percent) for version, percent in traffic["targets"])
+        fields |= {"versions": tuple(fields["versions"]), "traffic": Traffic(**traffic), "etag": entry.etag}
+        return Model(**fields)
 
-    async def create_model(self, model: Model) -> bool:
-        """Stores a new model; False when there is one with its id."""
-        await self._index(model.tenant_id).add(model.id)
-        fields = {name: value for name, value in asdict(model).items() if name != "etag"}
+    async def put_model(self, model: Model) -> Model:
+        """Stores a model over what has its etag, or a new one when it has none; Aborted where it cannot."""
+        index = self._index(model.tenant_id, "models")
+        if not model.deleted:
+            await index.add(model.id)
+        key = _model_key(model.tenant_id, model.id)
+        await self._put(key, {**asdict(model), "etag": ""}, model.etag)
+        if model.deleted:
+            await index.remove(model.id)
+        entry = await self._state.get(key)
+        return replace(model, etag=entry.etag if entry else "")
+
+    async def model_ids(self, tenant_id: str) -> list[str]:
+        """The ids of the tenant's models, sorted."""
+        return await self._index(tenant_id, "models").ids()
+
+    async def version(self, tenant_id: str, model_id: str, number: int) -> Version | None:
+        """The version; None when there is none."""
+        entry = await self._state.get(_version_key(tenant_id, model_id, number))
+        if entry is None:
+            return None
+        fields = json.loads(entry.value)
+        return Version(**{**fields, "facts": _facts(fields["facts"])})
+
+    async def create_version(self, version: Version) -> bool:
+        """Stores a new version; False when there is one with its number."""
         try:
-            await self._state.put(_key(model.tenant_id, model.id), json.dumps(fields).encode(), create=True)
+            await self._put(_version_key(version.tenant_id, version.model_id, version.number), asdict(version), "")
         except Aborted:
             return False
         return True
 
-    async def model_ids(self, tenant_id: str) -> list[str]:
-        """The tenant's model ids, sorted."""
-        return await self._index(tenant_id).ids()
+    async def delete_version(self, version: Version) -> None:
+        """Deletes a version."""
+        await self._state.delete(_version_key(version.tenant_id, version.model_id, version.number))
 
-    def _index(self, tenant_id: str) -> Index:
-        return Index(self._state, f"tenants/{tenant_id}/models")
+    async def upload(self, tenant_id: str, sha256: str) -> Upload | None:
+        """The upload; None when there is none."""
+        entry = await self._state.get(_upload_key(tenant_id, sha256))
+        return None if entry is None else Upload(**{**json.loads(entry.value), "etag": entry.etag})
+
+    async def put_upload(self, upload: Upload) -> Upload:
+        """Stores an upload over what has its etag, or a new one when it has none; Aborted where it cannot."""
+        await self._index(upload.tenant_id, "uploads").add(upload.sha256)
+        key = _upload_key(upload.tenant_id, upload.sha256)
+        await self._put(key, {**asdict(upload), "etag": ""}, upload.etag)
+        entry = await self._state.get(key)
+        return replace(upload, etag=entry.etag if entry else "")
+
+    async def delete_upload(self, upload: Upload) -> None:
+        """Forgets an upload."""
+        await self._state.delete(_upload_key(upload.tenant_id, upload.sha256))
+        await self._index(upload.tenant_id, "uploads").remove(upload.sha256)
+
+    async def uploads(self, tenant_id: str) -> list[Upload]:
+        """The tenant's uploads that have not ended."""
+        found = [await self.upload(tenant_id, sha256) for sha256 in await self._index(tenant_id, "uploads").ids()]
+        return [upload for upload in found if upload is not None]
+
+    async def policy(self, tenant_id: str) -> Policy:
+        """What the tenant asks of uploads."""
+        entry = await self._state.get(f"tenants/{tenant_id}/modelPolicy")
+        return Policy() if entry is None else Policy(**{**json.loads(entry.value), "etag": entry.etag})
+
+    async def put_policy(self, tenant_id: str, policy: Policy) -> None:
+        """Stores a policy over what has its etag, or a new one when it has none; Aborted where it cannot."""
+        await self._put(f"tenants/{tenant_id}/modelPolicy", {**asdict(policy), "etag": ""}, policy.etag)
+
+    async def delete_all(self, tenant_id: str) -> None:
+        """Deletes all of a tenant's records, what lists them last."""
+        for model_id in await self.model_ids(tenant_id):
+            model = await self.model(tenant_id, model_id)
+            for number in model.versions if model else ():
+                await self._state.delete(_version_key(tenant_id, model_id, number))
+            await self._state.delete(_model_key(tenant_id, model_id))
+        for upload in await self.uploads(tenant_id):
+            await self._state.delete(_upload_key(tenant_id, upload.sha256))
+        await self._state.delete(f"tenants/{tenant_id}/modelPolicy")
+        for collection in ("models", "uploads"):
+            await self._index(tenant_id, collection).clear()
+
+    async def _put(self, key: str, fields: dict[str, Any], etag: str) -> None:
+        await self._state.put(key, json.dumps(fields).encode(), etag=etag or None, create=not etag)
+
+    def _index(self, tenant_id: str, collection: str) -> Index:
+        return Index(self._state, f"tenants/{tenant_id}/{collection}")
 
 
-def _key(tenant_id: str, model_id: str) -> str:
+def _facts(fields: dict[str, Any]) -> Facts:
+    tensors = {
+        side: tuple(Tensor(one["name"], one["datatype"], tuple(one["shape"])) for one in fields[side])
+        for side in ("inputs", "outputs")
+    }
+    return Facts(**{**fields, "labels": tuple(fields["labels"]), **tensors})
+
+
+def _model_key(tenant_id: str, model_id: str) -> str:
     return f"tenants/{tenant_id}/models/{model_id}"
+
+
+def _version_key(tenant_id: str, model_id: str, number: int) -> str:
+    return f"{_model_key(tenant_id, model_id)}/versions/{number}"
+
+
+def _upload_key(tenant_id: str, sha256: str) -> str:
+    return f"tenants/{tenant_id}/uploads/{sha256}"

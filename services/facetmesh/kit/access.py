@@ -27,7 +27,7 @@ MODEL = "facetmesh.dev/Model"
 _MODEL_VERSION = "facetmesh.dev/ModelVersion"
 INFERENCE = "inference.GRPCInferenceService"
 """KServe's V2 protocol: others wrote it, so its rules stand here and not on its methods."""
-_READERS = frozenset({"caller", "tenant-admin", "auditor", "service"})
+_READERS = frozenset({"caller", "tenant-admin", "operator", "auditor", "service"})
 _CALLERS = frozenset({"caller", "tenant-admin", "service"})
 _INFERENCE_RULES: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(
@@ -35,12 +35,7 @@ _INFERENCE_RULES: Mapping[str, frozenset[str]] = {
          "ModelStatistics", "RepositoryIndex"), _READERS,
     ),
     **dict.fromkeys(("ModelInfer", "ModelStreamInfer"), _CALLERS),
-    **dict.fromkeys(("RepositoryModelLoad", "RepositoryModelUnload"), frozenset({"tenant-admin"})),
-    **dict.fromkeys(
-        (f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")),
-        _CALLERS,
-    ),
-    **dict.fromkeys(("TraceSetting", "LogSettings"), _CALLERS),
+    **dict.fromkeys(("RepositoryModelLoad", "RepositoryModelUnload"), frozenset({"tenant-admin", "operator"})),
 }  # fmt: skip
 _INFERENCE_USES = frozenset({"ModelInfer", "ModelStreamInfer", "RepositoryModelLoad", "RepositoryModelUnload"})
 """Those of which each answer waits for its audit event."""

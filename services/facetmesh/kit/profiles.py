@@ -76,11 +76,13 @@ class Unlimited:
     """Knows of no tenant and limits none: for a service that stands alone, as in tests.
 
     Args:
-        profile: What every tenant has.
+        profile: What every tenant has; every class of licence when None.
     """
 
     def __init__(self, profile: Profile | None = None) -> None:
-        self._profile = profile or Profile()
+        self._profile = profile or Profile(
+            licence_classes=frozenset({"permissive", "copyleft", "non-commercial"})
+        )
 
     def profile(self, tenant: str) -> Profile:
         """The same for every tenant."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from facetmesh.runners.settings import EngineSetting, RunnerLimits
 
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR")
+_NO_HOME = "/nonexistent"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,5 +106,6 @@ async def spawn(
 
 def _environment(setting: EngineSetting) -> dict[str, str]:
     # No secrets, and no sidecar's address; but the child imports what its parent would.
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    # Nor a home: OpenVINO looks for its telemetry's file there, and dies of not being allowed to.
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ} | {"HOME": _NO_HOME}
     return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **setting.environment()}

@@ -22,11 +22,18 @@ TenantId = Annotated[str, typer.Argument(help="The tenant's id: 3 to 40 of a-z, 
 def create(
     context: typer.Context,
     tenant: TenantId,
+    *,
     display_name: Annotated[str, typer.Option(help="What people call it.")] = "",
+    allow_licences: Annotated[
+        list[str] | None,
+        typer.Option(help="What its models' licences may ask for: permissive, copyleft, non-commercial; permissive "
+                          "ones only, if it is not given."),
+    ] = None,
 ) -> None:
     """Create a tenant."""
     with options(context).admin_client() as client:
-        _show(options(context), [client.create_tenant(tenant, display_name=display_name)], one=True)
+        made = client.create_tenant(tenant, display_name=display_name, licence_classes=allow_licences or ())
+        _show(options(context), [made], one=True)
 
 
 @app.command()

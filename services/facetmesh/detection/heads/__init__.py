@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.detection.heads.blazeface import BlazeFace
 from facetmesh.detection.heads.yolo import Yolo
+from facetmesh.detection.hints import NONE
 from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetmesh.detection.heads.geometry import Candidates
+    from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
 
 
 class Head(Protocol):
     """What is known of a kind of detector."""
+
+    @property
+    def task(self) -> str:
+        """What it does: detect, segment, pose, obb or classify."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -56,14 +62,18 @@ class Head(Protocol):
         """Returns the best, most confident first, without those that overlap a better one of their class."""
 
 
-def of(graph: Graph) -> Head:
+def of(graph: Graph, hints: Hints = NONE) -> Head:
     """Finds a model's head.
+
+    Args:
+        graph: The model.
+        hints: What its file does not say.
 
     Raises:
         FailedPrecondition: MODEL_UNSUPPORTED: its shapes are those of no head that is known here.
     """
     for kind in (Yolo, BlazeFace):
-        head = kind.recognise(graph)
+        head = kind.recognise(graph, hints)
         if head is not None:
             return head
     raise FailedPrecondition(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
 
 _COORDINATES = 16
@@ -43,6 +44,7 @@ class BlazeFace:
     """Height and width of the model's input."""
     anchors: NDArray[np.float32]
     """(n, 2): the anchors' x and y in pixels of the input."""
+    task: ClassVar[str] = "detect"
     labels: ClassVar[tuple[str, ...]] = ("face",)
     mean: ClassVar[float] = 127.5
     scale: ClassVar[float] = 127.5
@@ -53,7 +55,7 @@ class BlazeFace:
     )  # fmt: skip
 
     @classmethod
-    def recognise(cls, graph: Graph) -> Self | None:
+    def recognise(cls, graph: Graph, _: Hints) -> Self | None:
         """Returns the model's head, or None if it has another."""
         widths = {shape[-1]: shape for shape in graph.outputs.values() if len(shape) == 3}  # noqa: PLR2004 - rank
         match list(graph.inputs.values()), widths:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
 
 _DEFAULT_SIZE = 640
@@ -34,6 +35,7 @@ class Yolo:
     """The classes' names, by class id."""
     size: tuple[int, int]
     """Height and width of the model's input."""
+    task: ClassVar[str] = "detect"
     mean: ClassVar[float] = 0.0
     scale: ClassVar[float] = 255.0
     # The grey around the images that ultralytics trains with.
@@ -41,13 +43,13 @@ class Yolo:
     keypoints: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def recognise(cls, graph: Graph) -> Self | None:
+    def recognise(cls, graph: Graph, hints: Hints) -> Self | None:
         """Returns the model's head, or None if it has another."""
         match list(graph.inputs.values()), list(graph.outputs.values()):
             case [(_, 3, height, width)], [(_, int(rows), _)] if rows > 4:  # noqa: PLR2004 - a box's numbers
                 declared = _size(graph.metadata.get("imgsz", ""))
-                size = (height or declared[0], width or declared[1])
-                return cls(_labels(graph.metadata.get("names", ""), rows - 4), size)
+                size = (height or hints.height or declared[0], width or hints.width or declared[1])
+                return cls(hints.labels or _labels(graph.metadata.get("names", ""), rows - 4), size)
         return None
 
     def candidates(self, outputs: Mapping[str, NDArray[np.float32]], min_confidence: float) -> Candidates:

@@ -27,38 +27,24 @@ from facetmesh.access.v1 import access_pb2 as facetmesh_dot_access_dot_v1_dot_ac
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&facetmesh/detection/v1/detection.proto\x12\x16\x66\x61\x63\x65tmesh.detection.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12:\n\ncatalog_id\x18\x02 \x01(\tB&\xe2\x41\x02\x02\x05\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9.-]{0,62}$\x12\x1c\n\x07licence\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x15\n\x07version\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06labels\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03:H\xea\x41\x45\n\x13\x66\x61\x63\x65tmesh.dev/Model\x12\x1ftenants/{tenant}/models/{model}*\x06models2\x05model\"\xff\x02\n\rDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12\x1f\n\x05image\x18\x02 \x01(\x0c\x42\x10\xe2\x41\x01\x02\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\t\x12\x30\n\x0emin_confidence\x18\x03 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x00\x88\x01\x01\x12/\n\riou_threshold\x18\x04 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12\'\n\x06labels\x18\x05 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x06 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"\x9a\x01\n\x0e\x44\x65tectResponse\x12\x35\n\ndetections\x18\x01 \x03(\x0b\x32!.facetmesh.detection.v1.Detection\x12\x13\n\x0bimage_width\x18\x02 \x01(\x05\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x0f\n\x07receipt\x18\x05 \x01(\t\"\xa7\x01\n\tDetection\x12\x30\n\x03\x62ox\x18\x01 \x01(\x0b\x32#.facetmesh.detection.v1.BoundingBox\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\x05\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12\x33\n\tkeypoints\x18\x05 \x03(\x0b\x32 .facetmesh.detection.v1.Keypoint\"I\n\x0b\x42oundingBox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"/\n\x08Keypoint\x12\r\n\x05label\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\"\xde\x01\n\x12\x43reateModelRequest\x12Y\n\x06parent\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x15\x12\x13\x66\x61\x63\x65tmesh.dev/Model\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x33\n\x08model_id\x18\x02 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12\x38\n\x05model\x18\x03 \x01(\x0b\x32\x1d.facetmesh.detection.v1.ModelB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"\x86\x01\n\x0fGetModelRequest\x12s\n\x04name\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\"\xb3\x01\n\x11ListModelsRequest\x12Y\n\x06parent\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x15\x12\x13\x66\x61\x63\x65tmesh.dev/Model\xbaH*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.facetmesh.detection.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xde\x04\n\x10\x44\x65tectionService\x12\x95\x01\n\x06\x44\x65tect\x12%.facetmesh.detection.v1.DetectRequest\x1a&.facetmesh.detection.v1.DetectResponse\"<\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x82\xd3\xe4\x93\x02*\"%/v1/{model=tenants/*/models/*}:detect:\x01*\x12\x8e\x01\n\x0b\x43reateModel\x12*.facetmesh.detection.v1.CreateModelRequest\x1a\x1d.facetmesh.detection.v1.Model\"4\xba\xd7\x18\x04\n\x02\x02\x06\x82\xd3\xe4\x93\x02&\"\x1d/v1/{parent=tenants/*}/models:\x05model\x12\x86\x01\n\x08GetModel\x12\'.facetmesh.detection.v1.GetModelRequest\x1a\x1d.facetmesh.detection.v1.Model\"2\xba\xd7\x18\t\n\x05\x03\x02\x06\x04\x05\x18\x02\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=tenants/*/models/*}\x12\x97\x01\n\nListModels\x12).facetmesh.detection.v1.ListModelsRequest\x1a*.facetmesh.detection.v1.ListModelsResponse\"2\xba\xd7\x18\t\n\x05\x03\x02\x06\x04\x05\x18\x02\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=tenants/*}/modelsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&facetmesh/detection/v1/detection.proto\x12\x16\x66\x61\x63\x65tmesh.detection.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x17google/rpc/status.proto\"\xd3\x04\n\rDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12\x1d\n\x05image\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\tH\x00\x12\x30\n\x06pixels\x18\x07 \x01(\x0b\x32\x1e.facetmesh.detection.v1.PixelsH\x00\x12)\n\timage_uri\x18\x08 \x01(\tB\x14\xbaH\x11r\x0f\x10\t\x18\x80\x10:\x08https://H\x00\x12\x30\n\x0emin_confidence\x18\x03 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x01\x88\x01\x01\x12/\n\riou_threshold\x18\x04 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x02\x88\x01\x01\x12\'\n\x06labels\x18\x05 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x06 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x45\n\x07version\x18\t \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$\x12 \n\nsticky_key\x18\n \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\x42\x0e\n\x05input\x12\x05\xbaH\x02\x08\x01\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"h\n\x06Pixels\x12\x1f\n\x06height\x18\x01 \x01(\x05\x42\x0f\xe2\x41\x01\x02\xbaH\x08\x1a\x06\x18\xff\xff\x03(\x01\x12\x1e\n\x05width\x18\x02 \x01(\x05\x42\x0f\xe2\x41\x01\x02\xbaH\x08\x1a\x06\x18\xff\xff\x03(\x01\x12\x1d\n\x03rgb\x18\x03 \x01(\x0c\x42\x10\xe2\x41\x01\x02\xbaH\tz\x07\x10\x03\x18\x80\x80\x80\x1e\"\xdb\x01\n\x0e\x44\x65tectResponse\x12\x35\n\ndetections\x18\x01 \x03(\x0b\x32!.facetmesh.detection.v1.Detection\x12\x13\n\x0bimage_width\x18\x02 \x01(\x05\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x0f\n\x07receipt\x18\x05 \x01(\t\x12?\n\x0f\x63lassifications\x18\x06 \x03(\x0b\x32&.facetmesh.detection.v1.Classification\"\x8c\x02\n\tDetection\x12\x30\n\x03\x62ox\x18\x01 \x01(\x0b\x32#.facetmesh.detection.v1.BoundingBox\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\x05\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12\x33\n\tkeypoints\x18\x05 \x03(\x0b\x32 .facetmesh.detection.v1.Keypoint\x12*\n\x04mask\x18\x06 \x01(\x0b\x32\x1c.facetmesh.detection.v1.Mask\x12\x37\n\x0brotated_box\x18\x07 \x01(\x0b\x32\".facetmesh.detection.v1.RotatedBox\"E\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x02 \x01(\x05\x12\x12\n\nconfidence\x18\x03 \x01(\x02\"5\n\x04Mask\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\t\"b\n\nRotatedBox\x12\x10\n\x08\x63\x65nter_x\x18\x01 \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\x11\n\tangle_rad\x18\x05 \x01(\x02\"I\n\x0b\x42oundingBox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"C\n\x08Keypoint\x12\r\n\x05label\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"\xd3\x01\n\x12\x42\x61tchDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12G\n\x08requests\x18\x02 \x03(\x0b\x32%.facetmesh.detection.v1.DetectRequestB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10 \"b\n\x13\x42\x61tchDetectResponse\x12:\n\x07results\x18\x01 \x03(\x0b\x32).facetmesh.detection.v1.BatchDetectResult\x12\x0f\n\x07receipt\x18\x02 \x01(\t\"\x80\x01\n\x11\x42\x61tchDetectResult\x12:\n\x08response\x18\x01 \x01(\x0b\x32&.facetmesh.detection.v1.DetectResponseH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x90\x01\n\x13\x44\x65tectStreamRequest\x12:\n\x08settings\x18\x01 \x01(\x0b\x32&.facetmesh.detection.v1.StreamSettingsH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.facetmesh.detection.v1.FrameH\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xd8\x03\n\x0eStreamSettings\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12G\n\x04late\x18\x02 \x01(\x0e\x32+.facetmesh.detection.v1.StreamSettings.LateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12$\n\x0bmax_wait_ms\x18\x03 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xe0\xd4\x03(\x00\x12<\n\x07options\x18\x04 \x01(\x0b\x32%.facetmesh.detection.v1.DetectOptionsB\x04\xe2\x41\x01\x01\x12\x45\n\x07version\x18\x05 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$\x12 \n\nsticky_key\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\":\n\x04Late\x12\x14\n\x10LATE_UNSPECIFIED\x10\x00\x12\r\n\tLATE_WAIT\x10\x01\x12\r\n\tLATE_DROP\x10\x02\"\xe8\x01\n\rDetectOptions\x12\x30\n\x0emin_confidence\x18\x01 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x00\x88\x01\x01\x12/\n\riou_threshold\x18\x02 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12\'\n\x06labels\x18\x03 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x04 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"\x80\x01\n\x05\x46rame\x12\x16\n\x08\x66rame_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x05image\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\tH\x00\x12\x30\n\x06pixels\x18\x03 \x01(\x0b\x32\x1e.facetmesh.detection.v1.PixelsH\x00\x42\x0e\n\x05input\x12\x05\xbaH\x02\x08\x01\"\xa8\x01\n\x14\x44\x65tectStreamResponse\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x03\x12:\n\x08response\x18\x02 \x01(\x0b\x32&.facetmesh.detection.v1.DetectResponseH\x00\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x11\n\x07\x64ropped\x18\x04 \x01(\x08H\x00\x42\t\n\x07outcome2\xd0\x03\n\x10\x44\x65tectionService\x12\x95\x01\n\x06\x44\x65tect\x12%.facetmesh.detection.v1.DetectRequest\x1a&.facetmesh.detection.v1.DetectResponse\"<\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x82\xd3\xe4\x93\x02*\"%/v1/{model=tenants/*/models/*}:detect:\x01*\x12\xa9\x01\n\x0b\x42\x61tchDetect\x12*.facetmesh.detection.v1.BatchDetectRequest\x1a+.facetmesh.detection.v1.BatchDetectResponse\"A\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x82\xd3\xe4\x93\x02/\"*/v1/{model=tenants/*/models/*}:batchDetect:\x01*\x12x\n\x0c\x44\x65tectStream\x12+.facetmesh.detection.v1.DetectStreamRequest\x1a,.facetmesh.detection.v1.DetectStreamResponse\"\t\xba\xd7\x18\x05\n\x03\x03\x02\x05(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'facetmesh.detection.v1.detection_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODEL'].fields_by_name['name']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['name']._serialized_options = b'\342A\001\010'
-  _globals['_MODEL'].fields_by_name['catalog_id']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['catalog_id']._serialized_options = b'\342A\002\002\005\272H\036r\0342\032^[a-z0-9][a-z0-9.-]{0,62}$'
-  _globals['_MODEL'].fields_by_name['licence']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['licence']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
-  _globals['_MODEL'].fields_by_name['version']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['version']._serialized_options = b'\342A\001\003'
-  _globals['_MODEL'].fields_by_name['sha256']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['sha256']._serialized_options = b'\342A\001\003'
-  _globals['_MODEL'].fields_by_name['labels']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['labels']._serialized_options = b'\342A\001\003'
-  _globals['_MODEL'].fields_by_name['create_time']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_MODEL'].fields_by_name['etag']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
-  _globals['_MODEL']._loaded_options = None
-  _globals['_MODEL']._serialized_options = b'\352AE\n\023facetmesh.dev/Model\022\037tenants/{tenant}/models/{model}*\006models2\005model'
+  _globals['_DETECTREQUEST'].oneofs_by_name['input']._loaded_options = None
+  _globals['_DETECTREQUEST'].oneofs_by_name['input']._serialized_options = b'\272H\002\010\001'
   _globals['_DETECTREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_DETECTREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002\372A\025\n\023facetmesh.dev/Model\272HFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$'
   _globals['_DETECTREQUEST'].fields_by_name['image']._loaded_options = None
-  _globals['_DETECTREQUEST'].fields_by_name['image']._serialized_options = b'\342A\001\002\272H\tz\007\020\001\030\200\332\304\t'
+  _globals['_DETECTREQUEST'].fields_by_name['image']._serialized_options = b'\272H\tz\007\020\001\030\200\332\304\t'
+  _globals['_DETECTREQUEST'].fields_by_name['image_uri']._loaded_options = None
+  _globals['_DETECTREQUEST'].fields_by_name['image_uri']._serialized_options = b'\272H\021r\017\020\t\030\200\020:\010https://'
   _globals['_DETECTREQUEST'].fields_by_name['min_confidence']._loaded_options = None
   _globals['_DETECTREQUEST'].fields_by_name['min_confidence']._serialized_options = b'\342A\001\001\272H\014\n\n\035\000\000\200?-o\022\203:'
   _globals['_DETECTREQUEST'].fields_by_name['iou_threshold']._loaded_options = None
@@ -67,48 +53,90 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DETECTREQUEST'].fields_by_name['labels']._serialized_options = b'\342A\001\001\272H\020\222\001\r\020\350\007\030\001\"\006r\004\020\001\030d'
   _globals['_DETECTREQUEST'].fields_by_name['max_detections']._loaded_options = None
   _globals['_DETECTREQUEST'].fields_by_name['max_detections']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
-  _globals['_CREATEMODELREQUEST'].fields_by_name['parent']._loaded_options = None
-  _globals['_CREATEMODELREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\025\022\023facetmesh.dev/Model\272H*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$'
-  _globals['_CREATEMODELREQUEST'].fields_by_name['model_id']._loaded_options = None
-  _globals['_CREATEMODELREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[a-z][a-z0-9-]{0,62}$'
-  _globals['_CREATEMODELREQUEST'].fields_by_name['model']._loaded_options = None
-  _globals['_CREATEMODELREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
-  _globals['_GETMODELREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_GETMODELREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\025\n\023facetmesh.dev/Model\272HFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$'
-  _globals['_LISTMODELSREQUEST'].fields_by_name['parent']._loaded_options = None
-  _globals['_LISTMODELSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\025\022\023facetmesh.dev/Model\272H*r(2&^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]$'
-  _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
-  _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._loaded_options = None
-  _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
+  _globals['_DETECTREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_DETECTREQUEST'].fields_by_name['version']._serialized_options = b'\342A\001\001\272H-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$'
+  _globals['_DETECTREQUEST'].fields_by_name['sticky_key']._loaded_options = None
+  _globals['_DETECTREQUEST'].fields_by_name['sticky_key']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
+  _globals['_PIXELS'].fields_by_name['height']._loaded_options = None
+  _globals['_PIXELS'].fields_by_name['height']._serialized_options = b'\342A\001\002\272H\010\032\006\030\377\377\003(\001'
+  _globals['_PIXELS'].fields_by_name['width']._loaded_options = None
+  _globals['_PIXELS'].fields_by_name['width']._serialized_options = b'\342A\001\002\272H\010\032\006\030\377\377\003(\001'
+  _globals['_PIXELS'].fields_by_name['rgb']._loaded_options = None
+  _globals['_PIXELS'].fields_by_name['rgb']._serialized_options = b'\342A\001\002\272H\tz\007\020\003\030\200\200\200\036'
+  _globals['_BATCHDETECTREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_BATCHDETECTREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002\372A\025\n\023facetmesh.dev/Model\272HFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$'
+  _globals['_BATCHDETECTREQUEST'].fields_by_name['requests']._loaded_options = None
+  _globals['_BATCHDETECTREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020 '
+  _globals['_DETECTSTREAMREQUEST'].oneofs_by_name['part']._loaded_options = None
+  _globals['_DETECTSTREAMREQUEST'].oneofs_by_name['part']._serialized_options = b'\272H\002\010\001'
+  _globals['_STREAMSETTINGS'].fields_by_name['model']._loaded_options = None
+  _globals['_STREAMSETTINGS'].fields_by_name['model']._serialized_options = b'\342A\001\002\372A\025\n\023facetmesh.dev/Model\272HFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$'
+  _globals['_STREAMSETTINGS'].fields_by_name['late']._loaded_options = None
+  _globals['_STREAMSETTINGS'].fields_by_name['late']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_STREAMSETTINGS'].fields_by_name['max_wait_ms']._loaded_options = None
+  _globals['_STREAMSETTINGS'].fields_by_name['max_wait_ms']._serialized_options = b'\342A\001\001\272H\010\032\006\030\340\324\003(\000'
+  _globals['_STREAMSETTINGS'].fields_by_name['options']._loaded_options = None
+  _globals['_STREAMSETTINGS'].fields_by_name['options']._serialized_options = b'\342A\001\001'
+  _globals['_STREAMSETTINGS'].fields_by_name['version']._loaded_options = None
+  _globals['_STREAMSETTINGS'].fields_by_name['version']._serialized_options = b'\342A\001\001\272H-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$'
+  _globals['_STREAMSETTINGS'].fields_by_name['sticky_key']._loaded_options = None
+  _globals['_STREAMSETTINGS'].fields_by_name['sticky_key']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
+  _globals['_DETECTOPTIONS'].fields_by_name['min_confidence']._loaded_options = None
+  _globals['_DETECTOPTIONS'].fields_by_name['min_confidence']._serialized_options = b'\342A\001\001\272H\014\n\n\035\000\000\200?-o\022\203:'
+  _globals['_DETECTOPTIONS'].fields_by_name['iou_threshold']._loaded_options = None
+  _globals['_DETECTOPTIONS'].fields_by_name['iou_threshold']._serialized_options = b'\342A\001\001\272H\014\n\n\035\000\000\200?-\000\000\000\000'
+  _globals['_DETECTOPTIONS'].fields_by_name['labels']._loaded_options = None
+  _globals['_DETECTOPTIONS'].fields_by_name['labels']._serialized_options = b'\342A\001\001\272H\020\222\001\r\020\350\007\030\001\"\006r\004\020\001\030d'
+  _globals['_DETECTOPTIONS'].fields_by_name['max_detections']._loaded_options = None
+  _globals['_DETECTOPTIONS'].fields_by_name['max_detections']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_FRAME'].oneofs_by_name['input']._loaded_options = None
+  _globals['_FRAME'].oneofs_by_name['input']._serialized_options = b'\272H\002\010\001'
+  _globals['_FRAME'].fields_by_name['frame_id']._loaded_options = None
+  _globals['_FRAME'].fields_by_name['frame_id']._serialized_options = b'\342A\001\001'
+  _globals['_FRAME'].fields_by_name['image']._loaded_options = None
+  _globals['_FRAME'].fields_by_name['image']._serialized_options = b'\272H\tz\007\020\001\030\200\332\304\t'
   _globals['_DETECTIONSERVICE'].methods_by_name['Detect']._loaded_options = None
   _globals['_DETECTIONSERVICE'].methods_by_name['Detect']._serialized_options = b'\220\002\001\272\327\030\005\n\003\003\002\005\202\323\344\223\002*\"%/v1/{model=tenants/*/models/*}:detect:\001*'
-  _globals['_DETECTIONSERVICE'].methods_by_name['CreateModel']._loaded_options = None
-  _globals['_DETECTIONSERVICE'].methods_by_name['CreateModel']._serialized_options = b'\272\327\030\004\n\002\002\006\202\323\344\223\002&\"\035/v1/{parent=tenants/*}/models:\005model'
-  _globals['_DETECTIONSERVICE'].methods_by_name['GetModel']._loaded_options = None
-  _globals['_DETECTIONSERVICE'].methods_by_name['GetModel']._serialized_options = b'\272\327\030\t\n\005\003\002\006\004\005\030\002\202\323\344\223\002\037\022\035/v1/{name=tenants/*/models/*}'
-  _globals['_DETECTIONSERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_DETECTIONSERVICE'].methods_by_name['ListModels']._serialized_options = b'\272\327\030\t\n\005\003\002\006\004\005\030\002\202\323\344\223\002\037\022\035/v1/{parent=tenants/*}/models'
-  _globals['_MODEL']._serialized_start=253
-  _globals['_MODEL']._serialized_end=586
-  _globals['_DETECTREQUEST']._serialized_start=589
-  _globals['_DETECTREQUEST']._serialized_end=972
-  _globals['_DETECTRESPONSE']._serialized_start=975
-  _globals['_DETECTRESPONSE']._serialized_end=1129
-  _globals['_DETECTION']._serialized_start=1132
-  _globals['_DETECTION']._serialized_end=1299
-  _globals['_BOUNDINGBOX']._serialized_start=1301
-  _globals['_BOUNDINGBOX']._serialized_end=1374
-  _globals['_KEYPOINT']._serialized_start=1376
-  _globals['_KEYPOINT']._serialized_end=1423
-  _globals['_CREATEMODELREQUEST']._serialized_start=1426
-  _globals['_CREATEMODELREQUEST']._serialized_end=1648
-  _globals['_GETMODELREQUEST']._serialized_start=1651
-  _globals['_GETMODELREQUEST']._serialized_end=1785
-  _globals['_LISTMODELSREQUEST']._serialized_start=1788
-  _globals['_LISTMODELSREQUEST']._serialized_end=1967
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1969
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2061
-  _globals['_DETECTIONSERVICE']._serialized_start=2064
-  _globals['_DETECTIONSERVICE']._serialized_end=2670
+  _globals['_DETECTIONSERVICE'].methods_by_name['BatchDetect']._loaded_options = None
+  _globals['_DETECTIONSERVICE'].methods_by_name['BatchDetect']._serialized_options = b'\220\002\001\272\327\030\005\n\003\003\002\005\202\323\344\223\002/\"*/v1/{model=tenants/*/models/*}:batchDetect:\001*'
+  _globals['_DETECTIONSERVICE'].methods_by_name['DetectStream']._loaded_options = None
+  _globals['_DETECTIONSERVICE'].methods_by_name['DetectStream']._serialized_options = b'\272\327\030\005\n\003\003\002\005'
+  _globals['_DETECTREQUEST']._serialized_start=245
+  _globals['_DETECTREQUEST']._serialized_end=840
+  _globals['_PIXELS']._serialized_start=842
+  _globals['_PIXELS']._serialized_end=946
+  _globals['_DETECTRESPONSE']._serialized_start=949
+  _globals['_DETECTRESPONSE']._serialized_end=1168
+  _globals['_DETECTION']._serialized_start=1171
+  _globals['_DETECTION']._serialized_end=1439
+  _globals['_CLASSIFICATION']._serialized_start=1441
+  _globals['_CLASSIFICATION']._serialized_end=1510
+  _globals['_MASK']._serialized_start=1512
+  _globals['_MASK']._serialized_end=1565
+  _globals['_ROTATEDBOX']._serialized_start=1567
+  _globals['_ROTATEDBOX']._serialized_end=1665
+  _globals['_BOUNDINGBOX']._serialized_start=1667
+  _globals['_BOUNDINGBOX']._serialized_end=1740
+  _globals['_KEYPOINT']._serialized_start=1742
+  _globals['_KEYPOINT']._serialized_end=1809
+  _globals['_BATCHDETECTREQUEST']._serialized_start=1812
+  _globals['_BATCHDETECTREQUEST']._serialized_end=2023
+  _globals['_BATCHDETECTRESPONSE']._serialized_start=2025
+  _globals['_BATCHDETECTRESPONSE']._serialized_end=2123
+  _globals['_BATCHDETECTRESULT']._serialized_start=2126
+  _globals['_BATCHDETECTRESULT']._serialized_end=2254
+  _globals['_DETECTSTREAMREQUEST']._serialized_start=2257
+  _globals['_DETECTSTREAMREQUEST']._serialized_end=2401
+  _globals['_STREAMSETTINGS']._serialized_start=2404
+  _globals['_STREAMSETTINGS']._serialized_end=2876
+  _globals['_STREAMSETTINGS_LATE']._serialized_start=2818
+  _globals['_STREAMSETTINGS_LATE']._serialized_end=2876
+  _globals['_DETECTOPTIONS']._serialized_start=2879
+  _globals['_DETECTOPTIONS']._serialized_end=3111
+  _globals['_FRAME']._serialized_start=3114
+  _globals['_FRAME']._serialized_end=3242
+  _globals['_DETECTSTREAMRESPONSE']._serialized_start=3245
+  _globals['_DETECTSTREAMRESPONSE']._serialized_end=3413
+  _globals['_DETECTIONSERVICE']._serialized_start=3416
+  _globals['_DETECTIONSERVICE']._serialized_end=3880
 # @@protoc_insertion_point(module_scope)

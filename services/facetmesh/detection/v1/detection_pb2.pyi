@@ -6,8 +6,9 @@ Object detection with each tenant's own models."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,62 +21,6 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class Model(_message.Message):
-    """A model that a tenant can call."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    CATALOG_ID_FIELD_NUMBER: _builtins.int
-    LICENCE_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
-    ETAG_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Resource name: tenants/{tenant}/models/{model}."""
-    catalog_id: _builtins.str
-    """The entry of the catalogue it comes from, such as "nudenet-320n"."""
-    licence: _builtins.str
-    """The licence, as an SPDX expression. On creation: the licence that the
-    caller accepts, which must be the catalogue's own word where it asks.
-    """
-    version: _builtins.str
-    """The version that answers: tenants/{tenant}/models/{model}/versions/{version}."""
-    sha256: _builtins.str
-    """SHA-256 of the model's file, in hex."""
-    etag: _builtins.str
-    """Changes with every change of the model."""
-    @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of its classes, by class id."""
-
-    @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was created."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        catalog_id: _builtins.str = ...,
-        licence: _builtins.str = ...,
-        version: _builtins.str = ...,
-        sha256: _builtins.str = ...,
-        labels: _abc.Iterable[_builtins.str] | None = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
-        etag: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_id", b"catalog_id", "create_time", b"create_time", "etag", b"etag", "labels", b"labels", "licence", b"licence", "name", b"name", "sha256", b"sha256", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Model: _TypeAlias = Model  # noqa: Y015
-
-@_typing.final
 class DetectRequest(_message.Message):
     """Asks for the objects in an image."""
 
@@ -83,16 +28,24 @@ class DetectRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    IMAGE_URI_FIELD_NUMBER: _builtins.int
     MIN_CONFIDENCE_FIELD_NUMBER: _builtins.int
     IOU_THRESHOLD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STICKY_KEY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """tenants/{tenant}/models/{model}. The metadata x-facetmesh-model must be
     the same where it is sent.
     """
     image: _builtins.bytes
     """A JPEG, PNG or WebP file: at most 20 MB and 50 megapixels."""
+    image_uri: _builtins.str
+    """An https address of a file, at a host that the tenant's operator allows.
+    It is fetched once, without redirects, and treated as image is.
+    """
     min_confidence: _builtins.float
     """Boxes below this confidence are left out; 0.25 when unset."""
     iou_threshold: _builtins.float
@@ -101,6 +54,16 @@ class DetectRequest(_message.Message):
     """
     max_detections: _builtins.int
     """At most this many, the best first; 100 when 0."""
+    version: _builtins.str
+    """The version that shall answer: its number, or an alias such as "canary". As
+    the model's traffic says when empty.
+    """
+    sticky_key: _builtins.str
+    """What a sticky split between versions goes by; the caller when empty."""
+    @_builtins.property
+    def pixels(self) -> Global___Pixels:
+        """Pixels, for who has decoded them already."""
+
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these labels; all when empty. INVALID_ARGUMENT for one that the model
@@ -112,25 +75,65 @@ class DetectRequest(_message.Message):
         *,
         model: _builtins.str = ...,
         image: _builtins.bytes = ...,
+        pixels: Global___Pixels | None = ...,
+        image_uri: _builtins.str = ...,
         min_confidence: _builtins.float | None = ...,
         iou_threshold: _builtins.float | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
         max_detections: _builtins.int = ...,
+        version: _builtins.str = ...,
+        sticky_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "iou_threshold", b"iou_threshold", "min_confidence", b"min_confidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "image", b"image", "image_uri", b"image_uri", "input", b"input", "iou_threshold", b"iou_threshold", "min_confidence", b"min_confidence", "pixels", b"pixels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "image", b"image", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "image", b"image", "image_uri", b"image_uri", "input", b"input", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence", "model", b"model", "pixels", b"pixels", "sticky_key", b"sticky_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__iou_threshold: _TypeAlias = _typing.Literal["iou_threshold"]  # noqa: Y015
     _WhichOneofArgType__iou_threshold: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold"]  # noqa: Y015
     _WhichOneofReturnType__min_confidence: _TypeAlias = _typing.Literal["min_confidence"]  # noqa: Y015
     _WhichOneofArgType__min_confidence: _TypeAlias = _typing.Literal["_min_confidence", b"_min_confidence"]  # noqa: Y015
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["image", "pixels", "image_uri"]  # noqa: Y015
+    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__iou_threshold) -> _WhichOneofReturnType__iou_threshold | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_confidence) -> _WhichOneofReturnType__min_confidence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
 
 Global___DetectRequest: _TypeAlias = DetectRequest  # noqa: Y015
+
+@_typing.final
+class Pixels(_message.Message):
+    """An image that is decoded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    RGB_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Rows."""
+    width: _builtins.int
+    """Columns."""
+    rgb: _builtins.bytes
+    """Red, green and blue of each pixel, a byte each, row by row from the top left:
+    3 * height * width bytes.
+    """
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        rgb: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "rgb", b"rgb", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pixels: _TypeAlias = Pixels  # noqa: Y015
 
 @_typing.final
 class DetectResponse(_message.Message):
@@ -143,6 +146,7 @@ class DetectResponse(_message.Message):
     IMAGE_HEIGHT_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    CLASSIFICATIONS_FIELD_NUMBER: _builtins.int
     image_width: _builtins.int
     """Width of the image in pixels, after its EXIF orientation was applied."""
     image_height: _builtins.int
@@ -155,6 +159,12 @@ class DetectResponse(_message.Message):
     def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Detection]:
         """The objects, most confident first."""
 
+    @_builtins.property
+    def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classification]:
+        """The classes of the whole image, most likely first, where the model
+        classifies.
+        """
+
     def __init__(
         self,
         *,
@@ -163,10 +173,11 @@ class DetectResponse(_message.Message):
         image_height: _builtins.int = ...,
         model_version: _builtins.str = ...,
         receipt: _builtins.str = ...,
+        classifications: _abc.Iterable[Global___Classification] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "image_height", b"image_height", "image_width", b"image_width", "model_version", b"model_version", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifications", b"classifications", "detections", b"detections", "image_height", b"image_height", "image_width", b"image_width", "model_version", b"model_version", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,6 +194,8 @@ class Detection(_message.Message):
     CLASS_ID_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     KEYPOINTS_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    ROTATED_BOX_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """The name of its class."""
     class_id: _builtins.int
@@ -197,6 +210,14 @@ class Detection(_message.Message):
     def keypoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keypoint]:
         """Named points on it, where the model gives them."""
 
+    @_builtins.property
+    def mask(self) -> Global___Mask:
+        """Its pixels, where the model segments."""
+
+    @_builtins.property
+    def rotated_box(self) -> Global___RotatedBox:
+        """Where it is, more closely, where the model gives rotated boxes."""
+
     def __init__(
         self,
         *,
@@ -205,14 +226,116 @@ class Detection(_message.Message):
         class_id: _builtins.int = ...,
         confidence: _builtins.float = ...,
         keypoints: _abc.Iterable[Global___Keypoint] | None = ...,
+        mask: Global___Mask | None = ...,
+        rotated_box: Global___RotatedBox | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "mask", b"mask", "rotated_box", b"rotated_box"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "class_id", b"class_id", "confidence", b"confidence", "keypoints", b"keypoints", "label", b"label"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "class_id", b"class_id", "confidence", b"confidence", "keypoints", b"keypoints", "label", b"label", "mask", b"mask", "rotated_box", b"rotated_box"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Detection: _TypeAlias = Detection  # noqa: Y015
+
+@_typing.final
+class Classification(_message.Message):
+    """A class of a whole image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    CLASS_ID_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Its name."""
+    class_id: _builtins.int
+    """Its number."""
+    confidence: _builtins.float
+    """How likely it is, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        class_id: _builtins.int = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_id", b"class_id", "confidence", b"confidence", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Classification: _TypeAlias = Classification  # noqa: Y015
+
+@_typing.final
+class Mask(_message.Message):
+    """The pixels of an object, run-length encoded as COCO does: pycocotools decodes
+    {"size": [height, width], "counts": counts}.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Rows of the image."""
+    width: _builtins.int
+    """Columns of the image."""
+    counts: _builtins.str
+    """COCO's compressed run lengths, column by column from the top left."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        counts: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mask: _TypeAlias = Mask  # noqa: Y015
+
+@_typing.final
+class RotatedBox(_message.Message):
+    """A rectangle that is turned, in pixels of the original image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CENTER_X_FIELD_NUMBER: _builtins.int
+    CENTER_Y_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    ANGLE_RAD_FIELD_NUMBER: _builtins.int
+    center_x: _builtins.float
+    """Of its centre, from the left edge."""
+    center_y: _builtins.float
+    """Of its centre, from the top edge."""
+    width: _builtins.float
+    """Its width, before it is turned."""
+    height: _builtins.float
+    """Its height, before it is turned."""
+    angle_rad: _builtins.float
+    """How far it is turned clockwise, in radians."""
+    def __init__(
+        self,
+        *,
+        center_x: _builtins.float = ...,
+        center_y: _builtins.float = ...,
+        width: _builtins.float = ...,
+        height: _builtins.float = ...,
+        angle_rad: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["angle_rad", b"angle_rad", "center_x", b"center_x", "center_y", b"center_y", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotatedBox: _TypeAlias = RotatedBox  # noqa: Y015
 
 @_typing.final
 class BoundingBox(_message.Message):
@@ -257,135 +380,339 @@ class Keypoint(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     X_FIELD_NUMBER: _builtins.int
     Y_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """What it is, such as "left_eye" (the subject's left)."""
     x: _builtins.float
     """Distance from the left edge."""
     y: _builtins.float
     """Distance from the top edge."""
+    confidence: _builtins.float
+    """How sure the model is that it can be seen, 0 to 1; 1 where it does not say."""
     def __init__(
         self,
         *,
         label: _builtins.str = ...,
         x: _builtins.float = ...,
         y: _builtins.float = ...,
+        confidence: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "x", b"x", "y", b"y"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "label", b"label", "x", b"x", "y", b"y"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Keypoint: _TypeAlias = Keypoint  # noqa: Y015
 
 @_typing.final
-class CreateModelRequest(_message.Message):
-    """Asks for a new model."""
+class BatchDetectRequest(_message.Message):
+    """Asks for the objects in several images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PARENT_FIELD_NUMBER: _builtins.int
-    MODEL_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    parent: _builtins.str
-    """tenants/{tenant}."""
-    model_id: _builtins.str
-    """The last part of the name: up to 63 of a-z, 0-9 and hyphen, a letter first."""
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """tenants/{tenant}/models/{model}: the model of all of them."""
     @_builtins.property
-    def model(self) -> Global___Model:
-        """The model. Its name is ignored."""
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectRequest]:
+        """What is asked of each image. Each names the same model."""
 
     def __init__(
         self,
         *,
-        parent: _builtins.str = ...,
-        model_id: _builtins.str = ...,
-        model: Global___Model | None = ...,
+        model: _builtins.str = ...,
+        requests: _abc.Iterable[Global___DetectRequest] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_id", b"model_id", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CreateModelRequest: _TypeAlias = CreateModelRequest  # noqa: Y015
+Global___BatchDetectRequest: _TypeAlias = BatchDetectRequest  # noqa: Y015
 
 @_typing.final
-class GetModelRequest(_message.Message):
-    """Asks for a model."""
+class BatchDetectResponse(_message.Message):
+    """The objects in several images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
+    RESULTS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    receipt: _builtins.str
+    """The receipt's name, for audit's GetReceipt: one for all of them."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchDetectResult]:
+        """What came of each image, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchDetectResult] | None = ...,
+        receipt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDetectResponse: _TypeAlias = BatchDetectResponse  # noqa: Y015
+
+@_typing.final
+class BatchDetectResult(_message.Message):
+    """What came of one image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___DetectResponse:
+        """The objects in it. Its receipt is empty: the batch has one."""
+
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """Why there are none."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___DetectResponse | None = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "response", b"response", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "response", b"response", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "status"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___BatchDetectResult: _TypeAlias = BatchDetectResult  # noqa: Y015
+
+@_typing.final
+class DetectStreamRequest(_message.Message):
+    """Part of a video: first what is asked of it, then its frames."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> Global___StreamSettings:
+        """What is asked; the first message, and no other."""
+
+    @_builtins.property
+    def frame(self) -> Global___Frame:
+        """A frame."""
+
+    def __init__(
+        self,
+        *,
+        settings: Global___StreamSettings | None = ...,
+        frame: Global___Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "part", b"part", "settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "part", b"part", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["settings", "frame"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DetectStreamRequest: _TypeAlias = DetectStreamRequest  # noqa: Y015
+
+@_typing.final
+class StreamSettings(_message.Message):
+    """What is asked of a video."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Late:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _LateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StreamSettings._Late.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        LATE_UNSPECIFIED: StreamSettings._Late.ValueType  # 0
+        """As LATE_WAIT."""
+        LATE_WAIT: StreamSettings._Late.ValueType  # 1
+        """They wait, and so does who sends them."""
+        LATE_DROP: StreamSettings._Late.ValueType  # 2
+        """The newest one is worked on; older ones that wait are answered as dropped."""
+
+    class Late(_Late, metaclass=_LateEnumTypeWrapper):
+        """What becomes of frames that come faster than they are worked on."""
+
+    LATE_UNSPECIFIED: StreamSettings.Late.ValueType  # 0
+    """As LATE_WAIT."""
+    LATE_WAIT: StreamSettings.Late.ValueType  # 1
+    """They wait, and so does who sends them."""
+    LATE_DROP: StreamSettings.Late.ValueType  # 2
+    """The newest one is worked on; older ones that wait are answered as dropped."""
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_MS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STICKY_KEY_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
     """tenants/{tenant}/models/{model}."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
-
-@_typing.final
-class ListModelsRequest(_message.Message):
-    """Asks for a page of a tenant's models."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PARENT_FIELD_NUMBER: _builtins.int
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    parent: _builtins.str
-    """tenants/{tenant}."""
-    page_size: _builtins.int
-    """At most this many; 50 when 0, never more than 1000."""
-    page_token: _builtins.str
-    """The next_page_token of the page before."""
-    def __init__(
-        self,
-        *,
-        parent: _builtins.str = ...,
-        page_size: _builtins.int = ...,
-        page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
-
-@_typing.final
-class ListModelsResponse(_message.Message):
-    """A page of models."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MODELS_FIELD_NUMBER: _builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    next_page_token: _builtins.str
-    """Asks for the next page; empty on the last."""
+    late: Global___StreamSettings.Late.ValueType
+    """What becomes of frames that come faster than they are worked on."""
+    max_wait_ms: _builtins.int
+    """A frame that has waited longer than this is answered as dropped, in
+    milliseconds; none is when 0.
+    """
+    version: _builtins.str
+    """The version that shall answer: its number, or an alias such as "canary". As
+    the model's traffic says when empty.
+    """
+    sticky_key: _builtins.str
+    """What a sticky split between versions goes by; the caller when empty."""
     @_builtins.property
-    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """The models."""
+    def options(self) -> Global___DetectOptions:
+        """What is looked for."""
 
     def __init__(
         self,
         *,
-        models: _abc.Iterable[Global___Model] | None = ...,
-        next_page_token: _builtins.str = ...,
+        model: _builtins.str = ...,
+        late: Global___StreamSettings.Late.ValueType = ...,
+        max_wait_ms: _builtins.int = ...,
+        options: Global___DetectOptions | None = ...,
+        version: _builtins.str = ...,
+        sticky_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["late", b"late", "max_wait_ms", b"max_wait_ms", "model", b"model", "options", b"options", "sticky_key", b"sticky_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+Global___StreamSettings: _TypeAlias = StreamSettings  # noqa: Y015
+
+@_typing.final
+class DetectOptions(_message.Message):
+    """What is looked for in the frames of a video."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    IOU_THRESHOLD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
+    min_confidence: _builtins.float
+    """Boxes below this confidence are left out; 0.25 when unset."""
+    iou_threshold: _builtins.float
+    """Of two boxes of a class that overlap more than this (intersection over
+    union), only the better one is kept; 0.45 when unset.
+    """
+    max_detections: _builtins.int
+    """At most this many, the best first; 100 when 0."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these labels; all when empty. INVALID_ARGUMENT for one that the model
+        does not have.
+        """
+
+    def __init__(
+        self,
+        *,
+        min_confidence: _builtins.float | None = ...,
+        iou_threshold: _builtins.float | None = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        max_detections: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "iou_threshold", b"iou_threshold", "min_confidence", b"min_confidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__iou_threshold: _TypeAlias = _typing.Literal["iou_threshold"]  # noqa: Y015
+    _WhichOneofArgType__iou_threshold: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__min_confidence: _TypeAlias = _typing.Literal["min_confidence"]  # noqa: Y015
+    _WhichOneofArgType__min_confidence: _TypeAlias = _typing.Literal["_min_confidence", b"_min_confidence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__iou_threshold) -> _WhichOneofReturnType__iou_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_confidence) -> _WhichOneofReturnType__min_confidence | None: ...
+
+Global___DetectOptions: _TypeAlias = DetectOptions  # noqa: Y015
+
+@_typing.final
+class Frame(_message.Message):
+    """An image of a video."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    frame_id: _builtins.int
+    """The caller's own number of it, which the answer carries."""
+    image: _builtins.bytes
+    """A JPEG, PNG or WebP file: at most 20 MB and 50 megapixels."""
+    @_builtins.property
+    def pixels(self) -> Global___Pixels:
+        """Pixels, for who has decoded them already."""
+
+    def __init__(
+        self,
+        *,
+        frame_id: _builtins.int = ...,
+        image: _builtins.bytes = ...,
+        pixels: Global___Pixels | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "input", b"input", "pixels", b"pixels"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_id", b"frame_id", "image", b"image", "input", b"input", "pixels", b"pixels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["image", "pixels"]  # noqa: Y015
+    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
+
+Global___Frame: _TypeAlias = Frame  # noqa: Y015
+
+@_typing.final
+class DetectStreamResponse(_message.Message):
+    """What came of one frame."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    frame_id: _builtins.int
+    """The caller's number of it."""
+    dropped: _builtins.bool
+    """It came too late and was left out."""
+    @_builtins.property
+    def response(self) -> Global___DetectResponse:
+        """The objects in it."""
+
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """Why there are none; the stream goes on."""
+
+    def __init__(
+        self,
+        *,
+        frame_id: _builtins.int = ...,
+        response: Global___DetectResponse | None = ...,
+        status: _status_pb2.Status | None = ...,
+        dropped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "outcome", b"outcome", "response", b"response", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "frame_id", b"frame_id", "outcome", b"outcome", "response", b"response", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "status", "dropped"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___DetectStreamResponse: _TypeAlias = DetectStreamResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DetectionServiceStub:
-    """Finds objects in images, and manages the models that do.
+    """Finds objects in images.
     """
 
     def __init__(self, channel):
@@ -40,25 +40,20 @@ class DetectionServiceStub:
                 request_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectResponse.FromString,
                 _registered_method=True)
-        self.CreateModel = channel.unary_unary(
-                '/facetmesh.detection.v1.DetectionService/CreateModel',
-                request_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.CreateModelRequest.SerializeToString,
-                response_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.Model.FromString,
+        self.BatchDetect = channel.unary_unary(
+                '/facetmesh.detection.v1.DetectionService/BatchDetect',
+                request_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.BatchDetectRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.BatchDetectResponse.FromString,
                 _registered_method=True)
-        self.GetModel = channel.unary_unary(
-                '/facetmesh.detection.v1.DetectionService/GetModel',
-                request_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.Model.FromString,
-                _registered_method=True)
-        self.ListModels = channel.unary_unary(
-                '/facetmesh.detection.v1.DetectionService/ListModels',
-                request_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.ListModelsRequest.SerializeToString,
-                response_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.ListModelsResponse.FromString,
+        self.DetectStream = channel.stream_stream(
+                '/facetmesh.detection.v1.DetectionService/DetectStream',
+                request_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectStreamRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectStreamResponse.FromString,
                 _registered_method=True)
 
 
 class DetectionServiceServicer:
-    """Finds objects in images, and manages the models that do.
+    """Finds objects in images.
     """
 
     def Detect(self, request, context):
@@ -69,24 +64,18 @@ class DetectionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CreateModel(self, request, context):
-        """Gives a tenant a model from the catalogue. FAILED_PRECONDITION when its
-        licence must be accepted by name and was not, or when the operator has not
-        fetched it. Creating what exists with the same content returns it.
+    def BatchDetect(self, request, context):
+        """Finds objects in several images at once. Each has an answer of its own: one
+        bad image does not spoil the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetModel(self, request, context):
-        """Returns a model.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListModels(self, request, context):
-        """Lists a tenant's models, in the order of their ids.
+    def DetectStream(self, request_iterator, context):
+        """Finds objects in the frames of a video, which are answered in their order.
+        The stream ends with its token. Frames are read as fast as they are worked
+        on, or the late ones are left out, as its settings say.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,20 +89,15 @@ def add_DetectionServiceServicer_to_server(servicer, server):
                     request_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectRequest.FromString,
                     response_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectResponse.SerializeToString,
             ),
-            'CreateModel': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateModel,
-                    request_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.CreateModelRequest.FromString,
-                    response_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.Model.SerializeToString,
+            'BatchDetect': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDetect,
+                    request_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.BatchDetectRequest.FromString,
+                    response_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.BatchDetectResponse.SerializeToString,
             ),
-            'GetModel': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetModel,
-                    request_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.GetModelRequest.FromString,
-                    response_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.Model.SerializeToString,
-            ),
-            'ListModels': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListModels,
-                    request_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.ListModelsRequest.FromString,
-                    response_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.ListModelsResponse.SerializeToString,
+            'DetectStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.DetectStream,
+                    request_deserializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectStreamRequest.FromString,
+                    response_serializer=facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -124,7 +108,7 @@ def add_DetectionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DetectionService:
-    """Finds objects in images, and manages the models that do.
+    """Finds objects in images.
     """
 
     @staticmethod
@@ -155,7 +139,7 @@ class DetectionService:
             _registered_method=True)
 
     @staticmethod
-    def CreateModel(request,
+    def BatchDetect(request,
             target,
             options=(),
             channel_credentials=None,
@@ -168,9 +152,9 @@ class DetectionService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/facetmesh.detection.v1.DetectionService/CreateModel',
-            facetmesh_dot_detection_dot_v1_dot_detection__pb2.CreateModelRequest.SerializeToString,
-            facetmesh_dot_detection_dot_v1_dot_detection__pb2.Model.FromString,
+            '/facetmesh.detection.v1.DetectionService/BatchDetect',
+            facetmesh_dot_detection_dot_v1_dot_detection__pb2.BatchDetectRequest.SerializeToString,
+            facetmesh_dot_detection_dot_v1_dot_detection__pb2.BatchDetectResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -182,7 +166,7 @@ class DetectionService:
             _registered_method=True)
 
     @staticmethod
-    def GetModel(request,
+    def DetectStream(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -192,39 +176,12 @@ class DetectionService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
-            '/facetmesh.detection.v1.DetectionService/GetModel',
-            facetmesh_dot_detection_dot_v1_dot_detection__pb2.GetModelRequest.SerializeToString,
-            facetmesh_dot_detection_dot_v1_dot_detection__pb2.Model.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListModels(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/facetmesh.detection.v1.DetectionService/ListModels',
-            facetmesh_dot_detection_dot_v1_dot_detection__pb2.ListModelsRequest.SerializeToString,
-            facetmesh_dot_detection_dot_v1_dot_detection__pb2.ListModelsResponse.FromString,
+            '/facetmesh.detection.v1.DetectionService/DetectStream',
+            facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectStreamRequest.SerializeToString,
+            facetmesh_dot_detection_dot_v1_dot_detection__pb2.DetectStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DetectionServiceStub:
-    """Finds objects in images, and manages the models that do."""
+    """Finds objects in images."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,37 +37,37 @@ class DetectionServiceStub:
     """Finds objects in one image. The image stays in memory and is gone with the
     answer. UNAVAILABLE when the runner died under the request; a repeat is safe.
     """
-    CreateModel: _grpc.UnaryUnaryMultiCallable[_detection_pb2.CreateModelRequest, _detection_pb2.Model]
-    """Gives a tenant a model from the catalogue. FAILED_PRECONDITION when its
-    licence must be accepted by name and was not, or when the operator has not
-    fetched it. Creating what exists with the same content returns it.
+    BatchDetect: _grpc.UnaryUnaryMultiCallable[_detection_pb2.BatchDetectRequest, _detection_pb2.BatchDetectResponse]
+    """Finds objects in several images at once. Each has an answer of its own: one
+    bad image does not spoil the others.
     """
-    GetModel: _grpc.UnaryUnaryMultiCallable[_detection_pb2.GetModelRequest, _detection_pb2.Model]
-    """Returns a model."""
-    ListModels: _grpc.UnaryUnaryMultiCallable[_detection_pb2.ListModelsRequest, _detection_pb2.ListModelsResponse]
-    """Lists a tenant's models, in the order of their ids."""
+    DetectStream: _grpc.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]
+    """Finds objects in the frames of a video, which are answered in their order.
+    The stream ends with its token. Frames are read as fast as they are worked
+    on, or the late ones are left out, as its settings say.
+    """
 
 @_typing.type_check_only
 class DetectionServiceAsyncStub(DetectionServiceStub):
-    """Finds objects in images, and manages the models that do."""
+    """Finds objects in images."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Detect: _aio.UnaryUnaryMultiCallable[_detection_pb2.DetectRequest, _detection_pb2.DetectResponse]  # type: ignore[assignment]
     """Finds objects in one image. The image stays in memory and is gone with the
     answer. UNAVAILABLE when the runner died under the request; a repeat is safe.
     """
-    CreateModel: _aio.UnaryUnaryMultiCallable[_detection_pb2.CreateModelRequest, _detection_pb2.Model]  # type: ignore[assignment]
-    """Gives a tenant a model from the catalogue. FAILED_PRECONDITION when its
-    licence must be accepted by name and was not, or when the operator has not
-    fetched it. Creating what exists with the same content returns it.
+    BatchDetect: _aio.UnaryUnaryMultiCallable[_detection_pb2.BatchDetectRequest, _detection_pb2.BatchDetectResponse]  # type: ignore[assignment]
+    """Finds objects in several images at once. Each has an answer of its own: one
+    bad image does not spoil the others.
     """
-    GetModel: _aio.UnaryUnaryMultiCallable[_detection_pb2.GetModelRequest, _detection_pb2.Model]  # type: ignore[assignment]
-    """Returns a model."""
-    ListModels: _aio.UnaryUnaryMultiCallable[_detection_pb2.ListModelsRequest, _detection_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists a tenant's models, in the order of their ids."""
+    DetectStream: _aio.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]  # type: ignore[assignment]
+    """Finds objects in the frames of a video, which are answered in their order.
+    The stream ends with its token. Frames are read as fast as they are worked
+    on, or the late ones are left out, as its settings say.
+    """
 
 class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Finds objects in images, and manages the models that do."""
+    """Finds objects in images."""
 
     @_abc_1.abstractmethod
     def Detect(
@@ -80,30 +80,24 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def CreateModel(
+    def BatchDetect(
         self,
-        request: _detection_pb2.CreateModelRequest,
+        request: _detection_pb2.BatchDetectRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_detection_pb2.Model, _abc.Awaitable[_detection_pb2.Model]]:
-        """Gives a tenant a model from the catalogue. FAILED_PRECONDITION when its
-        licence must be accepted by name and was not, or when the operator has not
-        fetched it. Creating what exists with the same content returns it.
+    ) -> _typing.Union[_detection_pb2.BatchDetectResponse, _abc.Awaitable[_detection_pb2.BatchDetectResponse]]:
+        """Finds objects in several images at once. Each has an answer of its own: one
+        bad image does not spoil the others.
         """
 
     @_abc_1.abstractmethod
-    def GetModel(
+    def DetectStream(
         self,
-        request: _detection_pb2.GetModelRequest,
+        request_iterator: _MaybeAsyncIterator[_detection_pb2.DetectStreamRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_detection_pb2.Model, _abc.Awaitable[_detection_pb2.Model]]:
-        """Returns a model."""
-
-    @_abc_1.abstractmethod
-    def ListModels(
-        self,
-        request: _detection_pb2.ListModelsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_detection_pb2.ListModelsResponse, _abc.Awaitable[_detection_pb2.ListModelsResponse]]:
-        """Lists a tenant's models, in the order of their ids."""
+    ) -> _typing.Union[_abc.Iterator[_detection_pb2.DetectStreamResponse], _abc.AsyncIterator[_detection_pb2.DetectStreamResponse]]:
+        """Finds objects in the frames of a video, which are answered in their order.
+        The stream ends with its token. Frames are read as fast as they are worked
+        on, or the late ones are left out, as its settings say.
+        """
 
 def add_DetectionServiceServicer_to_server(servicer: DetectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

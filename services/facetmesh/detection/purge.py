@@ -1,0 +1,26 @@
+"""The end of a tenant in detection: its models, uploads and policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from facetmesh.detection.store import DaprStore
+
+
+class PurgeBlobs(Protocol):
+    """Where files are kept."""
+
+    async def delete_all(self, tenant: str) -> None:
+        """Deletes all of a tenant's data."""
+        ...
+
+
+async def purge(store: DaprStore, blobs: PurgeBlobs, tenant_id: str) -> None:
+    """Deletes all that is kept of a tenant. Repeating it does no harm.
+
+    Raises:
+        Unavailable: Something may be left.
+    """
+    await blobs.delete_all(tenant_id)
+    await store.delete_all(tenant_id)

@@ -1,0 +1,141 @@
+"""Where the files of models are: in blobs, encrypted, and for runners to read, in a folder of their own.
+
+The folder is emptied when the service ends. By default it is in memory, so that
+no model lies on a disk in clear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from facetmesh.detection.uploads import PART_BYTES
+from facetmesh.kit.errors import FailedPrecondition, ResourceExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from facetmesh.detection.models import Version
+    from facetmesh.detection.uploads import BlobStore
+
+_IN_USE_S = 60.0
+"""A file that was asked for so lately may be about to be opened."""
+
+
+class Catalog(Protocol):
+    """The models that the operator has fetched."""
+
+    def path(self, asset_id: str, /) -> Path:
+        """An entry's file; raises FailedPrecondition when it has not been fetched."""
+        ...
+
+
+class Shelf:
+    """Files of versions.
+
+    Args:
+        catalog: Files of the catalogue's models.
+        blobs: Where uploaded ones are kept.
+        folder: Where those that are used lie in clear.
+        max_bytes: How much may lie there.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        folder: Path,
+        *,
+        max_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        """Where files lie in clear."""
+        self._catalog = catalog
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._used: OrderedDict[Path, tuple[float, int]] = OrderedDict()
+        self._fetching: dict[Path, asyncio.Lock] = {}
+
+    async def path(self, version: Version) -> Path:
+        """A version's file, ready to be read.
+
+        Raises:
+            FailedPrecondition: MODEL_NOT_FETCHED: it is of the catalogue, and not on this machine;
+                MODEL_CHANGED: it is not what was stored.
+            NotFound: Its data was destroyed.
+            ResourceExhausted: MODEL_CACHE_FULL: there is no room for it.
+        """
+        if not version.parts:
+            return self._catalog.path(version.catalog_id)
+        path = self.folder / f"{version.tenant_id}-{version.sha256}.onnx"
+        async with self._fetching.setdefault(path, asyncio.Lock()):
+            if path not in self._used:
+                await self._fetch(version, path)
+            self._used[path] = (self._clock(), version.size_bytes)
+            self._used.move_to_end(path)
+        return path
+
+    async def store(self, version: Version, path: Path) -> Version:
+        """Keeps the file of a version; returns the version with its place."""
+        blob, parts = secrets.token_hex(16), 0
+        with path.open("rb") as file:
+            while data := file.read(PART_BYTES):
+                await self._blobs.put(version.tenant_id, _key(blob, parts), data)
+                parts += 1
+        return replace(version, blob=blob, parts=parts)
+
+    async def remove(self, version: Version) -> None:
+        """Deletes the file of a version."""
+        for part in range(version.parts):
+            await self._blobs.delete(version.tenant_id, _key(version.blob, part))
+
+    async def _fetch(self, version: Version, path: Path) -> None:
+        self._make_room(version.size_bytes)
+        digest = hashlib.sha256()
+        fresh = path.with_suffix(".new")
+        try:
+            with fresh.open("wb") as file:
+                for part in range(version.parts):
+                    data = await self._blobs.get(version.tenant_id, _key(version.blob, part))
+                    digest.update(data)
+                    await asyncio.to_thread(file.write, data)
+            if digest.hexdigest() != version.sha256:
+                raise FailedPrecondition("The model's file is not what was stored.", reason="MODEL_CHANGED")
+            fresh.replace(path)
+        except OSError as error:
+            raise ResourceExhausted(
+                "There is no room for the model's file.", reason="MODEL_CACHE_FULL", retry_after_s=_IN_USE_S
+            ) from error
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def _make_room(self, wanted_bytes: int) -> None:
+        left = self._max_bytes - sum(size for _, size in self._used.values())
+        for path, (used_s, size) in list(self._used.items()):
+            if left >= wanted_bytes:
+                return
+            if self._clock() - used_s > _IN_USE_S:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                del self._used[path]
+                self._fetching.pop(path, None)
+                left += size
+        if left < wanted_bytes:
+            raise ResourceExhausted(
+                "There is no room for the model's file beside those in use.", reason="MODEL_CACHE_FULL",
+                retry_after_s=_IN_USE_S,
+            )  # fmt: skip
+
+
+def _key(blob: str, part: int) -> str:
+    return f"models/{blob}/{part:05}"

@@ -1,0 +1,149 @@
+"""Work on models' files by strangers: in a process that is thrown away, under limits of memory and time.
+
+A file is looked at for the first time here, and checkpoints of ultralytics',
+which can run code, become ONNX.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from facetmesh.detection.models import Facts, Tensor
+from facetmesh.kit.errors import DeadlineExceeded, FailedPrecondition, Internal, ResourceExhausted, Unavailable
+from facetmesh.runners.settings import PoolLimits, RunnerLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from facetmesh.detection.hints import Hints
+    from facetmesh.runners.tasks import Reply, Runners
+
+LIMITS = PoolLimits(
+    runners=1, runner=RunnerLimits(memory_bytes=4 << 30, start_timeout_s=120.0, max_blob_bytes=1 << 30)
+)
+"""What a process may use that works on one file."""
+INSPECT_TIMEOUT_S = 60.0
+"""Reading, compiling and one image: the largest YOLO takes about 10 s on two cores."""
+CONVERT_TIMEOUT_S = 300.0
+"""Importing torch takes most of a minute on a slow disk."""
+INSPECTION = "facetmesh.detection.inspection_program"
+CONVERSION = "facetmesh.detection.conversion_program"
+_LARGEST_SIDE = 4096
+_TASKS = frozenset({"detect", "segment", "pose", "obb", "classify"})
+
+
+class Works(Protocol):
+    """Who works on files."""
+
+    async def inspect(self, path: Path, sha256: str, hints: Hints) -> Facts:
+        """What a model's file is."""
+        ...
+
+    async def convert(self, checkpoint: bytes) -> bytes:
+        """The ONNX model of a checkpoint."""
+        ...
+
+
+class Workshop:
+    """Works on models' files, one at a time.
+
+    Args:
+        processes: Makes runners of a program, which end with the context.
+        inspect_timeout_s: How long a file may be looked at.
+    """
+
+    def __init__(
+        self,
+        processes: Callable[[str], AbstractAsyncContextManager[Runners]],
+        *,
+        inspect_timeout_s: float = INSPECT_TIMEOUT_S,
+    ) -> None:
+        self._processes = processes
+        self._inspect_timeout_s = inspect_timeout_s
+        self._turn = asyncio.Lock()
+
+    async def inspect(self, path: Path, sha256: str, hints: Hints) -> Facts:
+        """What a model's file is.
+
+        Args:
+            path: The file, .onnx or .tflite.
+            sha256: What its SHA-256 must be, in hex.
+            hints: What it may not say of itself.
+
+        Raises:
+            FailedPrecondition: What is wrong with it (`onnx_rules`, `heads`); MODEL_TOO_SLOW, MODEL_TOO_LARGE or
+                MODEL_CRASHED: it did not keep the limits.
+        """
+        arguments = {"path": str(path), "sha256": sha256, "hints": asdict(hints)}
+        reply = await self._run(INSPECTION, "inspect", arguments, timeout_s=self._inspect_timeout_s)
+        return _facts(reply.values)
+
+    async def convert(self, checkpoint: bytes) -> bytes:
+        """The ONNX model of a checkpoint of ultralytics'.
+
+        Raises:
+            FailedPrecondition: CONVERT_MISSING: this installation cannot; CONVERT_FAILED: it is no such checkpoint;
+                as for `inspect`, where it did not keep the limits.
+        """
+        if importlib.util.find_spec("ultralytics") is None:
+            raise FailedPrecondition(
+                "This installation does not convert .pt files: the operator can install facetmesh[convert], or "
+                "export the model to ONNX yourself.",
+                reason="CONVERT_MISSING",
+            )
+        reply = await self._run(CONVERSION, "convert", {}, [checkpoint], timeout_s=CONVERT_TIMEOUT_S)
+        if len(reply.blobs) != 1:
+            raise _nonsense()
+        return reply.blobs[0]
+
+    async def _run(
+        self, program: str, task: str, arguments: Mapping[str, Any], blobs: Sequence[bytes] = (), *, timeout_s: float
+    ) -> Reply:
+        try:
+            async with self._turn, self._processes(program) as runners:
+                return await runners.call(
+                    domain=task, task=task, arguments=arguments, blobs=blobs, subject=task, timeout_s=timeout_s
+                )
+        except DeadlineExceeded:
+            raise FailedPrecondition(
+                f"The model was not done within {timeout_s:.0f} s.", reason="MODEL_TOO_SLOW"
+            ) from None
+        except ResourceExhausted:
+            raise FailedPrecondition(
+                "The model needs more memory than one may use.", reason="MODEL_TOO_LARGE"
+            ) from None
+        except Unavailable as error:
+            raise FailedPrecondition(
+                f"The model ended the process that tried it ({error.metadata.get('cause', 'unknown')}).",
+                reason="MODEL_CRASHED",
+            ) from None
+
+
+def _facts(values: Mapping[str, Any]) -> Facts:
+    """Reads what the process says. It is not trusted: it has run a stranger's model."""
+    match values:
+        case {"labels": [*labels], "task": str(task), "height": int(height), "width": int(width),
+              "inputs": [*inputs], "outputs": [*outputs]}:  # fmt: skip
+            sides = (0 < height <= _LARGEST_SIDE, 0 < width <= _LARGEST_SIDE)
+            if task in _TASKS and all(sides) and all(isinstance(label, str) for label in labels):
+                return Facts(tuple(labels), task, height, width, _tensors(inputs), _tensors(outputs))
+    raise _nonsense()
+
+
+def _tensors(entries: list[Any]) -> tuple[Tensor, ...]:
+    try:
+        return tuple(
+            Tensor(str(one["name"])[:200], str(one["datatype"])[:16], tuple(int(size) for size in one["shape"]))
+            for one in entries
+        )
+    except (KeyError, TypeError, ValueError):
+        raise _nonsense() from None
+
+
+def _nonsense() -> Internal:
+    return Internal("The process that worked on the model gave no sensible answer.", reason="RUNNER_REPLY_INVALID")
