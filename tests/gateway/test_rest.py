@@ -56,6 +56,7 @@ def test_a_fusion_is_made_watched_and_fetched(gate: Gate, group: bytes, astronau
     assert operation.status == 200, operation.body
     done = http.post(f"/v1/{operation.json['name']}:wait", {"timeout": "60s"}).json
     assert done["done"] is True
+    assert "response" in done, done
     assert done["response"]["@type"] == "type.googleapis.com/facetmesh.fusion.v1.Fusion"
     image = http.get(f"/v1/{done['response']['name']}:download")
     assert image.status == 200

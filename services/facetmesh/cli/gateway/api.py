@@ -47,6 +47,13 @@ class Method:
         return f"/{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
 
     @property
+    def all_paths(self) -> list[str]:
+        """The same, and the paths that it has by REST."""
+        rule = self.descriptor.GetOptions().Extensions[annotations_pb2.http]
+        rules = (one for one in (rule, *rule.additional_bindings) if one.WhichOneof("pattern"))
+        return [self.path, *(str(getattr(one, one.WhichOneof("pattern"))) for one in rules)]
+
+    @property
     def streams(self) -> bool:
         """Whether either side streams."""
         return bool(self.descriptor.client_streaming or self.descriptor.server_streaming)

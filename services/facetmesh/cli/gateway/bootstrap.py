@@ -24,6 +24,11 @@ _TIMEOUT_S = 60
 """For an answer that takes no waiting: what a service takes is bounded by its own limits before."""
 _MARGIN_S = 5
 _ABSENT = object()
+BOOTSTRAP, _DESCRIPTORS = "envoy.json", "api.binpb"
+_NOT_GRPC = {
+    "name": "content-type", "string_match": {"prefix": "application/grpc"}, "invert_match": True,
+    "treat_missing_header_as_empty": True,
+}  # fmt: skip
 _OPENAPI, _KEYS = "/openapi.json", "/.well-known/jwks.json"
 """Pages for everybody."""
 
@@ -44,28 +49,28 @@ class Sites:
     """Where auth exchanges API keys."""
 
 
-def bootstrap(settings: GatewaySettings, sites: Sites, descriptors: Path) -> str:
-    """The text of Envoy's bootstrap, in JSON.
+def configuration(settings: GatewaySettings, sites: Sites, folder: Path) -> dict[str, bytes]:
+    """The files that Envoy is configured by: their contents by name, BOOTSTRAP first of all.
 
     Args:
         settings: What it is told.
         sites: Where everybody is.
-        descriptors: A file with the API's FileDescriptorSet.
+        folder: Where the files will be.
 
     Raises:
         FailedPrecondition: A setting is wrong.
     """
+    secrets = tls.secrets(settings.tls)
     values = {
         "host": settings.host,
         "port": sites.gateway,
         "admin_port": sites.admin,
-        "listener_filters": tls.listener_filters(settings.tls),
-        "transport_socket": tls.transport_socket(settings.tls),
-        "client_cert_details": "SANITIZE_SET" if settings.tls else "SANITIZE",
+        "transport_socket": tls.transport_socket(folder, secrets),
+        "client_cert_details": "SANITIZE_SET" if secrets else "SANITIZE",
         "trusted_hops": settings.trusted_hops,
         "tracing": _tracing() if settings.traces else None,
         "local_replies": replies.local_replies(),
-        "descriptors": str(descriptors),
+        "descriptors": str(folder / _DESCRIPTORS),
         "rest_services": api.rest_services(),
         "source_bucket": _bucket(settings.source_per_s),
         "anonymous_bucket": _bucket(settings.anonymous_per_s),
@@ -78,7 +83,9 @@ def bootstrap(settings: GatewaySettings, sites: Sites, descriptors: Path) -> str
         "cors": _cors(settings.origins.split(",")) if settings.origins else None,
         "clusters": _clusters(settings, sites),
     }
-    return json.dumps(filled(yaml.safe_load(shipped("envoy.yaml").read_text()), values), indent=2)
+    main = filled(yaml.safe_load(shipped("envoy.yaml").read_text()), values)
+    texts = {name: json.dumps(content, indent=2).encode() for name, content in {BOOTSTRAP: main, **secrets}.items()}
+    return texts | {_DESCRIPTORS: api.descriptor_set()}
 
 
 def shipped(name: str) -> Path:
@@ -109,31 +116,36 @@ def filled(node: Any, values: Mapping[str, Any]) -> Any:
 
 def _token_rules() -> list[dict[str, Any]]:
     """Envoy takes the first rule that fits: public methods need no token, all else does."""
-    paths = [_OPENAPI, _KEYS, *(method.path for method in api.methods() if method.public)]
+    paths = [_OPENAPI, _KEYS, *(path for method in api.methods() if method.public for path in method.all_paths)]
     public = [{"match": {"path": path}} for path in paths]
     return [*public, {"match": {"prefix": "/"}, "requires": {"provider_name": "facetmesh"}}]
 
 
 def _routes() -> list[dict[str, Any]]:
-    """One for each method: what is not here is not reached, such as what services only say to each other."""
+    """One for each method: what is not here is not reached, such as what services only say to each other.
+
+    REST has one for all, which is left as soon as the transcoder knows the method (and refuses where it knows none).
+    """
+    unbuffered = _without("envoy.filters.http.buffer")
+    as_it_is = _without("envoy.filters.http.grpc_json_transcoder")
     methods = [
-        {"match": {"path": method.path}, "route": {"cluster": method.service, **_timeouts(method)}}
+        {"match": {"path": method.path}, "route": {"cluster": method.service, **_timeouts(method)}, **unbuffered}
         for method in api.methods()
     ]
-    as_it_is = {
-        "typed_per_filter_config": {
-            "envoy.filters.http.grpc_json_transcoder": {
-                "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True,
-            },
-        },
-    }  # fmt: skip
     page = {"status": 200, "body": {"filename": str(shipped("openapi.json"))}}
     json_type = {"header": {"key": "content-type", "value": "application/json"}}
     return [
         {"match": {"path": _OPENAPI}, "direct_response": page, "response_headers_to_add": [json_type], **as_it_is},
         {"match": {"path": _KEYS}, "route": {"cluster": "auth_keys"}, **as_it_is},
         *methods,
+        {"match": {"prefix": "/", "headers": [_NOT_GRPC]}, "route": {"cluster": "auth"}},
     ]
+
+
+def _without(name: str) -> dict[str, Any]:
+    """What turns a filter off on a route."""
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    return {"typed_per_filter_config": {name: off}}
 
 
 def _timeouts(method: api.Method) -> dict[str, Any]:

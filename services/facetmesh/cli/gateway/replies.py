@@ -74,7 +74,7 @@ _REPLIES: Sequence[_Reply] = (
         errors.ResourceExhausted("Too many requests.", reason="RATE_LIMITED", retry_after_s=1),
     ),
     _Reply(
-        _details("payload_too_large", "request_body_buffer_full", "_buffer_limit") + " || response.code == 413",
+        "response.code == 413",
         errors.InvalidArgument("The request is too large.", reason="REQUEST_TOO_LARGE"),
     ),
     _Reply(
@@ -82,11 +82,7 @@ _REPLIES: Sequence[_Reply] = (
         errors.InvalidArgument("The headers are too large.", reason="HEADERS_TOO_LARGE"),
     ),
     _Reply(
-        _details("route_not_found", "grpc_json_transcode_failure{could_not_resolve") + " || response.code == 404",
-        errors.Unimplemented("There is no such method here.", reason="METHOD_UNKNOWN"),
-    ),
-    _Reply(
-        "response.code == 405",
+        "response.code == 404 || response.code == 405",
         errors.Unimplemented("There is no such method here.", reason="METHOD_UNKNOWN"),
     ),
     _Reply(

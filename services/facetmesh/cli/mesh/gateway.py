@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facetmesh.cli.gateway import api
-from facetmesh.cli.gateway.bootstrap import Sites, bootstrap
+from facetmesh.cli.gateway.bootstrap import BOOTSTRAP, Sites, configuration
 from facetmesh.kit import errors, files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from facetmesh.cli.gateway.settings import GatewaySettings
+
+_LOG_FORMAT = '{"time":"%Y-%m-%dT%T.%e%z","level":"%l","service":"gateway","logger":"%n","message":"%j"}'
+"""spdlog's pattern. Given here and not in the configuration, it holds from the first line on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ class Envoy:
             FailedPrecondition: A setting is wrong.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptors, configuration = self.folder / "api.binpb", self.folder / "envoy.json"
-        files.write(descriptors, api.descriptor_set())
-        files.write(configuration, bootstrap(self.settings, self.sites, descriptors), mode=files.PRIVATE)
-        # A hot restart shares memory between Envoys of a machine: two meshes would meet there.
-        return [str(self.program), "--config-path", str(configuration), "--disable-hot-restart"]
+        for name, content in configuration(self.settings, self.sites, self.folder).items():
+            files.write(self.folder / name, content, mode=files.PRIVATE)
+        return [
+            str(self.program), "--config-path", str(self.folder / BOOTSTRAP), "--log-format", _LOG_FORMAT,
+            # A hot restart shares memory between Envoys of a machine: two meshes would meet there.
+            "--disable-hot-restart",
+        ]
 
 
 def program() -> Path:
