@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PUBLIC = {
     "facetmesh.auth.v1.AuthService/IssueToken", "facetmesh.auth.v1.AuthService/GetJwks",
     "facetmesh.audit.v1.AuditService/GetCheckpoint", "facetmesh.audit.v1.AuditService/GetConsistencyProof",
+    "facetmesh.audit.v1.AuditService/GetInclusionProof", "facetmesh.audit.v1.AuditService/GetLogFile",
 }  # fmt: skip
 
 

@@ -36,19 +36,21 @@ def delivered(data: bytes, event_id: str = "1") -> Event:
 async def test_bad_events_go_to_the_dead_letters_with_a_reason(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
+    told: list[tuple[str, str]] = []
     async with world.log() as (log, _):
-        dispositions = await Subscriber(log).handle(
+        dispositions = await Subscriber(log, lambda *what: told.append(what)).handle(
             [delivered(world.signed()), delivered(b"\xff", "bad"), delivered(world.signed("auth"))]
         )
         assert dispositions == [Disposition.OK, Disposition.DROP, Disposition.OK]
         assert log.head.size == 5
+    assert told == [("EVENT_MALFORMED", "detection")]
     (record,) = caplog.records
     assert (record.__dict__["event"], record.__dict__["reason"]) == ("bad", "EVENT_MALFORMED")
 
 
 async def test_the_checkpoint_comes_with_its_key(world: World) -> None:
     async with world.log() as (log, _):
-        servicer = AuditServicer(log, None, None)  # type: ignore[arg-type] - neither is asked here
+        servicer = AuditServicer(log, None, None, None, None)  # type: ignore[arg-type] - none is asked here
         answer = await servicer.GetCheckpoint(audit_pb2.GetCheckpointRequest(), None)
     assert answer.verifier_key == world.verifier_key
     assert answer.note.startswith("log.test/audit\n3\n")

@@ -45,10 +45,12 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)s")
 _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-_TEXTS = (
+_PLAIN = (
     "id", "service", "method", "tenant", "subject", "source_address", "resource", "model_version", "model_sha256",
     "region", "code", "reason", "trace_id",
 )  # fmt: skip
+TEXT_FIELDS = frozenset({*_PLAIN, "kind", "outcome"})
+"""The fields that are texts."""
 _OUTCOMES = {1: "OK", 2: "REFUSED", 3: "FAILED"}
 
 
@@ -106,7 +108,7 @@ class _Like:
     """What stands between the pattern's stars."""
 
     def matches(self, event: AuditEvent) -> bool:
-        text = _text(event, self.field)
+        text = text_of(event, self.field)
         if len(self.pieces) == 1:
             return text == self.pieces[0]
         first, *middle, last = self.pieces
@@ -233,7 +235,7 @@ def _comparison(field: str, comparator: str, value: str) -> Condition:
         if comparator not in _ORDER:
             raise _wrong(f"{field} cannot be compared by {comparator!r}")
         return _Compared(field, comparator, _time_us(value) if field == "time" else _duration_us(value))
-    if field not in _TEXTS and field not in {"kind", "outcome"}:
+    if field not in TEXT_FIELDS:
         raise _wrong(f"events have no field {field!r}")
     if comparator not in {"=", "!=", ":"}:
         raise _wrong(f"{field} cannot be compared by {comparator!r}")
@@ -243,7 +245,8 @@ def _comparison(field: str, comparator: str, value: str) -> Condition:
     return _Not(like) if comparator == "!=" else like
 
 
-def _text(event: AuditEvent, field: str) -> str:
+def text_of(event: AuditEvent, field: str) -> str:
+    """The value of one of TEXT_FIELDS."""
     if field == "kind":
         return event.method.rpartition("/")[2]
     if field == "outcome":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from facetmesh.audit.intake import Event, Intake, Refusal
-from facetmesh.kit.errors import InvalidArgument
+from facetmesh.kit.errors import InvalidArgument, Unavailable
 from facetmesh.verify.entry import SALT_BYTES, entry
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class Log:
         self._checkpoint = signer.checkpoint(head.size, head.root)
         self._appending = asyncio.Lock()
         self._growth = asyncio.Event()
+        self._closed = False
         self._arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     @classmethod
@@ -218,13 +219,20 @@ class Log:
         if await self._store.size() > self._head.size:
             self._advance(await self._store.head())
 
+    def close(self) -> None:
+        """Ends all waiting for growth: the process is about to end."""
+        self._closed = True
+        self._growth.set()
+
     async def grown(self, size: int) -> None:
         """Returns once the log has more than this many entries.
 
         Raises:
-            Unavailable: The store does not work.
+            Unavailable: The store does not work, or the process is about to end.
         """
         while self._head.size <= size:
+            if self._closed:
+                raise Unavailable("The service is about to end: go on with another.", retry_after_s=1)
             growth = self._growth
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(growth.wait(), ANOTHER_REPLICA_S)

@@ -36,6 +36,11 @@ class Retention:
     changed_us: int = 0
     """When it was set, in microseconds since the epoch; 0 for what was never set."""
 
+    @property
+    def etag(self) -> str:
+        """Changes with each change."""
+        return format(self.changed_us, "x")
+
     def expired_us(self, now_us: int) -> int | None:
         """Events from before this time have expired; None when none has."""
         return None if self.hold or not self.days else now_us - self.days * _DAY_US
@@ -78,14 +83,14 @@ class Retentions:
         return await self._store.retention(tenant) or Retention(tenant)
 
     async def change(
-        self, tenant: str, change: Callable[[Retention], Retention], *, changed_us: int | None = None
+        self, tenant: str, change: Callable[[Retention], Retention], *, etag: str = ""
     ) -> Retention:
         """Changes a tenant's retention.
 
         Args:
             tenant: The tenant's id.
             change: Makes what is to be out of what is.
-            changed_us: When what the caller has seen was set; None when that does not matter.
+            etag: Of what the caller has seen; "" when that does not matter.
 
         Raises:
             InvalidArgument: RETENTION_INVALID, or HOLD_UNEXPLAINED: a hold needs a reason.
@@ -98,7 +103,7 @@ class Retentions:
         if wanted.hold and not wanted.reason:
             raise InvalidArgument("A legal hold needs a reason.", reason="HOLD_UNEXPLAINED")
         new = Retention(tenant, wanted.days, wanted.hold, wanted.reason, max(self._now_us(), old.changed_us + 1))
-        stale = changed_us is not None and changed_us != old.changed_us
+        stale = etag not in {"", old.etag}
         if stale or not await self._store.set_retention(new, changed_us=old.changed_us):
             raise Aborted("Somebody else changed it meanwhile: read it again, then retry.")
         return new

@@ -9,7 +9,7 @@ from facetmesh.kit import telemetry
 from facetmesh.kit.dapr import Disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from facetmesh.audit.log import Log
     from facetmesh.kit.dapr import Event
@@ -23,10 +23,12 @@ class Subscriber:
 
     Args:
         log: The log.
+        refused: Told of each event that can never be logged, with the reason and who is said to have published it.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, refused: Callable[[str, str], None]) -> None:
         self._log = log
+        self._refused = refused
 
     async def handle(self, events: Sequence[Event]) -> list[Disposition]:
         """Logs events. Those that can never be logged go to the dead letters, with a line that says why.
@@ -43,4 +45,5 @@ class Subscriber:
                     extra={"event": event.id, "source": event.source, "reason": refusal.reason,
                            "detail": refusal.detail},
                 )  # fmt: skip
+                self._refused(refusal.reason, event.source)
         return [Disposition.OK if refusal is None else Disposition.DROP for refusal in refusals]

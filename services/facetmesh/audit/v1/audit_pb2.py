@@ -27,11 +27,14 @@ from facetmesh.access.v1 import access_pb2 as facetmesh_dot_access_dot_v1_dot_ac
 from facetmesh.event.v1 import event_pb2 as facetmesh_dot_event_dot_v1_dot_event__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61\x63\x65tmesh/audit/v1/audit.proto\x12\x12\x66\x61\x63\x65tmesh.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\"\x16\n\x14GetCheckpointRequest\"0\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"Z\n\x1aGetConsistencyProofRequest\x12\x1d\n\x08old_size\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\x12\x1d\n\x08new_size\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\"\"\n\x10\x43onsistencyProof\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"M\n\x08LogProof\x12\x14\n\x0csigned_event\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x03\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\"\xe5\x01\n\x07Receipt\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12+\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1c.facetmesh.audit.v1.LogProof\x12\x31\n\x0bservice_key\x18\x03 \x01(\x0b\x32\x1c.facetmesh.audit.v1.LogProof\x12\x12\n\ncheckpoint\x18\x04 \x01(\t:R\xea\x41O\n\x15\x66\x61\x63\x65tmesh.dev/Receipt\x12#tenants/{tenant}/receipts/{receipt}*\x08receipts2\x07receipt\"\xbf\x01\n\x11GetReceiptRequest\x12o\n\x04name\x18\x01 \x01(\tBa\xe2\x41\x01\x02\xfa\x41\x17\n\x15\x66\x61\x63\x65tmesh.dev/Receipt\xbaH@r>2<^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/receipts/[0-9a-f]{32}$\x12\x39\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xb8\x01\n\x11ListEventsRequest\x12^\n\x06parent\x18\x01 \x01(\tBN\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH.r,2*^tenants/(-|[a-z][a-z0-9-]{1,38}[a-z0-9])$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\"^\n\x12ListEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.facetmesh.audit.v1.LoggedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x0bLoggedEvent\x12\r\n\x05index\x18\x01 \x01(\x03\x12-\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.facetmesh.event.v1.AuditEvent2\xb0\x04\n\x0c\x41uditService\x12y\n\rGetCheckpoint\x12(.facetmesh.audit.v1.GetCheckpointRequest\x1a\x1e.facetmesh.audit.v1.Checkpoint\"\x1e\xba\xd7\x18\x04\x10\x01\x18\x02\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/checkpoint\x12\x91\x01\n\x13GetConsistencyProof\x12..facetmesh.audit.v1.GetConsistencyProofRequest\x1a$.facetmesh.audit.v1.ConsistencyProof\"$\xba\xd7\x18\x04\x10\x01\x18\x02\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/consistencyProof\x12\x82\x01\n\nGetReceipt\x12%.facetmesh.audit.v1.GetReceiptRequest\x1a\x1b.facetmesh.audit.v1.Receipt\"0\xba\xd7\x18\x05\n\x03\x03\x02\x04\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=tenants/*/receipts/*}\x12\x8b\x01\n\nListEvents\x12%.facetmesh.audit.v1.ListEventsRequest\x1a&.facetmesh.audit.v1.ListEventsResponse\".\xba\xd7\x18\x05\n\x03\x01\x02\x04\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=tenants/*}/eventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61\x63\x65tmesh/audit/v1/audit.proto\x12\x12\x66\x61\x63\x65tmesh.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetCheckpointRequest\"0\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"Z\n\x1aGetConsistencyProofRequest\x12\x1d\n\x08old_size\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\x12\x1d\n\x08new_size\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\"\"\n\x10\x43onsistencyProof\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"Q\n\x18GetInclusionProofRequest\x12\x1a\n\x05index\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x00\x12\x19\n\x04size\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x01\" \n\x0eInclusionProof\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"\x93\x01\n\x11GetLogFileRequest\x12~\n\x04path\x18\x01 \x01(\tBp\xe2\x41\x01\x02\xbaHirg2e^(checkpoint|tile/([0-9]|[1-5][0-9]|6[0-3]|entries)(/x[0-9]{3}){0,5}/[0-9]{3}(\\.p/[1-9][0-9]{0,2})?)$\"M\n\x08LogProof\x12\x14\n\x0csigned_event\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x03\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\"\xe5\x01\n\x07Receipt\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12+\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1c.facetmesh.audit.v1.LogProof\x12\x31\n\x0bservice_key\x18\x03 \x01(\x0b\x32\x1c.facetmesh.audit.v1.LogProof\x12\x12\n\ncheckpoint\x18\x04 \x01(\t:R\xea\x41O\n\x15\x66\x61\x63\x65tmesh.dev/Receipt\x12#tenants/{tenant}/receipts/{receipt}*\x08receipts2\x07receipt\"\xbf\x01\n\x11GetReceiptRequest\x12o\n\x04name\x18\x01 \x01(\tBa\xe2\x41\x01\x02\xfa\x41\x17\n\x15\x66\x61\x63\x65tmesh.dev/Receipt\xbaH@r>2<^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/receipts/[0-9a-f]{32}$\x12\x39\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xd6\x01\n\x11ListEventsRequest\x12^\n\x06parent\x18\x01 \x01(\tBN\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH.r,2*^tenants/(-|[a-z][a-z0-9-]{1,38}[a-z0-9])$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\x12\x1c\n\x06\x66ilter\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x10\"^\n\x12ListEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.facetmesh.audit.v1.LoggedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x0bLoggedEvent\x12\r\n\x05index\x18\x01 \x01(\x03\x12-\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.facetmesh.event.v1.AuditEvent\"\xc9\x01\n\x12WatchEventsRequest\x12^\n\x06parent\x18\x01 \x01(\tBN\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH.r,2*^tenants/(-|[a-z][a-z0-9-]{1,38}[a-z0-9])$\x12\x1c\n\x06\x66ilter\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x10\x12%\n\x0bstart_index\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x42\x0e\n\x0c_start_index\"\xaa\x02\n\x13\x45xportEventsRequest\x12^\n\x06parent\x18\x01 \x01(\tBN\xe2\x41\x01\x02\xfa\x41\x16\n\x14\x66\x61\x63\x65tmesh.dev/Tenant\xbaH.r,2*^tenants/(-|[a-z][a-z0-9-]{1,38}[a-z0-9])$\x12\x1c\n\x06\x66ilter\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x10\x12L\n\x06\x66ormat\x18\x03 \x01(\x0e\x32..facetmesh.audit.v1.ExportEventsRequest.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"G\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ORMAT_JSON_LINES\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\"\xfb\x02\n\tRetention\x12\x65\n\x04name\x18\x01 \x01(\tBW\xe2\x41\x01\x08\xfa\x41\x19\n\x17\x66\x61\x63\x65tmesh.dev/Retention\xbaH4r220^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/retention$\x12\'\n\x0eretention_days\x18\x02 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\x94\x9d\x02(\x00\x12\x18\n\nlegal_hold\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12!\n\x0bhold_reason\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x06 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@:O\xea\x41L\n\x17\x66\x61\x63\x65tmesh.dev/Retention\x12\x1atenants/{tenant}/retention*\nretentions2\tretention\"|\n\x13GetRetentionRequest\x12\x65\n\x04name\x18\x01 \x01(\tBW\xe2\x41\x01\x02\xfa\x41\x19\n\x17\x66\x61\x63\x65tmesh.dev/Retention\xbaH4r220^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/retention$\"\xbf\x01\n\x16UpdateRetentionRequest\x12<\n\tretention\x18\x01 \x01(\x0b\x32\x1d.facetmesh.audit.v1.RetentionB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12g\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB6\xe2\x41\x01\x01\xbaH/\xe2\x01,\x12\x0eretention_days\x12\nlegal_hold\x12\x0bhold_reason\x12\x01*2\xf1\n\n\x0c\x41uditService\x12y\n\rGetCheckpoint\x12(.facetmesh.audit.v1.GetCheckpointRequest\x1a\x1e.facetmesh.audit.v1.Checkpoint\"\x1e\xba\xd7\x18\x04\x10\x01\x18\x02\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/checkpoint\x12\x91\x01\n\x13GetConsistencyProof\x12..facetmesh.audit.v1.GetConsistencyProofRequest\x1a$.facetmesh.audit.v1.ConsistencyProof\"$\xba\xd7\x18\x04\x10\x01\x18\x02\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/consistencyProof\x12\x89\x01\n\x11GetInclusionProof\x12,.facetmesh.audit.v1.GetInclusionProofRequest\x1a\".facetmesh.audit.v1.InclusionProof\"\"\xba\xd7\x18\x04\x10\x01\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/inclusionProof\x12l\n\nGetLogFile\x12%.facetmesh.audit.v1.GetLogFileRequest\x1a\x14.google.api.HttpBody\"!\xba\xd7\x18\x04\x10\x01\x18\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/log/{path=**}\x12\x82\x01\n\nGetReceipt\x12%.facetmesh.audit.v1.GetReceiptRequest\x1a\x1b.facetmesh.audit.v1.Receipt\"0\xba\xd7\x18\x05\n\x03\x03\x02\x04\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=tenants/*/receipts/*}\x12\x8b\x01\n\nListEvents\x12%.facetmesh.audit.v1.ListEventsRequest\x1a&.facetmesh.audit.v1.ListEventsResponse\".\xba\xd7\x18\x05\n\x03\x01\x02\x04\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=tenants/*}/events\x12\x8e\x01\n\x0bWatchEvents\x12&.facetmesh.audit.v1.WatchEventsRequest\x1a\x1f.facetmesh.audit.v1.LoggedEvent\"4\xba\xd7\x18\x05\n\x03\x01\x02\x04\x82\xd3\xe4\x93\x02%\x12#/v1/{parent=tenants/*}/events:watch0\x01\x12\x86\x01\n\x0c\x45xportEvents\x12\'.facetmesh.audit.v1.ExportEventsRequest\x1a\x14.google.api.HttpBody\"5\xba\xd7\x18\x05\n\x03\x01\x02\x04\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=tenants/*}/events:export0\x01\x12\x87\x01\n\x0cGetRetention\x12\'.facetmesh.audit.v1.GetRetentionRequest\x1a\x1d.facetmesh.audit.v1.Retention\"/\xba\xd7\x18\x05\n\x03\x01\x02\x04\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=tenants/*/retention}\x12\xa0\x01\n\x0fUpdateRetention\x12*.facetmesh.audit.v1.UpdateRetentionRequest\x1a\x1d.facetmesh.audit.v1.Retention\"B\xba\xd7\x18\x03\n\x01\x01\x82\xd3\xe4\x93\x02\x35\x32(/v1/{retention.name=tenants/*/retention}:\tretentionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['old_size']._serialized_options = b'\342A\001\002\272H\004\"\002(\001'
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['new_size']._loaded_options = None
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['new_size']._serialized_options = b'\342A\001\002\272H\004\"\002(\001'
+  _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['index']._loaded_options = None
+  _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['index']._serialized_options = b'\342A\001\002\272H\004\"\002(\000'
+  _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['size']._loaded_options = None
+  _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['size']._serialized_options = b'\342A\001\002\272H\004\"\002(\001'
+  _globals['_GETLOGFILEREQUEST'].fields_by_name['path']._loaded_options = None
+  _globals['_GETLOGFILEREQUEST'].fields_by_name['path']._serialized_options = b'\342A\001\002\272Hirg2e^(checkpoint|tile/([0-9]|[1-5][0-9]|6[0-3]|entries)(/x[0-9]{3}){0,5}/[0-9]{3}(\\.p/[1-9][0-9]{0,2})?)$'
   _globals['_RECEIPT'].fields_by_name['name']._loaded_options = None
   _globals['_RECEIPT'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_RECEIPT']._loaded_options = None
@@ -56,34 +65,98 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\020'
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\026\n\024facetmesh.dev/Tenant\272H.r,2*^tenants/(-|[a-z][a-z0-9-]{1,38}[a-z0-9])$'
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\020'
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['start_index']._loaded_options = None
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['start_index']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
+  _globals['_EXPORTEVENTSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_EXPORTEVENTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\026\n\024facetmesh.dev/Tenant\272H.r,2*^tenants/(-|[a-z][a-z0-9-]{1,38}[a-z0-9])$'
+  _globals['_EXPORTEVENTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_EXPORTEVENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\020'
+  _globals['_EXPORTEVENTSREQUEST'].fields_by_name['format']._loaded_options = None
+  _globals['_EXPORTEVENTSREQUEST'].fields_by_name['format']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_RETENTION'].fields_by_name['name']._loaded_options = None
+  _globals['_RETENTION'].fields_by_name['name']._serialized_options = b'\342A\001\010\372A\031\n\027facetmesh.dev/Retention\272H4r220^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/retention$'
+  _globals['_RETENTION'].fields_by_name['retention_days']._loaded_options = None
+  _globals['_RETENTION'].fields_by_name['retention_days']._serialized_options = b'\342A\001\001\272H\010\032\006\030\224\235\002(\000'
+  _globals['_RETENTION'].fields_by_name['legal_hold']._loaded_options = None
+  _globals['_RETENTION'].fields_by_name['legal_hold']._serialized_options = b'\342A\001\001'
+  _globals['_RETENTION'].fields_by_name['hold_reason']._loaded_options = None
+  _globals['_RETENTION'].fields_by_name['hold_reason']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
+  _globals['_RETENTION'].fields_by_name['update_time']._loaded_options = None
+  _globals['_RETENTION'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_RETENTION'].fields_by_name['etag']._loaded_options = None
+  _globals['_RETENTION'].fields_by_name['etag']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
+  _globals['_RETENTION']._loaded_options = None
+  _globals['_RETENTION']._serialized_options = b'\352AL\n\027facetmesh.dev/Retention\022\032tenants/{tenant}/retention*\nretentions2\tretention'
+  _globals['_GETRETENTIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETRETENTIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\031\n\027facetmesh.dev/Retention\272H4r220^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/retention$'
+  _globals['_UPDATERETENTIONREQUEST'].fields_by_name['retention']._loaded_options = None
+  _globals['_UPDATERETENTIONREQUEST'].fields_by_name['retention']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATERETENTIONREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATERETENTIONREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\272H/\342\001,\022\016retention_days\022\nlegal_hold\022\013hold_reason\022\001*'
   _globals['_AUDITSERVICE'].methods_by_name['GetCheckpoint']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\272\327\030\004\020\001\030\002\202\323\344\223\002\020\022\016/v1/checkpoint'
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._serialized_options = b'\272\327\030\004\020\001\030\002\202\323\344\223\002\026\022\024/v1/consistencyProof'
+  _globals['_AUDITSERVICE'].methods_by_name['GetInclusionProof']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['GetInclusionProof']._serialized_options = b'\272\327\030\004\020\001\030\002\202\323\344\223\002\024\022\022/v1/inclusionProof'
+  _globals['_AUDITSERVICE'].methods_by_name['GetLogFile']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['GetLogFile']._serialized_options = b'\272\327\030\004\020\001\030\002\202\323\344\223\002\023\022\021/v1/log/{path=**}'
   _globals['_AUDITSERVICE'].methods_by_name['GetReceipt']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['GetReceipt']._serialized_options = b'\272\327\030\005\n\003\003\002\004\202\323\344\223\002!\022\037/v1/{name=tenants/*/receipts/*}'
   _globals['_AUDITSERVICE'].methods_by_name['ListEvents']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\272\327\030\005\n\003\001\002\004\202\323\344\223\002\037\022\035/v1/{parent=tenants/*}/events'
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=271
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=293
-  _globals['_CHECKPOINT']._serialized_start=295
-  _globals['_CHECKPOINT']._serialized_end=343
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=345
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=435
-  _globals['_CONSISTENCYPROOF']._serialized_start=437
-  _globals['_CONSISTENCYPROOF']._serialized_end=471
-  _globals['_LOGPROOF']._serialized_start=473
-  _globals['_LOGPROOF']._serialized_end=550
-  _globals['_RECEIPT']._serialized_start=553
-  _globals['_RECEIPT']._serialized_end=782
-  _globals['_GETRECEIPTREQUEST']._serialized_start=785
-  _globals['_GETRECEIPTREQUEST']._serialized_end=976
-  _globals['_LISTEVENTSREQUEST']._serialized_start=979
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1163
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1165
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1259
-  _globals['_LOGGEDEVENT']._serialized_start=1261
-  _globals['_LOGGEDEVENT']._serialized_end=1336
-  _globals['_AUDITSERVICE']._serialized_start=1339
-  _globals['_AUDITSERVICE']._serialized_end=1899
+  _globals['_AUDITSERVICE'].methods_by_name['WatchEvents']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['WatchEvents']._serialized_options = b'\272\327\030\005\n\003\001\002\004\202\323\344\223\002%\022#/v1/{parent=tenants/*}/events:watch'
+  _globals['_AUDITSERVICE'].methods_by_name['ExportEvents']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ExportEvents']._serialized_options = b'\272\327\030\005\n\003\001\002\004\202\323\344\223\002&\022$/v1/{parent=tenants/*}/events:export'
+  _globals['_AUDITSERVICE'].methods_by_name['GetRetention']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['GetRetention']._serialized_options = b'\272\327\030\005\n\003\001\002\004\202\323\344\223\002 \022\036/v1/{name=tenants/*/retention}'
+  _globals['_AUDITSERVICE'].methods_by_name['UpdateRetention']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['UpdateRetention']._serialized_options = b'\272\327\030\003\n\001\001\202\323\344\223\00252(/v1/{retention.name=tenants/*/retention}:\tretention'
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=365
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=387
+  _globals['_CHECKPOINT']._serialized_start=389
+  _globals['_CHECKPOINT']._serialized_end=437
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=439
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=529
+  _globals['_CONSISTENCYPROOF']._serialized_start=531
+  _globals['_CONSISTENCYPROOF']._serialized_end=565
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=567
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=648
+  _globals['_INCLUSIONPROOF']._serialized_start=650
+  _globals['_INCLUSIONPROOF']._serialized_end=682
+  _globals['_GETLOGFILEREQUEST']._serialized_start=685
+  _globals['_GETLOGFILEREQUEST']._serialized_end=832
+  _globals['_LOGPROOF']._serialized_start=834
+  _globals['_LOGPROOF']._serialized_end=911
+  _globals['_RECEIPT']._serialized_start=914
+  _globals['_RECEIPT']._serialized_end=1143
+  _globals['_GETRECEIPTREQUEST']._serialized_start=1146
+  _globals['_GETRECEIPTREQUEST']._serialized_end=1337
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1340
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1554
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1556
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1650
+  _globals['_LOGGEDEVENT']._serialized_start=1652
+  _globals['_LOGGEDEVENT']._serialized_end=1727
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1730
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1931
+  _globals['_EXPORTEVENTSREQUEST']._serialized_start=1934
+  _globals['_EXPORTEVENTSREQUEST']._serialized_end=2232
+  _globals['_EXPORTEVENTSREQUEST_FORMAT']._serialized_start=2161
+  _globals['_EXPORTEVENTSREQUEST_FORMAT']._serialized_end=2232
+  _globals['_RETENTION']._serialized_start=2235
+  _globals['_RETENTION']._serialized_end=2614
+  _globals['_GETRETENTIONREQUEST']._serialized_start=2616
+  _globals['_GETRETENTIONREQUEST']._serialized_end=2740
+  _globals['_UPDATERETENTIONREQUEST']._serialized_start=2743
+  _globals['_UPDATERETENTIONREQUEST']._serialized_end=2934
+  _globals['_AUDITSERVICE']._serialized_start=2937
+  _globals['_AUDITSERVICE']._serialized_end=4330
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from facetmesh.audit.v1 import audit_pb2 as facetmesh_dot_audit_dot_v1_dot_audit__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -45,6 +46,16 @@ class AuditServiceStub:
                 request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.ConsistencyProof.FromString,
                 _registered_method=True)
+        self.GetInclusionProof = channel.unary_unary(
+                '/facetmesh.audit.v1.AuditService/GetInclusionProof',
+                request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.InclusionProof.FromString,
+                _registered_method=True)
+        self.GetLogFile = channel.unary_unary(
+                '/facetmesh.audit.v1.AuditService/GetLogFile',
+                request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetLogFileRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.GetReceipt = channel.unary_unary(
                 '/facetmesh.audit.v1.AuditService/GetReceipt',
                 request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetReceiptRequest.SerializeToString,
@@ -54,6 +65,26 @@ class AuditServiceStub:
                 '/facetmesh.audit.v1.AuditService/ListEvents',
                 request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/facetmesh.audit.v1.AuditService/WatchEvents',
+                request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.LoggedEvent.FromString,
+                _registered_method=True)
+        self.ExportEvents = channel.unary_stream(
+                '/facetmesh.audit.v1.AuditService/ExportEvents',
+                request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.ExportEventsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.GetRetention = channel.unary_unary(
+                '/facetmesh.audit.v1.AuditService/GetRetention',
+                request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetRetentionRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.Retention.FromString,
+                _registered_method=True)
+        self.UpdateRetention = channel.unary_unary(
+                '/facetmesh.audit.v1.AuditService/UpdateRetention',
+                request_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.UpdateRetentionRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.Retention.FromString,
                 _registered_method=True)
 
 
@@ -75,6 +106,22 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetInclusionProof(self, request, context):
+        """Returns the proof that an entry is in the log. It tells nothing of the event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogFile(self, request, context):
+        """Returns a file of the log as C2SP's tlog-tiles lays them out, so that other
+        people's tools can read and verify all of it. Entries are commitments: they
+        tell nothing of the events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReceipt(self, request, context):
         """Returns a receipt, once its event is in the log. NOT_FOUND when it has not
         arrived within the wait.
@@ -85,6 +132,37 @@ class AuditServiceServicer:
 
     def ListEvents(self, request, context):
         """Lists a tenant's events, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """Streams a tenant's events in the order of the log, first those from
+        start_index on, then each as it is logged. It ends when the token expires:
+        go on with the index after the last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportEvents(self, request, context):
+        """Streams all of a tenant's events as text, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRetention(self, request, context):
+        """Returns how long a tenant's events can be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRetention(self, request, context):
+        """Changes how long a tenant's events can be read, or holds them. Only the
+        platform may: who is watched does not choose for how long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +181,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.FromString,
                     response_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.ConsistencyProof.SerializeToString,
             ),
+            'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusionProof,
+                    request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofRequest.FromString,
+                    response_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.InclusionProof.SerializeToString,
+            ),
+            'GetLogFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogFile,
+                    request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetLogFileRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
             'GetReceipt': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReceipt,
                     request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetReceiptRequest.FromString,
@@ -112,6 +200,26 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsRequest.FromString,
                     response_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.WatchEventsRequest.FromString,
+                    response_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.LoggedEvent.SerializeToString,
+            ),
+            'ExportEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportEvents,
+                    request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.ExportEventsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetention,
+                    request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetRetentionRequest.FromString,
+                    response_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.Retention.SerializeToString,
+            ),
+            'UpdateRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRetention,
+                    request_deserializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.UpdateRetentionRequest.FromString,
+                    response_serializer=facetmesh_dot_audit_dot_v1_dot_audit__pb2.Retention.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +288,60 @@ class AuditService:
             _registered_method=True)
 
     @staticmethod
+    def GetInclusionProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.audit.v1.AuditService/GetInclusionProof',
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.InclusionProof.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.audit.v1.AuditService/GetLogFile',
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetLogFileRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetReceipt(request,
             target,
             options=(),
@@ -223,6 +385,114 @@ class AuditService:
             '/facetmesh.audit.v1.AuditService/ListEvents',
             facetmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsRequest.SerializeToString,
             facetmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/facetmesh.audit.v1.AuditService/WatchEvents',
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.WatchEventsRequest.SerializeToString,
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.LoggedEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/facetmesh.audit.v1.AuditService/ExportEvents',
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.ExportEventsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.audit.v1.AuditService/GetRetention',
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.GetRetentionRequest.SerializeToString,
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.Retention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.audit.v1.AuditService/UpdateRetention',
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.UpdateRetentionRequest.SerializeToString,
+            facetmesh_dot_audit_dot_v1_dot_audit__pb2.Retention.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ The audit log: append-only, and verifiable without trusting who runs it."""
 
 from collections import abc as _abc
 from facetmesh.audit.v1 import audit_pb2 as _audit_pb2
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -37,12 +38,32 @@ class AuditServiceStub:
     """Returns the newest checkpoint."""
     GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.ConsistencyProof]
     """Returns the proof that a newer checkpoint's log continues an older one's."""
+    GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.InclusionProof]
+    """Returns the proof that an entry is in the log. It tells nothing of the event."""
+    GetLogFile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetLogFileRequest, _httpbody_pb2.HttpBody]
+    """Returns a file of the log as C2SP's tlog-tiles lays them out, so that other
+    people's tools can read and verify all of it. Entries are commitments: they
+    tell nothing of the events.
+    """
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetReceiptRequest, _audit_pb2.Receipt]
     """Returns a receipt, once its event is in the log. NOT_FOUND when it has not
     arrived within the wait.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListEventsRequest, _audit_pb2.ListEventsResponse]
     """Lists a tenant's events, the newest first."""
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_audit_pb2.WatchEventsRequest, _audit_pb2.LoggedEvent]
+    """Streams a tenant's events in the order of the log, first those from
+    start_index on, then each as it is logged. It ends when the token expires:
+    go on with the index after the last.
+    """
+    ExportEvents: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportEventsRequest, _httpbody_pb2.HttpBody]
+    """Streams all of a tenant's events as text, the newest first."""
+    GetRetention: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetRetentionRequest, _audit_pb2.Retention]
+    """Returns how long a tenant's events can be read."""
+    UpdateRetention: _grpc.UnaryUnaryMultiCallable[_audit_pb2.UpdateRetentionRequest, _audit_pb2.Retention]
+    """Changes how long a tenant's events can be read, or holds them. Only the
+    platform may: who is watched does not choose for how long.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -53,12 +74,32 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Returns the newest checkpoint."""
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.ConsistencyProof]  # type: ignore[assignment]
     """Returns the proof that a newer checkpoint's log continues an older one's."""
+    GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.InclusionProof]  # type: ignore[assignment]
+    """Returns the proof that an entry is in the log. It tells nothing of the event."""
+    GetLogFile: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetLogFileRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Returns a file of the log as C2SP's tlog-tiles lays them out, so that other
+    people's tools can read and verify all of it. Entries are commitments: they
+    tell nothing of the events.
+    """
     GetReceipt: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetReceiptRequest, _audit_pb2.Receipt]  # type: ignore[assignment]
     """Returns a receipt, once its event is in the log. NOT_FOUND when it has not
     arrived within the wait.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListEventsRequest, _audit_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists a tenant's events, the newest first."""
+    WatchEvents: _aio.UnaryStreamMultiCallable[_audit_pb2.WatchEventsRequest, _audit_pb2.LoggedEvent]  # type: ignore[assignment]
+    """Streams a tenant's events in the order of the log, first those from
+    start_index on, then each as it is logged. It ends when the token expires:
+    go on with the index after the last.
+    """
+    ExportEvents: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Streams all of a tenant's events as text, the newest first."""
+    GetRetention: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetRetentionRequest, _audit_pb2.Retention]  # type: ignore[assignment]
+    """Returns how long a tenant's events can be read."""
+    UpdateRetention: _aio.UnaryUnaryMultiCallable[_audit_pb2.UpdateRetentionRequest, _audit_pb2.Retention]  # type: ignore[assignment]
+    """Changes how long a tenant's events can be read, or holds them. Only the
+    platform may: who is watched does not choose for how long.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the log and proves it."""
@@ -80,6 +121,25 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the proof that a newer checkpoint's log continues an older one's."""
 
     @_abc_1.abstractmethod
+    def GetInclusionProof(
+        self,
+        request: _audit_pb2.GetInclusionProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.InclusionProof, _abc.Awaitable[_audit_pb2.InclusionProof]]:
+        """Returns the proof that an entry is in the log. It tells nothing of the event."""
+
+    @_abc_1.abstractmethod
+    def GetLogFile(
+        self,
+        request: _audit_pb2.GetLogFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """Returns a file of the log as C2SP's tlog-tiles lays them out, so that other
+        people's tools can read and verify all of it. Entries are commitments: they
+        tell nothing of the events.
+        """
+
+    @_abc_1.abstractmethod
     def GetReceipt(
         self,
         request: _audit_pb2.GetReceiptRequest,
@@ -96,5 +156,42 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListEventsResponse, _abc.Awaitable[_audit_pb2.ListEventsResponse]]:
         """Lists a tenant's events, the newest first."""
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _audit_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.LoggedEvent], _abc.AsyncIterator[_audit_pb2.LoggedEvent]]:
+        """Streams a tenant's events in the order of the log, first those from
+        start_index on, then each as it is logged. It ends when the token expires:
+        go on with the index after the last.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportEvents(
+        self,
+        request: _audit_pb2.ExportEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Streams all of a tenant's events as text, the newest first."""
+
+    @_abc_1.abstractmethod
+    def GetRetention(
+        self,
+        request: _audit_pb2.GetRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.Retention, _abc.Awaitable[_audit_pb2.Retention]]:
+        """Returns how long a tenant's events can be read."""
+
+    @_abc_1.abstractmethod
+    def UpdateRetention(
+        self,
+        request: _audit_pb2.UpdateRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.Retention, _abc.Awaitable[_audit_pb2.Retention]]:
+        """Changes how long a tenant's events can be read, or holds them. Only the
+        platform may: who is watched does not choose for how long.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
