@@ -14,12 +14,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facetmesh.cli.mesh import binaries, gateway
 from facetmesh.cli.mesh.ports import DEFAULT_BASE, Ports
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FacetmeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from facetmesh.cli.mesh.home import Home
 
@@ -65,9 +66,10 @@ def checks(home: Home) -> Iterator[Check]:
     yield _state_folder(home)
     yield _ports(home)
     yield _models()
-    yield _program("daprd", "the embedded sidecar serves one machine; daprd is for more: see Dapr's install page")
-    yield _program("redis-server", "only daprd's state and pub/sub on one machine need it")
-    yield _program("envoy", "only the REST and gRPC-Web gateway needs it")
+    yield _found("daprd", binaries.daprd)
+    yield _found("sentry", binaries.sentry)
+    yield _found("redis-server", binaries.redis_server)
+    yield _found("envoy", gateway.program)
 
 
 def _python() -> Check:
@@ -199,9 +201,12 @@ def _models() -> Check:
     return Check("models", Verdict.OK, f"all fetched into {catalog.cache_folder()}")
 
 
-def _program(name: str, without: str) -> Check:
-    found = shutil.which(name)
-    return Check(name, Verdict.OK, found) if found else Check(name, Verdict.WARN, "not on PATH", without)
+def _found(name: str, find: Callable[[], Path]) -> Check:
+    """A program of others, as `up --sidecar daprd --gateway` would find it; the embedded mesh needs none."""
+    try:
+        return Check(name, Verdict.OK, str(find()))
+    except FacetmeshError as missing:
+        return Check(name, Verdict.WARN, "not found", missing.message)
 
 
 def _graded(value: int, enough: int, least: int) -> Verdict:

@@ -31,6 +31,7 @@ app = typer.Typer(
     name="facetmesh", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Multi-tenant vision inference that can be answered for. The options below may stand anywhere.",
 )
+app.command("init")(mesh.init)
 app.command("up")(mesh.up)
 app.command("down")(mesh.down)
 app.command("status")(mesh.status)

@@ -1,4 +1,4 @@
-"""`facetmesh up`, `down` and `status`. What they do needs the services' packages: imported when called."""
+"""`facetmesh init`, `up`, `down` and `status`. What they do needs the services' packages: imported when called."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from facetmesh.cli import interrupt, output
 from facetmesh.cli.mesh.layout import Layout, Sidecar
 from facetmesh.cli.mesh.ports import DEFAULT_BASE
 from facetmesh.cli.options import options
+
+
+def init(context: typer.Context) -> None:
+    """Make the state folder and its secrets, and start nothing: `up` does so by itself, other ways to run need it."""
+    from facetmesh.cli.mesh.secrets import ensure  # noqa: PLC0415 - the base install lacks what it needs
+
+    chosen = options(context)
+    chosen.home.prepare()
+    with chosen.home.owned():
+        ensure(chosen.home)
+    data = {"home": str(chosen.home.path), "admin_key_file": str(chosen.home.admin_key)}
+    output.answer(chosen, data, output.facts({"state": chosen.home.path, "admin key": chosen.home.admin_key}))
 
 
 def up(
