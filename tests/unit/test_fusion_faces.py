@@ -13,6 +13,7 @@ from facetmesh.fusion.detection import DetectionFaces
 from facetmesh.fusion.faces import Face, choose
 from facetmesh.kit import status
 from facetmesh.kit.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
+from facetmesh.kit.tls import TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,7 +53,7 @@ async def detection() -> AsyncIterator[tuple[Detection, DetectionFaces]]:
     async def token(tenant: str) -> str:
         return f"token {len(forgotten)} of {tenant}"
 
-    client = DetectionFaces(f"127.0.0.1:{port}", token, forgotten.append)
+    client = DetectionFaces(f"127.0.0.1:{port}", TlsFiles(), token, forgotten.append)
     yield servicer, client
     await client.close()
     await server.stop(None)
@@ -103,7 +104,7 @@ async def test_an_outage_is_unavailable() -> None:
     async def token(_: str) -> str:
         return "t"
 
-    client = DetectionFaces("127.0.0.1:1", token, lambda _: None)
+    client = DetectionFaces("127.0.0.1:1", TlsFiles(), token, lambda _: None)
     with pytest.raises(Unavailable):
         await client.find("acme", MODEL, b"image")
     await client.close()

@@ -17,7 +17,14 @@ from facetmesh.auth.grants import Grant
 from facetmesh.detection.v1 import detection_pb2, model_pb2
 from facetmesh.kit import access
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
-from facetmesh.kit.identity import CLOCK_SKEW_S, MAX_TOKEN_BYTES, TokenVerifier, authorize
+from facetmesh.kit.identity import (
+    CLOCK_SKEW_S,
+    MAX_TOKEN_BYTES,
+    TokenVerifier,
+    authorize,
+    confirm,
+    set_certificate,
+)
 from facetmesh.kit.revocations import Revocation
 
 from .conftest import AUDIENCE, ISSUER, Clock, new_issuer
@@ -252,8 +259,73 @@ def test_the_largest_scopes_fit_into_a_token(issuer: TokenIssuer) -> None:
     tenant = "t" * 40
     methods = tuple(f"facetmesh.{n}{'p' * 19}.v1.{'S' * 40}/{'M' * 40}" for n in range(8))
     models = tuple(f"tenants/{tenant}/models/{n}{'m' * 62}" for n in range(8))
-    grant = Grant(f"tenants/{tenant}/keys/{'k' * 16}", tenant, ("caller", "auditor"), methods, models)
-    assert len(issuer.issue(grant)[0]) < MAX_TOKEN_BYTES
+    grant = Grant(
+        f"tenants/{tenant}/keys/{'k' * 16}", tenant, ("caller", "operator", "auditor"), methods, models, region="r" * 39
+    )
+    assert len(issuer.issue(grant, certificate="c" * 43)[0]) < MAX_TOKEN_BYTES
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({"cnf": {"jkt": "x"}}, id="another-confirmation"), pytest.param({"cnf": {}}, id="no-confirmation"),
+        pytest.param({"cnf": "x"}, id="text"), pytest.param({"cnf": {"x5t#S256": 1}}, id="number"),
+        pytest.param({"cnf": None}, id="null"), pytest.param({"jti": None}, id="no-id"),
+        pytest.param({"jti": 1}, id="id-is-a-number"), pytest.param({"region": ["eu"]}, id="region-is-a-list"),
+        pytest.param({"roles": "platform-admin"}, id="roles-is-a-text"),
+        pytest.param({"roles": [1]}, id="role-is-a-number"),
+        pytest.param({"tenant": 1}, id="tenant-is-a-number"), pytest.param({"iat_us": "1"}, id="time-is-a-text"),
+        pytest.param({"exp": "9999999999"}, id="end-is-a-text"), pytest.param({"iss": ["x"]}, id="issuer-is-a-list"),
+    ],
+)  # fmt: skip
+async def test_what_is_signed_and_makes_no_sense_is_refused(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, claims: dict[str, Any]
+) -> None:
+    good = jwt.decode(issuer.issue(acme_caller)[0], options={"verify_signature": False})
+    key = issuer._keys.signing()
+    for changed_claims, holds in ((good, True), ({**good, **claims}, False)):
+        content = {name: value for name, value in changed_claims.items() if value is not None or name != "jti"}
+        header = {"kid": key.kid, "typ": "at+jwt"}
+        token = jwt.api_jws.encode(json.dumps(content).encode(), key.private, "ES256", header)
+        with nullcontext() if holds else pytest.raises(Unauthenticated) as refusal:
+            await verifier.verify(token)
+        assert holds or refusal.value.reason == "TOKEN_INVALID"
+
+
+async def test_a_bound_token_works_with_its_certificate_only(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant
+) -> None:
+    bound = await verifier.verify(issuer.issue(acme_caller, certificate="thumbprint")[0])
+    for presented, holds in (("thumbprint", True), ("another", False), ("", False)):
+        set_certificate(presented)
+        with nullcontext() if holds else pytest.raises(Unauthenticated) as refusal:
+            confirm(bound)
+        assert holds or refusal.value.reason == "TOKEN_BOUND"
+    set_certificate("another")
+    confirm(await verifier.verify(issuer.issue(acme_caller)[0]))  # for any bearer
+    set_certificate("")
+
+
+async def test_one_token_is_revoked_by_its_id(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, clock: Clock
+) -> None:
+    one, other = (issuer.issue(acme_caller)[0] for _ in range(2))
+    principal = await verifier.verify(one)
+    verifier.hear([Revocation(principal.token_name, clock.now)])
+    with pytest.raises(Unauthenticated) as refusal:
+        await verifier.verify(one)
+    assert refusal.value.reason == "TOKEN_REVOKED"
+    await verifier.verify(other)
+
+
+async def test_a_flood_of_tokens_fills_no_memory(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facetmesh.kit.identity._CACHED_TOKENS", 8)
+    tokens = [issuer.issue(acme_caller)[0] for _ in range(12)]
+    for token in tokens:
+        await verifier.verify(token)
+    assert len(verifier._verified) == 8
 
 
 @pytest.mark.parametrize("name", ["tenants/acme/keys/k1", "tenants/acme"])

@@ -195,7 +195,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         tenant = f"tenants/{grant.tenant_id}" if grant.tenant_id else ""
         audit.current().identify(subject=grant.subject, tenant=tenant)
         token_id = new_id()
-        token, expires_s = self._issuer.issue(grant, token_id=token_id)
+        token, expires_s = self._issuer.issue(grant, token_id=token_id, certificate=identity.certificate() or None)
         return auth_pb2.IssueTokenResponse(
             access_token=token, expire_time=Timestamp(seconds=expires_s), tenant=tenant,
             roles=[ROLES[role] for role in grant.roles], name=f"{tenant or 'tenants/platform'}/tokens/{token_id}",

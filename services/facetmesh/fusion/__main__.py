@@ -72,7 +72,7 @@ async def main() -> None:
                 readable=[catalog.models_folder()],
             )
         )
-        finder = DetectionFaces(settings.detection_address, mesh.auth.token, mesh.auth.forget)
+        finder = DetectionFaces(settings.detection_address, settings.tls, mesh.auth.token, mesh.auth.forget)
         stack.push_async_callback(finder.close)
         state = mesh.dapr.state()
         blobs = Blobs(open_store(settings.blobs or str(settings.home / "blobs")), await mesh.keyring())

@@ -10,11 +10,13 @@ from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.fusion.faces import LABEL_PREFIX, Face, Found
 from facetmesh.kit import status, telemetry
 from facetmesh.kit.errors import Unauthenticated
+from facetmesh.kit.tls import channel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from facetmesh.fusion.faces import Point
+    from facetmesh.kit.tls import TlsFiles
 
 _TIMEOUT_S = 30.0
 _MAX_FACES = 100
@@ -31,16 +33,15 @@ class DetectionFaces:
 
     Args:
         address: host:port.
+        files: How it is encrypted.
         token: Gives a token with which fusion acts on behalf of tenants/{tenant}.
         forget: Is told whose token was refused: the next is to be a new one.
     """
 
     def __init__(
-        self, address: str, token: Callable[[str], Awaitable[str]], forget: Callable[[str], None]
+        self, address: str, files: TlsFiles, token: Callable[[str], Awaitable[str]], forget: Callable[[str], None]
     ) -> None:
-        self._channel = grpc.aio.insecure_channel(
-            address, options=_OPTIONS, interceptors=telemetry.client_interceptors()
-        )
+        self._channel = channel(address, files, _OPTIONS, telemetry.client_interceptors())
         self._stub = detection_pb2_grpc.DetectionServiceStub(self._channel)
         self._token = token
         self._forget = forget

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import json
 import re
 import time
@@ -108,6 +109,29 @@ def current() -> Principal:
 def set_current(principal: Principal | None) -> None:
     """Makes principal the caller for the rest of this task."""
     _current.set(principal)
+
+
+_certificate: ContextVar[str] = ContextVar("certificate", default="")
+
+
+def certificate() -> str:
+    """The SHA-256 thumbprint of the client certificate of who called the current RPC, in base64url; "" for none."""
+    return _certificate.get()
+
+
+def set_certificate(thumbprint: str) -> None:
+    """Makes a certificate the caller's for the rest of this task."""
+    _certificate.set(thumbprint)
+
+
+def confirm(principal: Principal) -> None:
+    """Returns when the caller has the certificate that the token is bound to, if it is bound.
+
+    Raises:
+        Unauthenticated: TOKEN_BOUND: the token may be stolen.
+    """
+    if principal.certificate and not hmac.compare_digest(principal.certificate, certificate()):
+        raise Unauthenticated("The token works only with its holder's client certificate.", reason="TOKEN_BOUND")
 
 
 class KeySource(Protocol):

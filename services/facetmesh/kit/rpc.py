@@ -24,6 +24,7 @@ import protovalidate
 from google.protobuf.message import DecodeError
 
 from facetmesh.kit import access, audit, identity, status
+from facetmesh.kit.certificates import Certificates
 from facetmesh.kit.errors import (
     Cancelled,
     FacetmeshError,
@@ -59,6 +60,7 @@ class Guard(grpc.aio.ServerInterceptor):
         metrics: What is counted.
         max_concurrent_calls: Calls in progress beyond which a new one is refused.
         gate: Decides by policy; by those that are shipped when None.
+        gateway: The name in the certificate of the gateway, as `Certificates` takes it.
     """
 
     def __init__(
@@ -69,12 +71,15 @@ class Guard(grpc.aio.ServerInterceptor):
         *,
         max_concurrent_calls: int,
         gate: Gate | None = None,
+        gateway: str = "",
     ) -> None:
         self._verifier = verifier
         self._recorder = recorder
         self._metrics = metrics
         self._limit = max_concurrent_calls
         self._gate = gate or Gate()
+        self.certificates = Certificates(gateway)
+        """Finds the certificates of callers."""
         self._validator = protovalidate.Validator()
         self._in_progress = 0
 
@@ -244,10 +249,13 @@ class _Call:
         self._guard.began(1)
         self._record.source_address = _address(context.peer())
         identity.set_current(self._principal)
+        identity.set_certificate(self._guard.certificates.presented(context))
         audit.set_current(self._record)
 
     async def _checked(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message | Incoming | None:
         """What the servicer gets: the message, or an iterator that checks each one as it comes."""
+        if self._principal is not None:
+            identity.confirm(self._principal)
         if not self._streams:
             await self._guard.check(self._principal, request, context)
             return cast("Message", request)

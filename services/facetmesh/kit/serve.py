@@ -25,7 +25,7 @@ from facetmesh.kit import lifeline, logs, telemetry
 from facetmesh.kit.alerts import Alerts
 from facetmesh.kit.audit import Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver
-from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
+from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
 from facetmesh.kit.identity import KeySource, TokenVerifier
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring, keep_wrapped
@@ -35,6 +35,7 @@ from facetmesh.kit.refusals import RefusalLimits, Refusals
 from facetmesh.kit.revocations import Revocation, RevocationSource, follow
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
+from facetmesh.kit.tls import listen
 from facetmesh.kit.tokens import REVOCATIONS_TOPIC, AuthClient, revocation_handler
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class Mesh:
             keys or self.auth, issuer=settings.token_issuer, audience=settings.token_audience, clock=settings.now
         )
         guard = Guard(
-            verifier, self.recorder, self.telemetry.metrics, max_concurrent_calls=settings.max_concurrent_calls
+            verifier, self.recorder, self.telemetry.metrics, max_concurrent_calls=settings.max_concurrent_calls,
+            gateway=settings.tls_gateway,
         )
         server = grpc.aio.server(
             interceptors=[telemetry.server_interceptor(), guard],
@@ -136,7 +138,7 @@ class Mesh:
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         names = ["grpc.health.v1.Health", reflection.SERVICE_NAME, *services]
         reflection.enable_server_reflection(names, server)
-        port = _listen(server, settings.host, settings.port)
+        port = listen(server, settings.host, settings.port, settings.tls, plaintext=settings.allow_plaintext)
         metrics_port, close_metrics = self.telemetry.serve(settings.host, settings.metrics_port)
 
         def hear(revoked: Sequence[Revocation]) -> None:
@@ -243,7 +245,7 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
             refusals=Refusals(limits, alerts.offer, time.monotonic), clock=settings.now,
         )
         stack.push_async_callback(recorder.close)
-        auth = AuthClient(settings.auth_address, await secrets.get("service-key"), settings.now)
+        auth = AuthClient(settings.auth_address, settings.tls, await secrets.get("service-key"), settings.now)
         stack.push_async_callback(auth.close)
         yield Mesh(settings, dapr, recorder, alerts, signals, auth, stopping=stopping)
 
@@ -262,16 +264,6 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 async def _awaited(main: Callable[[], Awaitable[None]]) -> None:
     await main()
-
-
-def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
-    try:
-        bound = server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError:
-        bound = 0
-    if not bound:
-        raise Unavailable(f"Port {port} on {host} is taken.", reason="PORT_TAKEN")
-    return bound
 
 
 async def _answers(probe: Callable[[], Awaitable[object]]) -> str | None:

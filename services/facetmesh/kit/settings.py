@@ -15,6 +15,8 @@ from typing import Annotated, ClassVar, TypeVar
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from facetmesh.kit.tls import TlsFiles
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 _Settings = TypeVar("_Settings", bound="ServiceSettings")
 
@@ -37,6 +39,18 @@ class ServiceSettings(BaseSettings):
     """The address that is listened on."""
     port: Port = 0
     """The public gRPC port; 0 asks the system."""
+    tls_cert: Path | None = None
+    """PEM of the certificate of the public port, with those between it and its authority; unencrypted when None."""
+    tls_key: Path | None = None
+    """PEM of its private key."""
+    tls_client_ca: Path | None = None
+    """PEM of the authorities of clients' certificates: who has none is not let in."""
+    tls_ca: Path | None = None
+    """PEM of the authorities of the other services' certificates; they are spoken to unencrypted when None."""
+    tls_gateway: str = ""
+    """A name in the gateway's certificate: what it says of its callers' certificates is believed."""
+    allow_plaintext: bool = False
+    """Whether the public port may be unencrypted on another address than the loopback."""
     metrics_port: Port = 0
     """The port of Prometheus metrics; 0 asks the system."""
     region: str = "local"
@@ -76,6 +90,11 @@ class ServiceSettings(BaseSettings):
     """The loopback port on which the sidecar delivers events; 0 asks the system."""
     app_api_token: str = Field(default="", validation_alias="APP_API_TOKEN", repr=False)
     """What the service asks of the sidecar."""
+
+    @property
+    def tls(self) -> TlsFiles:
+        """Where certificates and keys lie."""
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_ca)
 
     def now(self) -> float:
         """The clock of this process: seconds since the epoch."""

@@ -17,11 +17,13 @@ from facetmesh.kit.dapr import Disposition
 from facetmesh.kit.errors import Unavailable
 from facetmesh.kit.orders import OrderKind, TenantOrder
 from facetmesh.kit.revocations import News, Revocation
+from facetmesh.kit.tls import channel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from facetmesh.kit.dapr import Event, Handler
+    from facetmesh.kit.tls import TlsFiles
 
 REVOCATIONS_TOPIC = "auth.revocations"
 _TIMEOUT_S = 5.0
@@ -41,14 +43,15 @@ class AuthClient:
 
     Args:
         address: host:port.
+        files: How it is encrypted.
         service_key: The service's own API key.
         clock: Seconds since the epoch.
     """
 
-    def __init__(self, address: str, service_key: str, clock: Callable[[], float] = time.time) -> None:
-        self._channel = grpc.aio.insecure_channel(
-            address, options=_OPTIONS, interceptors=telemetry.client_interceptors()
-        )
+    def __init__(
+        self, address: str, files: TlsFiles, service_key: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._channel = channel(address, files, _OPTIONS, telemetry.client_interceptors())
         self._stub = auth_pb2_grpc.AuthServiceStub(self._channel)
         self._key = service_key
         self._clock = clock
