@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from bench.daprd import measure
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.mesh.ports import SERVICES
 from facetmesh.kit import shipped
@@ -131,3 +132,11 @@ def test_a_wrong_component_file_is_named_before_anything_starts(tmp_path: Path) 
     assert (done.returncode, error["reason"]) == (1, "COMPONENT_INVALID")
     assert error["metadata"] == {"file": str(state), "field": "spec.metadata.redisHosts"}
     assert not cli.pids()
+
+
+@pytest.mark.full
+async def test_a_thousand_events_a_second_are_logged_once_each() -> None:
+    """The short form of `make bench-daprd`."""
+    outcome = await measure(seconds=10, per_second=1000)
+    assert outcome.published > 9000
+    assert (outcome.lost, outcome.twice) == (0, 0)
