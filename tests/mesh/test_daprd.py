@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-
 from bench.daprd import measure
+
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.mesh.ports import SERVICES
 from facetmesh.kit import shipped
