@@ -108,6 +108,7 @@ pins: ## Raise the pinned requirements to the newest that fit (needs uv).
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --group build -c requirements/dev.txt -o requirements/serve.txt
 	@$(COMPILE) --upgrade requirements/protos.in -o requirements/protos.txt
 	@$(COMPILE) --upgrade requirements/go.in -o requirements/go.txt
+	@$(COMPILE) --upgrade requirements/tritonclient.in -o requirements/tritonclient.txt
 
 .PHONY: clean
 clean: ## Remove what was made here.

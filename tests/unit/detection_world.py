@@ -18,6 +18,7 @@ from facetmesh.detection.servicer import DetectionServicer
 from facetmesh.detection.shelf import Shelf
 from facetmesh.detection.statistics import Statistics
 from facetmesh.detection.store import DaprStore
+from facetmesh.detection.tensors import TensorRunner
 from facetmesh.detection.uploads import Uploads
 from facetmesh.detection.workshop import LIMITS, Workshop
 from facetmesh.kit import audit, catalog
@@ -84,7 +85,8 @@ async def serving(state: MemoryState, folder: Path, *, profiles: Any = None, **o
             models, catalog, uploads, shelf, workshop=workshop, policies=store, tenancy=tenancy, clock=time.time
         )
         statistics = Statistics()
-        answers = Answers(models, Detector(shelf, pool), statistics)
+        detector = Detector(shelf, pool)
+        answers = Answers(models, detector, TensorRunner(detector, pool), statistics)
         fetcher = Fetcher(tenancy)
         yield World(
             DetectionServicer(answers, fetcher, recorder), ModelServicer(models, intake, uploads, store), models,

@@ -16,6 +16,7 @@ from facetmesh.detection.answers import Answers
 from facetmesh.detection.detector import Detector
 from facetmesh.detection.fetching import Fetcher
 from facetmesh.detection.intake import Intake
+from facetmesh.detection.kserve_servicer import KServeServicer
 from facetmesh.detection.metrics import VersionMetrics
 from facetmesh.detection.model_servicer import ModelServicer
 from facetmesh.detection.models import Models
@@ -25,9 +26,11 @@ from facetmesh.detection.servicer import DetectionServicer
 from facetmesh.detection.shelf import Shelf
 from facetmesh.detection.statistics import Statistics
 from facetmesh.detection.store import DaprStore
+from facetmesh.detection.tensors import TensorRunner
 from facetmesh.detection.uploads import Uploads
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc
 from facetmesh.detection.workshop import LIMITS, Workshop
+from facetmesh.inference import inference_pb2_grpc
 from facetmesh.kit import catalog
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
@@ -108,7 +111,8 @@ async def main() -> None:
         )
         statistics = Statistics(settings.now)
         mesh.telemetry.metrics.registry.register(VersionMetrics(statistics))
-        answers = Answers(models, Detector(shelf, scheduler), statistics)
+        detector = Detector(shelf, scheduler)
+        answers = Answers(models, detector, TensorRunner(detector, scheduler), statistics)
         stack.push_async_callback(answers.close)
         fetcher = Fetcher(mesh.leases)
         stack.push_async_callback(fetcher.close)
@@ -118,10 +122,17 @@ async def main() -> None:
                 DetectionServicer(answers, fetcher, mesh.recorder), server
             )
             model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, intake, uploads, store), server)
+            inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+                KServeServicer(models, answers, statistics, mesh.recorder), server
+            )
 
         await mesh.serve(
             add_to_server,
-            services=["facetmesh.detection.v1.DetectionService", "facetmesh.detection.v1.ModelService"],
+            services=[
+                "facetmesh.detection.v1.DetectionService",
+                "facetmesh.detection.v1.ModelService",
+                "inference.GRPCInferenceService",
+            ],
             ready={},
         )
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from facetmesh.detection.agreement import agreement
+from facetmesh.detection.detector import Image, Options
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument
 
 if TYPE_CHECKING:
-    from facetmesh.detection.detector import Detector, Image, Options, Result
+    from collections.abc import Awaitable, Sequence
+
+    from facetmesh.detection.detector import Detector, Result
     from facetmesh.detection.models import Models, Version
     from facetmesh.detection.statistics import Statistics
+    from facetmesh.detection.tensors import Array, TensorRunner
 
+_Outcome = TypeVar("_Outcome")
 _SHADOWS = 4
 """Copies that are worked on at a time; a further one is left out, because shadows must not cost the answers."""
 
@@ -24,13 +29,17 @@ class Answers:
 
     Args:
         models: The tenants' models.
-        detector: Runs them.
+        detector: Runs them on images.
+        tensors: Runs them on tensors.
         statistics: What became of each version's calls.
     """
 
-    def __init__(self, models: Models, detector: Detector, statistics: Statistics) -> None:
+    def __init__(
+        self, models: Models, detector: Detector, tensors: TensorRunner, statistics: Statistics
+    ) -> None:
         self._models = models
         self._detector = detector
+        self._tensors = tensors
         self._statistics = statistics
         self._shadows: set[asyncio.Task[None]] = set()
 
@@ -53,7 +62,7 @@ class Answers:
 
     async def detect(self, version: Version, image: Image, options: Options) -> Result:
         """Finds objects in an image; raises what `Detector.detect` does."""
-        result = await self._counted(version, image, options)
+        result = await self._counted(version, self._detector.detect(version, image, options))
         with contextlib.suppress(FacetmeshError):  # a shadow never spoils an answer
             shadow = await self._models.shadow(version)
             if shadow is not None and len(self._shadows) < _SHADOWS:
@@ -61,6 +70,20 @@ class Answers:
                 self._shadows.add(task)
                 task.add_done_callback(self._shadows.discard)
         return result
+
+    async def infer(self, version: Version, given: Array, wanted: Sequence[str]) -> list[Array]:
+        """A model's raw outputs; raises what `TensorRunner.infer` does."""
+        return await self._counted(version, self._tensors.infer(version, given, wanted))
+
+    async def load(self, version: Version) -> None:
+        """Loads a version and runs it once, so that its first call does not wait; raises what `detect` does."""
+        facts = version.facts
+        grey = Image(bytes(3 * facts.height * facts.width), facts.height, facts.width)
+        await self._detector.detect(version, grey, Options())
+
+    async def unload(self, version: Version) -> None:
+        """Gives a version's memory back; its next call loads it again."""
+        await self._tensors.unload(version)
 
     async def settled(self) -> None:
         """Returns once no shadow is worked on."""
@@ -72,10 +95,10 @@ class Answers:
             task.cancel()
         await asyncio.gather(*self._shadows, return_exceptions=True)
 
-    async def _counted(self, version: Version, image: Image, options: Options) -> Result:
+    async def _counted(self, version: Version, work: Awaitable[_Outcome]) -> _Outcome:
         began = time.perf_counter()
         try:
-            result = await self._detector.detect(version, image, options)
+            result = await work
         except InvalidArgument:
             raise  # the image's fault says nothing about the version
         except FacetmeshError:
@@ -86,7 +109,7 @@ class Answers:
 
     async def _mirror(self, shadow: Version, image: Image, options: Options, result: Result) -> None:
         with contextlib.suppress(FacetmeshError):
-            copy = await self._counted(shadow, image, options)
+            copy = await self._counted(shadow, self._detector.detect(shadow, image, options))
             self._statistics.compared(shadow, agreement(result, copy))
             return
         self._statistics.compared(shadow, 0.0)

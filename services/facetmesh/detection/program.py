@@ -1,6 +1,8 @@
 """Detection's program: what runs in a runner's child.
 
     detect      finds objects in an image
+    infer       runs a model on a tensor, or an image, and returns its raw outputs (`raw`)
+    unload      lets go of a model
 
 Arguments of each task: `path` and `sha256` of the model's file, and `hints` for
 what that does not say of itself (`hints.Hints`).
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facetmesh.detection import heads
+from facetmesh.detection import heads, raw
 from facetmesh.detection.heads.geometry import letterbox
 from facetmesh.detection.hints import Hints
 from facetmesh.runners.engines import ImageInput, read_model
@@ -86,4 +88,4 @@ def _open(context: Context, arguments: Mapping[str, Any]) -> tuple[Head, Model]:
     return context.once((sha256, *map(str, arguments["hints"].values())), make)
 
 
-TASKS: Mapping[str, Task] = {"detect": detect}
+TASKS: Mapping[str, Task] = {"detect": detect, "infer": raw.infer, "unload": raw.unload}

@@ -54,6 +54,12 @@ class Context:
             value: T = self._made[key]
             return value
 
+    def forget(self, part: object) -> None:
+        """Lets go of what was made for keys that have this part."""
+        with self._lock:
+            for key in [key for key in self._made if isinstance(key, tuple) and part in key]:
+                del self._made[key]
+
 
 Task = Callable[[Context, Mapping[str, Any], Sequence[bytes]], Reply]
 """A task: the child's context, JSON arguments and binary inputs in, a reply out.
