@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.security.api import METHODS, path
 
+from facetmesh.auth.methods import methods
 from facetmesh.kit import access, policy
 from facetmesh.kit.errors import InvalidArgument
 from facetmesh.kit.identity import ROLE_NAMES
 from facetmesh.kit.policy import Circumstances, Policies, PolicySet, Question, decisions, vocabulary
 
-SCHEMA = cedarpy.Schema.from_str(policy.schema(METHODS))
+SCHEMA = cedarpy.Schema.from_str(policy.schema(methods()))
 DETECT = "facetmesh.detection.v1.DetectionService/Detect"
 FACES = "tenants/acme/models/faces"
 CALL = Question("tenants/acme/keys/k1", "tenants/acme", frozenset({"caller"}), DETECT, FACES)
@@ -63,16 +64,16 @@ def test_the_shipped_policies_hold_to_the_schema() -> None:
 )
 def test_the_shipped_policies_keep_to_the_tenant(resource: str) -> None:
     decision = Policies().decide(replace(CALL, resource=resource), NOON)
-    assert (decision.allowed, decision.deciding) == (False, ("policies/default",))
+    assert (decision.allowed, decision.deciding) == (False, ("platform/policies/default",))
 
 
 def test_what_decided_is_told() -> None:
-    assert Policies().decide(CALL, NOON).deciding == ("policies/default#callers",)
+    assert Policies().decide(CALL, NOON).deciding == ("platform/policies/default#callers",)
     policies = in_force(forbidding("context.hour == 12", "siesta"))
     decision = policies.decide(CALL, NOON)
     assert (decision.allowed, decision.deciding) == (False, ("tenants/acme/policies/1#siesta",))
     decision = policies.decide(CALL, replace(NOON, time_s=NOON.time_s - 3600))
-    assert decision.deciding == ("policies/default#callers", "tenants/acme/policies/1#all")
+    assert decision.deciding == ("platform/policies/default#callers", "tenants/acme/policies/1#all")
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,10 @@ def test_what_cannot_be_evaluated_denies() -> None:
 
 def test_policies_of_the_platform_can_be_replaced_and_come_back() -> None:
     policies = Policies()
-    policies.use("", PolicySet("policies/7", '@id("stop") forbid (principal, action, resource);'))
-    assert policies.active("") == "policies/7"
-    assert policies.decide(CALL, NOON).deciding == ("policies/7#stop",)
-    policies.use("", None)
+    policies.use("platform", PolicySet("platform/policies/7", '@id("stop") forbid (principal, action, resource);'))
+    assert policies.active("platform") == "platform/policies/7"
+    assert policies.decide(CALL, NOON).deciding == ("platform/policies/7#stop",)
+    policies.use("platform", None)
     assert policies.decide(CALL, NOON).allowed
 
 
@@ -166,6 +167,7 @@ def test_what_is_remembered_is_what_would_be_decided(changes: dict[str, bool], w
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        ("", "there is none"), ("// nothing", "there is none"),
         ("permit (principal", "unexpected end"), ("permit (principal, action, resource);", "@id"),
         (ALL + ALL, "same @id"), ('@id("a b") permit (principal, action, resource);', "@id"),
         ('@id("t") permit (principal == ?principal, action, resource);', "templates"),
@@ -217,7 +219,7 @@ def test_an_empty_set_of_a_tenant_denies_all() -> None:
 
 
 def test_each_method_that_asks_for_a_token_is_an_action() -> None:
-    text = policy.schema(METHODS)
+    text = policy.schema(methods())
     for method in METHODS:
         found = f'action "{vocabulary.action(path(method)).id}" in' in text
         assert found == (not access.rule(path(method)).public)

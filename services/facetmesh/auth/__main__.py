@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import cedarpy
 from pydantic import Field
 
+from facetmesh.auth.budgets import Budgets
 from facetmesh.auth.events import RevocationEvents, purge_accountant
 from facetmesh.auth.exchange import Exchange
 from facetmesh.auth.ext_authz import accountant, checking
 from facetmesh.auth.grants import Grants
 from facetmesh.auth.http import published
 from facetmesh.auth.keys import KeyHash, Keys
+from facetmesh.auth.leasing import Leasing
+from facetmesh.auth.limits_servicer import BudgetServicer, UsageServicer
+from facetmesh.auth.limits_store import DaprLimitsStore
+from facetmesh.auth.metering import Metering
+from facetmesh.auth.methods import methods
 from facetmesh.auth.onboarding import Onboarding
 from facetmesh.auth.orders import Orders
 from facetmesh.auth.plans import load as load_plans
+from facetmesh.auth.policies import PolicyBook
+from facetmesh.auth.policy_servicer import PolicyServicer
 from facetmesh.auth.purges import Purger
 from facetmesh.auth.revocations import RevocationLog
 from facetmesh.auth.servicer import Auth, AuthServicer
@@ -26,13 +36,19 @@ from facetmesh.auth.signing import SigningKeys, keep_current
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.tenants import Tenants
 from facetmesh.auth.tokens import TokenIssuer
-from facetmesh.auth.v1 import auth_pb2_grpc
+from facetmesh.auth.trials import Trials
+from facetmesh.auth.usage import UsageHistory
+from facetmesh.auth.v1 import auth_pb2_grpc, limits_pb2_grpc, policy_pb2_grpc
 from facetmesh.kit import apikeys
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.kit.identity import KEYS_REFRESH_S
+from facetmesh.kit.policy import check, full_name, schema
 from facetmesh.kit.revocations import follow
-from facetmesh.kit.serve import open_mesh, run
+from facetmesh.kit.serve import Authority, open_mesh, run
 from facetmesh.kit.settings import Port, ServiceSettings, load
+
+if TYPE_CHECKING:
+    import grpc
 
 _SIGNING_KEY = "token-signing-key"
 _log = logging.getLogger(__name__)
@@ -112,9 +128,25 @@ async def main() -> None:
             ),
             asyncio.create_task(follow(revocations, exchange.hear)),
         ]
+        limits = DaprLimitsStore(mesh.dapr.state())
+        every, words = methods(), schema(methods())
+        checked = functools.partial(check, schema=cedarpy.Schema.from_str(words))
+        policies = PolicyBook(limits, checked, settings.now)
+        trials = Trials(policies, checked, frozenset(map(full_name, every)), settings.now)
+        history = UsageHistory(limits)
+        budgets = Budgets(limits, tenants, keys, plans, history, settings.now)
+        leasing = Leasing(budgets, policies)
         servicer = AuthServicer(
             Auth(plans, tenants, keys, Onboarding(tenants, keys), grants, issuer, revocations, orders)
         )
+        metering = UsageServicer(Metering(budgets, history, settings.now))
+
+        def add_to_server(server: grpc.aio.Server) -> None:
+            auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server)
+            policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(policies, trials, words), server)
+            limits_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetServicer(leasing), server)
+            limits_pb2_grpc.add_UsageServiceServicer_to_server(metering, server)
+
         try:
             async with (
                 published(issuer.jwks, settings.host, settings.http_port) as http_port,
@@ -122,11 +154,10 @@ async def main() -> None:
             ):
                 _log.info("serving gateways", extra={"http_port": http_port, "ext_authz_port": checks_port})
                 await mesh.serve(
-                    lambda server: auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server),
-                    services=["facetmesh.auth.v1.AuthService"],
+                    add_to_server,
+                    services=[f"facetmesh.auth.v1.{name}Service" for name in ("Auth", "Policy", "Budget", "Usage")],
                     ready={},
-                    keys=issuer,
-                    revocations=revocations,
+                    authority=Authority(issuer, revocations, leasing),
                 )
         finally:
             for task in background:

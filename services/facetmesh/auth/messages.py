@@ -12,6 +12,7 @@ from facetmesh.auth.tenants import AuditPolicy, Tenant, TenantSpec, TenantState
 from facetmesh.auth.v1 import auth_pb2
 from facetmesh.kit.fieldmasks import merged
 from facetmesh.kit.identity import ROLE_NAMES
+from facetmesh.kit.leasing import LICENCE_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,14 +28,15 @@ _STATES = {
 _AUDIT = {
     AuditPolicy.REQUIRED: auth_pb2.AUDIT_POLICY_REQUIRED, AuditPolicy.BEST_EFFORT: auth_pb2.AUDIT_POLICY_BEST_EFFORT,
 }  # fmt: skip
-_LICENCES = {
-    "permissive": auth_pb2.LICENCE_CLASS_PERMISSIVE, "copyleft": auth_pb2.LICENCE_CLASS_COPYLEFT,
-    "non-commercial": auth_pb2.LICENCE_CLASS_NON_COMMERCIAL,
-}  # fmt: skip
 _TENANT_FIELDS = (
     "display_name", "plan", "region", "limits", "allowed_models", "licence_policy", "audit_policy", "url_allowlist",
 )  # fmt: skip
 _KEY_FIELDS = ("display_name", "limits")
+
+
+def seconds(time: Timestamp) -> float:
+    """A time in seconds since the epoch; of one that is none, something all the same."""
+    return float(time.seconds + time.nanos / 1e9)
 
 
 def last(name: str) -> str:
@@ -48,9 +50,9 @@ def tenant_message(tenant: Tenant) -> auth_pb2.Tenant:
         name=f"tenants/{tenant.id}", display_name=tenant.display_name, create_time=_time(tenant.created_s),
         etag=tenant.etag, state=_STATES[tenant.state], delete_time=_time(tenant.deleted_s),
         expire_time=_time(tenant.expires_s), plan=f"plans/{tenant.plan}" if tenant.plan else "", region=tenant.region,
-        limits=_limits_message(tenant.limits), allowed_models=tenant.allowed_models,
+        limits=limits_message(tenant.limits), allowed_models=tenant.allowed_models,
         licence_policy=auth_pb2.LicencePolicy(
-            classes=[_LICENCES[one] for one in tenant.licence_classes], licences=tenant.licences
+            classes=[LICENCE_CLASSES[one] for one in tenant.licence_classes], licences=tenant.licences
         ),
         audit_policy=_AUDIT[AuditPolicy(tenant.audit_policy)], url_allowlist=tenant.url_allowlist,
         encryption_key_rotate_time=_time(tenant.key_rotated_s), purge_time=_time(tenant.purged_s),
@@ -63,7 +65,7 @@ def tenant_spec(message: auth_pb2.Tenant) -> TenantSpec:
     return TenantSpec(
         message.display_name, last(message.plan), message.region, _limits(message.limits),
         tuple(message.allowed_models),
-        tuple(name for name, number in _LICENCES.items() if number in message.licence_policy.classes),
+        tuple(name for name, number in LICENCE_CLASSES.items() if number in message.licence_policy.classes),
         tuple(message.licence_policy.licences),
         policies.get(message.audit_policy, AuditPolicy.REQUIRED), tuple(message.url_allowlist),
     )  # fmt: skip
@@ -80,7 +82,7 @@ def key_message(key: Key, text: str = "") -> auth_pb2.Key:
         name=key.name, display_name=key.display_name, roles=[ROLES[role] for role in key.roles],
         create_time=_time(key.created_s), revoke_time=_time(key.revoked_s), expire_time=_time(key.expires_s),
         last_use_time=_time(key.used_s), methods=key.methods, models=key.models,
-        overlap_expire_time=_time(key.old_until_s or None), limits=_limits_message(key.limits), etag=key.etag,
+        overlap_expire_time=_time(key.old_until_s or None), limits=limits_message(key.limits), etag=key.etag,
         secret=text,
     )  # fmt: skip
 
@@ -89,7 +91,7 @@ def key_spec(message: auth_pb2.Key, default_roles: Sequence[str] = ("caller",)) 
     """What a key is asked to be."""
     return KeySpec(
         message.display_name, tuple(ROLE_NAMES[role] for role in message.roles) or tuple(default_roles),
-        message.expire_time.ToMicroseconds() / 1e6 if message.HasField("expire_time") else None,
+        seconds(message.expire_time) if message.HasField("expire_time") else None,
         tuple(message.methods), tuple(message.models), _limits(message.limits),
     )  # fmt: skip
 
@@ -102,12 +104,13 @@ def changed_key(key: Key, wanted: auth_pb2.Key, mask: FieldMask) -> KeySpec:
 def plan_message(plan_id: str, plan: Plan) -> auth_pb2.Plan:
     """A plan as it is sent."""
     return auth_pb2.Plan(
-        name=f"plans/{plan_id}", display_name=plan.display_name, limits=_limits_message(plan.limits),
+        name=f"plans/{plan_id}", display_name=plan.display_name, limits=limits_message(plan.limits),
         weight=plan.weight,
     )  # fmt: skip
 
 
-def _limits_message(limits: Limits) -> auth_pb2.Limits | None:
+def limits_message(limits: Limits) -> auth_pb2.Limits | None:
+    """Limits as they are sent; nothing where there are none."""
     if limits == NO_LIMITS:
         return None
     return auth_pb2.Limits(

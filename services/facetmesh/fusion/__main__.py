@@ -37,6 +37,7 @@ class FusionSettings(ServiceSettings):
     """What fusion is told from outside."""
 
     service: ClassVar[str] = "fusion"
+    enforces_limits: ClassVar[bool] = True
     # Two images of 20 MB, and what is said of them.
     max_request_bytes: ClassVar[int] = 41 * MEBIBYTE
 

@@ -1,6 +1,6 @@
 """What happens around every RPC, in one interceptor, so that no service can forget it.
 
-authenticate → authorize by role and method → (only now is the message read) →
+authenticate → authorize by role and method → limits → (only now is the message read) →
 authorize by tenant, model and policy → validate → the servicer → the audit event is accepted → the answer.
 
 Of a stream of requests the first message goes this way, and must name what the
@@ -35,7 +35,7 @@ from facetmesh.kit.errors import (
     Unauthenticated,
     Unimplemented,
 )
-from facetmesh.kit.gate import Gate
+from facetmesh.kit.gate import Gate, nothing
 from facetmesh.kit.incoming import Incoming
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Guard(grpc.aio.ServerInterceptor):
         recorder: Takes the audit events.
         metrics: What is counted.
         max_concurrent_calls: Calls in progress beyond which a new one is refused.
-        gate: Decides by policy; by those that are shipped when None.
+        gate: Decides by policies and limits; by the policies that are shipped, and none, when None.
         gateway: The name in the certificate of the gateway, as `Certificates` takes it.
     """
 
@@ -102,6 +102,7 @@ class Guard(grpc.aio.ServerInterceptor):
             if principal is not None:
                 record.identify(subject=principal.subject, tenant=principal.tenant or "", roles=principal.roles)
                 identity.authorize(principal, rule.roles, rule.method)
+                await self._gate.admit(principal, rule.method)
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
         call = _Call(self, rule, record, principal, streams=handler.request_streaming)
@@ -163,9 +164,19 @@ class Guard(grpc.aio.ServerInterceptor):
                 f"{first.field}: {first.description}", reason="FIELD_INVALID", violations=violations
             ) from None
 
-    async def accept(self, rule: access.Rule, record: audit.Record) -> None:
+    def enter(self, principal: identity.Principal | None, method: str) -> Callable[[], None]:
+        """Takes a place among the tenant's calls in progress; what is returned gives it back."""
+        return self._gate.enter(principal, method)
+
+    async def accept(
+        self, rule: access.Rule, record: audit.Record, principal: identity.Principal | None
+    ) -> None:
         """Returns when the answer may leave."""
-        if rule.required:
+        if not rule.required:
+            return
+        if self._gate.need_not_wait(principal, rule.method):
+            self._recorder.offer(record)
+        else:
             await self._recorder.accept(record)
 
     def expecting(self, rule: access.Rule) -> AbstractContextManager[None]:
@@ -204,6 +215,7 @@ class _Call:
         self._record = record
         self._principal = principal
         self._streams = streams
+        self._leave = nothing
 
     def unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -211,7 +223,7 @@ class _Call:
             try:
                 with self._guard.expecting(self._rule):
                     response = await method(await self._checked(request, context), context)
-                    await self._guard.accept(self._rule, self._record)
+                    await self._guard.accept(self._rule, self._record, self._principal)
             except BaseException as error:
                 await self._fail(context, error)
                 raise
@@ -219,6 +231,7 @@ class _Call:
                 self._guard.finished(self._rule, self._record, None)
                 return response
             finally:
+                self._leave()
                 self._guard.began(-1)
 
         return call
@@ -230,17 +243,18 @@ class _Call:
             try:
                 async for response in method(await self._checked(request, context), context):
                     if not accepted:  # nothing unaccounted leaves
-                        await self._guard.accept(self._rule, self._record)
+                        await self._guard.accept(self._rule, self._record, self._principal)
                         accepted = True
                     yield response
                 if not accepted:
-                    await self._guard.accept(self._rule, self._record)
+                    await self._guard.accept(self._rule, self._record, self._principal)
             except BaseException as error:
                 await self._fail(context, error)
                 raise
             else:
                 self._guard.finished(self._rule, self._record, None)
             finally:
+                self._leave()
                 self._guard.began(-1)
 
         return call
@@ -254,6 +268,7 @@ class _Call:
 
     async def _checked(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message | Incoming | None:
         """What the servicer gets: the message, or an iterator that checks each one as it comes."""
+        self._leave = self._guard.enter(self._principal, self._rule.method)
         if self._principal is not None:
             identity.confirm(self._principal)
         if not self._streams:

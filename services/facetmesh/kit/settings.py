@@ -32,6 +32,8 @@ class ServiceSettings(BaseSettings):
     """auth, detection, fusion or audit."""
     max_request_bytes: ClassVar[int] = MEBIBYTE
     """The largest message that a call may bring, in bytes."""
+    enforces_limits: ClassVar[bool] = False
+    """Whether calls count against their tenant's limits: in services that work with models."""
 
     home: Path
     """The state folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -20,11 +20,14 @@ from facetmesh.kit.revocations import News, Revocation
 from facetmesh.kit.tls import channel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from google.protobuf.message import Message
 
     from facetmesh.kit.dapr import Event, Handler
     from facetmesh.kit.tls import TlsFiles
 
+_Answer = TypeVar("_Answer")
 REVOCATIONS_TOPIC = "auth.revocations"
 _TIMEOUT_S = 5.0
 _SILENCE_S = 30.0
@@ -57,6 +60,25 @@ class AuthClient:
         self._clock = clock
         self._tokens: dict[str, tuple[str, float]] = {}
         self._asking = asyncio.Lock()
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The connection, for others of auth's services."""
+        return self._channel
+
+    async def ask(self, method: Callable[..., Awaitable[_Answer]], request: Message) -> _Answer:
+        """The answer of one of auth's methods, asked in this service's own name.
+
+        Raises:
+            FacetmeshError: What the call ended with.
+        """
+        metadata = (("authorization", f"Bearer {await self.token('')}"),)
+        try:
+            return await method(request, metadata=metadata, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                self._tokens.pop("", None)
+            raise status.from_rpc_error(error) from error
 
     async def jwks(self) -> str:
         """The JSON text of auth's JWK Set.

@@ -145,8 +145,8 @@ class AuditEvent(_message.Message):
 
     @_builtins.property
     def deciding_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The policies that decided on the call, such as policies/default#callers or
-        tenants/acme/policies/3#office-hours; a set's name without a policy's where
+        """The policies that decided on the call, such as platform/policies/default#callers
+        or tenants/acme/policies/3#office-hours; a set's name without a policy's where
         nothing in it permits the call. None for a call that was refused before.
         """
 

@@ -5,13 +5,14 @@ words that policies are made of stand in `vocabulary`, and come from the methods
 own access rules.
 """
 
-from facetmesh.kit.policy.decisions import Circumstances, Decision, Policies, Question
-from facetmesh.kit.policy.engine import DEFAULT, LARGEST_TEXT, PLATFORM_DEFAULT, PolicySet, check, default_name
-from facetmesh.kit.policy.vocabulary import schema
+from facetmesh.kit.policy.decisions import Circumstances, Decision, Policies, Question, decide
+from facetmesh.kit.policy.engine import DEFAULT, LARGEST_TEXT, PLATFORM, PLATFORM_DEFAULT, PolicySet, check
+from facetmesh.kit.policy.vocabulary import full_name, schema
 
 __all__ = [
     "DEFAULT",
     "LARGEST_TEXT",
+    "PLATFORM",
     "PLATFORM_DEFAULT",
     "Circumstances",
     "Decision",
@@ -19,6 +20,7 @@ __all__ = [
     "PolicySet",
     "Question",
     "check",
-    "default_name",
+    "decide",
+    "full_name",
     "schema",
 ]

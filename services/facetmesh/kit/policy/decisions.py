@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cedarpy
 
-from facetmesh.kit.policy.engine import PolicySet
+from facetmesh.kit.policy.engine import PLATFORM, PolicySet
 from facetmesh.kit.policy.vocabulary import action
 
 if TYPE_CHECKING:
@@ -73,21 +73,21 @@ class Policies:
     """The policies in force, and what they decided lately."""
 
     def __init__(self) -> None:
-        self._sets: dict[str, PolicySet] = {"": PolicySet.default("")}
+        self._sets: dict[str, PolicySet] = {PLATFORM: PolicySet.default(PLATFORM)}
         self._decided: OrderedDict[tuple[object, ...], Decision] = OrderedDict()
 
     def use(self, owner: str, policies: PolicySet | None) -> None:
         """Puts a set into force, in place of the owner's before.
 
         Args:
-            owner: tenants/{tenant}; "" for the platform.
+            owner: tenants/{tenant} or platform.
             policies: The set; the default when None.
         """
         if policies is None:
             self._sets.pop(owner, None)
         else:
             self._sets[owner] = policies
-        self._sets.setdefault("", PolicySet.default(""))
+        self._sets.setdefault(PLATFORM, PolicySet.default(PLATFORM))
         self._decided.clear()  # it is rare
 
     def active(self, owner: str) -> str:
@@ -98,12 +98,12 @@ class Policies:
     def reads_facts(self, tenant: str | None) -> bool:
         """Whether the policies in force for a tenant want to know more of a model than its name."""
         own = self._sets.get(tenant) if tenant else None
-        return self._sets[""].reads_facts or (own is not None and own.reads_facts)
+        return self._sets[PLATFORM].reads_facts or (own is not None and own.reads_facts)
 
     def decide(self, question: Question, now: Circumstances) -> Decision:
         """What the policies in force say; from memory where they were asked the same before."""
         own = self._sets.get(question.tenant) if question.tenant else None
-        sets = (self._sets[""],) if own is None else (self._sets[""], own)
+        sets = (self._sets[PLATFORM],) if own is None else (self._sets[PLATFORM], own)
         reads = sets[0].reads if own is None else sets[0].reads | own.reads
         key = (
             question.subject, question.tenant, question.roles, question.method, question.resource, question.facts,
@@ -164,7 +164,7 @@ def _resource(question: Question) -> dict[str, str]:
         return {"type": "Model", "id": question.resource}
     if question.resource:
         return {"type": "Tenant", "id": question.resource}
-    return {"type": "Platform", "id": "platform"}
+    return {"type": "Platform", "id": PLATFORM}
 
 
 def _entities(question: Question) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ MOST_POLICIES = 100
 """Policies of a set: what a decision costs grows with their number."""
 FACTS = frozenset({"version", "licence"})
 """What only the service that runs a model knows of it."""
+PLATFORM: Final = "platform"
+"""The owner of the policies that hold for all."""
 DEFAULT: Final = "default"
 """The version of a policy set that nobody wrote: the platform's as shipped, a tenant's that allows all."""
 PLATFORM_DEFAULT = resources.files(__package__).joinpath("platform.cedar").read_text(encoding="utf-8")
@@ -34,16 +36,11 @@ _NO_CODE = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"', re.DOTALL)  # comments and 
 _TOO_LONG_PATH = re.compile(rf"(?:\.\s*\w+\s*){{{LONGEST_PATH + 1}}}")
 
 
-def default_name(owner: str) -> str:
-    """The name of the set that nobody wrote, of a tenant or (with "") of the platform."""
-    return f"{owner}/policies/{DEFAULT}".lstrip("/")
-
-
 class PolicySet:
     """A prepared policy set.
 
     Args:
-        name: Its resource name: tenants/{tenant}/policies/{version}, or policies/{version} of the platform.
+        name: Its resource name: {owner}/policies/{version}.
         text: Its policies.
 
     Raises:
@@ -58,16 +55,25 @@ class PolicySet:
         self.prepared, parsed = _parsed(text)
         self.ids = _ids(parsed)
         """The @id of each policy, by the name that the parser gave it."""
+        self._policies: Mapping[str, Any] = parsed["staticPolicies"]
         policies = list(parsed["staticPolicies"].values())
         self.reads = frozenset(_context_reads(policies))
         """What its policies want to know of the circumstances: names of the context's attributes."""
         self.reads_facts = not FACTS.isdisjoint(_attributes(policies))
         """Whether its policies want to know more of a model than its name."""
 
+    def policy(self, policy_id: str) -> str:
+        """The text of one policy, by its @id; "" where there is none."""
+        for key, found in self.ids.items():
+            if found == policy_id:
+                one = {"templates": {}, "templateLinks": [], "staticPolicies": {key: self._policies[key]}}
+                return cedarpy.format_policies(cedarpy.policies_from_json_str(json.dumps(one))).strip()
+        return ""
+
     @classmethod
     def default(cls, owner: str) -> PolicySet:
-        """The set that nobody wrote, of a tenant or (with "") of the platform."""
-        return cls(default_name(owner), _TENANT_DEFAULT if owner else PLATFORM_DEFAULT)
+        """The set that nobody wrote, of tenants/{tenant} or the platform."""
+        return cls(f"{owner}/policies/{DEFAULT}", PLATFORM_DEFAULT if owner == PLATFORM else _TENANT_DEFAULT)
 
 
 def check(text: str, schema: cedarpy.Schema) -> None:
@@ -78,6 +84,8 @@ def check(text: str, schema: cedarpy.Schema) -> None:
     """
     _, parsed = _parsed(text)
     ids = _ids(parsed)
+    if not ids:
+        raise _invalid(["there is none, and what nothing permits is denied"])
     result = cedarpy.validate_policies(text, schema)
     if not result.validation_passed:
         problems = [error.error.replace(f"`{error.policy_id}`", f'"{ids.get(error.policy_id, "")}"')

@@ -2,7 +2,8 @@
 
     principal   Key, Service or Admin, in its Roles and its Tenant
     action      detection.Detect, …, in roles/ROLE for each role that its rule
-                names, in services/SERVICE, and in reads where it changes nothing
+                names, in services/SERVICE, in reads where it changes nothing, and in
+                infers where it has a model work
     resource    the Model that a request names, else its Tenant, else the Platform
     context     when, from where, in which region, under which plan
 """  # noqa: D208 - a table
@@ -46,6 +47,8 @@ type Context = {
 """
 _READS = re.compile(r"(Get|List|Watch|Wait|Export|Server|ModelReady|ModelMetadata|ModelConfig|ModelStatistics|"
                     r"RepositoryIndex)")  # fmt: skip
+INFERS = "infers"
+"""The actions that have a model work."""
 _HOLDERS = {"platform-admin": "Admin", "service": "Service"}
 
 
@@ -62,6 +65,11 @@ class Action:
     names_models: bool
     """Whether its requests can name models."""
 
+    @property
+    def infers(self) -> bool:
+        """Whether it has a model work."""
+        return INFERS in self.groups
+
 
 @lru_cache(maxsize=512)
 def action(method: str) -> Action:
@@ -71,12 +79,20 @@ def action(method: str) -> Action:
     package = full_service.split(".")
     service = package[1] if package[0] == "facetmesh" and len(package) > 1 else package[0]
     groups = [*(f"roles/{role}" for role in sorted(rule.roles)), f"services/{service}"]
+    names_models = _names_models(f"{full_service}.{short}")
     if _READS.match(short):
         groups.append("reads")
+    elif names_models and "caller" in rule.roles:
+        groups.append(INFERS)
     return Action(
         f"{service}.{short}", tuple(groups), tuple(sorted({_HOLDERS.get(role, "Key") for role in rule.roles})),
-        _names_models(f"{full_service}.{short}"),
+        names_models,
     )  # fmt: skip
+
+
+def full_name(method: MethodDescriptor) -> str:
+    """package.Service/Method."""
+    return f"{method.containing_service.full_name}/{method.name}"
 
 
 def schema(methods: Iterable[MethodDescriptor]) -> str:
@@ -85,7 +101,7 @@ def schema(methods: Iterable[MethodDescriptor]) -> str:
         {
             action(path)
             for method in methods
-            if (rule := access.rule(path := f"{method.containing_service.full_name}/{method.name}")).roles
+            if (rule := access.rule(path := full_name(method))).roles
             and not rule.public
         },
         key=lambda one: one.id,
