@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facetmesh.kit.dapr import Disposition, Event, EventReceiver
+from facetmesh.kit.dapr import Disposition, Event, EventReceiver, InHand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +30,9 @@ async def main(port: int, file: str) -> None:
         return [Disposition.OK] * len(events)
 
     receiver = EventReceiver(
-        {"single": handle_events, "bulk": handle_events}, app_api_token=os.environ["APP_API_TOKEN"]
-    )
+        {"single": handle_events, "bulk": handle_events}, app_api_token=os.environ["APP_API_TOKEN"],
+        in_hand=InHand(Path(f"{file}.in-hand")),
+    )  # fmt: skip
     await receiver.serve(port)
     await asyncio.Event().wait()
 

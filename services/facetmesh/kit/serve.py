@@ -24,16 +24,13 @@ from grpc_reflection.v1alpha import reflection
 from facetmesh.kit import lifeline, logs, telemetry
 from facetmesh.kit.alerts import Alerts
 from facetmesh.kit.audit import Recorder
-from facetmesh.kit.dapr import DaprSidecar, EventReceiver
+from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
-from facetmesh.kit.gate import Gate
 from facetmesh.kit.identity import KeySource, TokenVerifier
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring, keep_wrapped
-from facetmesh.kit.leases import BudgetSource, Leases
-from facetmesh.kit.leasing import BudgetClient
 from facetmesh.kit.orders import Obedience, Purge, carried_out
-from facetmesh.kit.policy import Policies
+from facetmesh.kit.profiles import Unlimited
 from facetmesh.kit.refusals import RefusalLimits, Refusals
 from facetmesh.kit.revocations import Revocation, RevocationSource, follow
 from facetmesh.kit.rpc import Guard
@@ -45,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from facetmesh.kit.dapr import Handler
-    from facetmesh.kit.gate import ModelFacts
+    from facetmesh.kit.profiles import Tenancy
     from facetmesh.kit.settings import ServiceSettings
 
 LIVENESS = "liveness"
@@ -53,18 +50,6 @@ LIVENESS = "liveness"
 _PROBE_EVERY_S = 1.0
 _PROBE_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """Where what auth says comes from, for auth itself; the others ask it."""
-
-    keys: KeySource
-    """The public keys for tokens."""
-    revocations: RevocationSource
-    """Revocations of tokens; the others hear of them by stream and by topic."""
-    budgets: BudgetSource
-    """Parts of limits, and with them the policies."""
 
 
 @dataclass(slots=True)
@@ -81,10 +66,8 @@ class Mesh:
     telemetry: telemetry.Telemetry
     auth: AuthClient
     """Auth, for tokens with which this service calls another on behalf of a tenant."""
-    leases: Leases
-    """What is known of the tenants, their limits, and where work for them is charged."""
-    policies: Policies
-    """The policies in force, which come with the leases."""
+    leases: Tenancy = field(default_factory=Unlimited)
+    """What is known of the tenants, and where work for them is charged."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process was asked to end."""
     purge: Purge | None = None
@@ -121,9 +104,9 @@ class Mesh:
         *,
         services: Sequence[str],
         ready: Mapping[str, Callable[[], Awaitable[object]]],
-        authority: Authority | None = None,
+        keys: KeySource | None = None,
+        revocations: RevocationSource | None = None,
         handlers: Mapping[str, Handler] | None = None,
-        facts: ModelFacts | None = None,
     ) -> None:
         """Serves until SIGTERM, SIGINT or the end of the supervisor; then drains.
 
@@ -131,24 +114,17 @@ class Mesh:
             add_to_server: Adds the servicer.
             services: Full names of its services, for reflection and health.
             ready: What must answer for the service to be ready: probes that raise when it does not.
-            authority: Where keys, revocations and budgets come from; auth, when None.
+            keys: Where the public keys for tokens come from; auth when None.
+            revocations: Where revocations of tokens come from; auth when None, by stream and by topic.
             handlers: What is done with the events of each topic.
-            facts: What this service knows of models, for policies that ask for more than their names.
         """
-        settings, leases = self.settings, self.leases
-        if authority is not None:
-            leases = Leases(authority.budgets, settings.service, self.policies, wall=settings.now)
+        settings = self.settings
         verifier = TokenVerifier(
-            authority.keys if authority else self.auth, issuer=settings.token_issuer,
-            audience=settings.token_audience, clock=settings.now,
-        )  # fmt: skip
-        gate = Gate(
-            self.policies, leases, limiter=leases if settings.enforces_limits else None, region=settings.region,
-            facts=facts, clock=settings.now,
-        )  # fmt: skip
+            keys or self.auth, issuer=settings.token_issuer, audience=settings.token_audience, clock=settings.now
+        )
         guard = Guard(
             verifier, self.recorder, self.telemetry.metrics, max_concurrent_calls=settings.max_concurrent_calls,
-            gateway=settings.tls_gateway, gate=gate,
+            gateway=settings.tls_gateway,
         )
         server = grpc.aio.server(
             interceptors=[telemetry.server_interceptor(), guard],
@@ -170,12 +146,14 @@ class Mesh:
             self.auth.hear(revoked)
 
         handlers = dict(handlers or {})
-        if authority is None:
+        if revocations is None:
             handlers[REVOCATIONS_TOPIC] = revocation_handler(hear)
         counted = self.telemetry.metrics.events
+        in_hand = InHand(settings.home / f"{settings.service}.in-hand")
         receiver = EventReceiver(
             handlers, app_api_token=settings.app_api_token,
             count=lambda topic, disposition: counted.labels(topic, disposition.value.lower()).inc(),
+            in_hand=in_hand,
         )
         callback_port = await receiver.serve(settings.app_port) if handlers else 0
         await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
@@ -186,12 +164,11 @@ class Mesh:
             "serving", extra={"port": port, "metrics_port": metrics_port, "callback_port": callback_port}
         )
         obedience = Obedience(carried_out(self._keyring, self.purge), self.auth.confirm)
-        probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, "leases": leases.ready, **ready}
+        probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, **ready}
         background = [
             asyncio.create_task(self._probe(health, ("", *services), probes)),
             asyncio.create_task(verifier.keep_fresh()),
-            asyncio.create_task(follow(authority.revocations if authority else self.auth, hear, obedience.hear)),
-            asyncio.create_task(leases.keep()),
+            asyncio.create_task(follow(revocations or self.auth, hear, obedience.hear)),
         ]
         if self._keyring is not None:
             background.append(
@@ -206,6 +183,7 @@ class Mesh:
             await obedience.close()
             await health.enter_graceful_shutdown()
             await receiver.close()
+            in_hand.close()
             await server.stop(settings.drain_s)
             close_metrics()
 
@@ -272,9 +250,7 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
         stack.push_async_callback(recorder.close)
         auth = AuthClient(settings.auth_address, settings.tls, await secrets.get("service-key"), settings.now)
         stack.push_async_callback(auth.close)
-        policies = Policies()
-        leases = Leases(BudgetClient(auth), settings.service, policies, wall=settings.now)
-        yield Mesh(settings, dapr, recorder, alerts, signals, auth, leases, policies, stopping)
+        yield Mesh(settings, dapr, recorder, alerts, signals, auth, stopping=stopping)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:

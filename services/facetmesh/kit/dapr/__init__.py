@@ -6,12 +6,13 @@ for whoever knows whether a repeat does harm.
 """
 
 from facetmesh.kit.dapr.client import DaprSidecar
+from facetmesh.kit.dapr.inhand import InHand
 from facetmesh.kit.dapr.publisher import Outgoing, Publisher
 from facetmesh.kit.dapr.receiver import Disposition, Event, EventReceiver, Handler
 from facetmesh.kit.dapr.secrets import Secrets
 from facetmesh.kit.dapr.state import Delete, Entry, Put, State
 
 __all__ = [
-    "DaprSidecar", "Delete", "Disposition", "Entry", "Event", "EventReceiver", "Handler", "Outgoing", "Publisher",
-    "Put", "Secrets", "State",
+    "DaprSidecar", "Delete", "Disposition", "Entry", "Event", "EventReceiver", "Handler", "InHand", "Outgoing",
+    "Publisher", "Put", "Secrets", "State",
 ]  # fmt: skip

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.empty_pb2 import Empty
 
+    from facetmesh.kit.dapr.inhand import InHand
+
     _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 _HOST = "127.0.0.1"
@@ -83,12 +85,15 @@ class EventReceiver(
         handlers: By topic.
         app_api_token: APP_API_TOKEN: what the sidecar must know.
         count: Is told of each event: its topic, and what becomes of it.
+        in_hand: Recognises those that kill this process; None to leave that to the sidecar.
     """
 
     def __init__(
-        self, handlers: Mapping[str, Handler], *, app_api_token: str, count: Callable[[str, Disposition], None] = _none
+        self, handlers: Mapping[str, Handler], *, app_api_token: str,
+        count: Callable[[str, Disposition], None] = _none, in_hand: InHand | None = None,
     ) -> None:
         self._handlers = handlers
+        self._in_hand = in_hand
         self._count = count
         self._token = app_api_token.encode()
         self._server: grpc.aio.Server | None = None
@@ -177,7 +182,14 @@ class EventReceiver(
     OnBulkTopicEventAlpha1 = OnBulkTopicEvent
 
     async def _handle(self, topic: str, events: Sequence[Event]) -> Sequence[Disposition]:
-        dispositions = await self._dispositions(topic, events)
+        if self._in_hand is None:
+            dispositions = await self._dispositions(topic, events)
+        else:
+            dispositions = await self._in_hand.handle(
+                [event.id for event in events],
+                lambda chosen: self._dispositions(topic, [events[position] for position in chosen]),
+                Disposition.DROP,
+            )
         for disposition in dispositions:
             self._count(topic, disposition)
         return dispositions
