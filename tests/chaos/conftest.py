@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["assets", "astronaut", "collector", "group"]  # fixtures
 
-PROVIDERS = {"embedded": ()}
+PROVIDERS = {"embedded": (), "daprd": ("--sidecar", "daprd")}
 """What `facetmesh up` is told for each provider of Dapr's API."""
 
 
