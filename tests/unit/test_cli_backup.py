@@ -20,7 +20,7 @@ from facetmesh.audit.note import LogSigner
 from facetmesh.audit.sqlite import SqliteConnection
 from facetmesh.cli.backup import archive, manifest, sealed, series
 from facetmesh.cli.backup import restore as restoring
-from facetmesh.cli.backup.contents import blobs_folder, left_out
+from facetmesh.cli.backup.contents import blob_folders, left_out
 from facetmesh.cli.backup.links import Links
 from facetmesh.cli.backup.sqlite import Snapshot
 from facetmesh.cli.backup.take import Job, take
@@ -189,7 +189,7 @@ def test_blobs_elsewhere_are_taken_along_and_an_object_stores_are_not(
     monkeypatch.setenv("FACETMESH_BLOBS", str(tmp_path / "elsewhere"))
     assert "blobs/acme/far" in take(Job(home, tmp_path / "one", None)).files
     monkeypatch.setenv("FACETMESH_BLOBS", "s3://bucket/prefix")
-    assert blobs_folder(home) is None
+    assert not blob_folders(home)
     assert not [name for name in take(Job(home, tmp_path / "two", None)).files if name.startswith("blobs")]
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from facetmesh.cli.backup import manifest
-from facetmesh.cli.backup.contents import BLOBS
 from facetmesh.cli.backup.manifest import Entry, Manifest
 from facetmesh.kit import holds
 
@@ -30,12 +29,12 @@ class Links:
     and costs next to nothing.
 
     Args:
-        blobs: Their folder; None when there is none here.
+        folders: Where they lie, by what a backup calls them.
         scratch: A folder on the same file system: where the links lie meanwhile.
     """
 
-    def __init__(self, blobs: Path | None, scratch: Path) -> None:
-        self._blobs = blobs if blobs is not None and blobs.is_dir() else None
+    def __init__(self, folders: Mapping[str, Path], scratch: Path) -> None:
+        self._folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
         self._home = scratch
         self._scratch = scratch
 
@@ -52,9 +51,13 @@ class Links:
         """Removes the links."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def held(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def held(self) -> Iterator[None]:
         """No blob is deleted meanwhile."""
-        return holds.held(self._blobs) if self._blobs else nullcontext()
+        with ExitStack() as stack:
+            for folder in self._folders.values():
+                stack.enter_context(holds.held(folder))
+            yield
 
     def make(self) -> None:
         """Links all blobs that are there."""
@@ -69,7 +72,7 @@ class Links:
         """Copies what was linked.
 
         Args:
-            folder: Where to, as BLOBS/….
+            folder: Where to.
             before: An earlier backup beside it: what it has is linked instead, with the digest that it knows.
             progress: Is told how many bytes of how many are done.
 
@@ -82,7 +85,7 @@ class Links:
         done = 0
         entries = {}
         for source, stat in found:
-            name = f"{BLOBS}/{source.relative_to(self._scratch).as_posix()}"
+            name = source.relative_to(self._scratch).as_posix()
             target = folder / name
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if before and name in known and _same(before / name, stat):
@@ -92,18 +95,17 @@ class Links:
                 shutil.copy2(source, target)
                 entries[name] = Entry.of(target)
             done += stat.st_size
-            progress(BLOBS, done, total)
+            progress("blobs", done, total)
         return entries
 
     def _whole(self) -> Iterator[tuple[Path, Path]]:
-        """Each blob that is whole, and its place below the folder."""
-        if self._blobs is None:
-            return
-        for folder, _, names in os.walk(self._blobs):
-            for name in names:
-                if _UPLOADING not in name:
-                    source = Path(folder) / name
-                    yield source, source.relative_to(self._blobs)
+        """Each blob that is whole, and its place in a backup."""
+        for top, root in self._folders.items():
+            for folder, _, names in os.walk(root):
+                for name in names:
+                    if _UPLOADING not in name:
+                        source = Path(folder) / name
+                        yield source, Path(top) / source.relative_to(root)
 
 
 def _link(source: Path, target: Path) -> None:

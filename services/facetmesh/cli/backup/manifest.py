@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from facetmesh.cli.backup.contents import BLOBS, LOG, PUBLIC, STATE
+from facetmesh.cli.backup.contents import BLOBS, LOG, PUBLIC, REDIS_STATE, STATE
 from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FORMAT = 1
 MAX_BYTES = 256 << 20
 """The largest manifest that is read: about two million files."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_BLOB = re.compile(rf"{BLOBS}(/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,254}}){{2,8}}")
+_BLOB = re.compile(rf"({'|'.join(BLOBS)})(/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,254}}){{2,8}}")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -107,7 +107,9 @@ class Manifest:
             raise FailedPrecondition(
                 f"The backup's manifest is damaged: {error}.", reason="MANIFEST_INVALID",
             ) from error
-        if missing := {STATE, *PUBLIC} - files.keys():
+        if len({STATE, REDIS_STATE} & files.keys()) != 1:
+            raise FailedPrecondition("The backup's manifest names no state, or two.", reason="MANIFEST_INVALID")
+        if missing := set(PUBLIC) - files.keys():
             raise FailedPrecondition(
                 f"The backup's manifest names no {min(missing)}.", reason="MANIFEST_INVALID",
             )
@@ -116,7 +118,7 @@ class Manifest:
 
 def _entry(path: str, one: Mapping[str, object]) -> Entry:
     # A path becomes a file below the new state folder: only what a backup writes is taken.
-    if path not in {STATE, LOG, *PUBLIC} and not _BLOB.fullmatch(path):
+    if path not in {STATE, REDIS_STATE, LOG, *PUBLIC} and not _BLOB.fullmatch(path):
         raise ValueError(f"it names {path!r}, which no backup holds")
     digest, size = one["sha256"], one["size"]
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest) or type(size) is not int or size < 0:

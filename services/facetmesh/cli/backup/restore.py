@@ -126,8 +126,10 @@ def _check_log(unpacked: Unpacked, scratch: Path) -> tuple[int, int]:
         return 0, 0
     command = [
         sys.executable, "-P", "-m", "facetmesh.audit.offline", f"--log={scratch / LOG}",
-        f"--secrets={scratch / SECRETS / 'audit.json'}", f"--state={scratch / STATE}",
+        f"--secrets={scratch / SECRETS / 'audit.json'}",
     ]
+    if STATE in unpacked.manifest.files:  # else the keys that open its events are in Redis, which does not run yet
+        command.append(f"--state={scratch / STATE}")
     size = 0
     if note := unpacked.manifest.checkpoint:
         try:

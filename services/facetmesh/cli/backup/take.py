@@ -23,11 +23,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import facetmesh
-from facetmesh.cli.backup import manifest, sealed
-from facetmesh.cli.backup.contents import LOG, PUBLIC, SECRETS, STATE, blobs_folder
+from facetmesh.cli.backup import manifest, redis, sealed, sqlite
+from facetmesh.cli.backup.contents import (
+    LOG,
+    PUBLIC,
+    REDIS_CONFIGURATION,
+    REDIS_STATE,
+    SECRETS,
+    STATE,
+    blob_folders,
+    is_on_redis,
+)
 from facetmesh.cli.backup.links import Links
 from facetmesh.cli.backup.manifest import Entry, Manifest
-from facetmesh.cli.backup.sqlite import Snapshot, renew
 from facetmesh.kit import files
 from facetmesh.kit.errors import FailedPrecondition
 
@@ -37,7 +45,6 @@ if TYPE_CHECKING:
 
     from facetmesh.cli.mesh.home import Home
 
-_DATA_KEYS = "%||data-keys/%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +71,10 @@ def take(job: Job) -> Manifest:
         FailedPrecondition: STATE_MISSING; BACKUP_RUNNING; FILE_UNREADABLE.
         OSError: The backup cannot be written. What was written of it is removed.
     """
-    if not (job.home.path / STATE).exists():
+    state = REDIS_CONFIGURATION if is_on_redis(job.home) else STATE
+    if not (job.home.path / state).exists():
         raise FailedPrecondition(
-            f"There is no {STATE} in {job.home.path}: no mesh has run there.", reason="STATE_MISSING",
+            f"There is no {state} in {job.home.path}: no mesh has run there.", reason="STATE_MISSING",
         )
     with _alone(job.home):
         job.folder.mkdir(mode=0o700, parents=True)
@@ -87,6 +95,7 @@ def _taken(job: Job) -> Manifest:
         checkpoint=job.checkpoint, files=entries,
     )
     text = made.dump()
+    Manifest.load(text)  # what could not be restored is no backup
     if job.phrase is not None:
         secrets = {path.name: path.read_text() for path in sorted((job.home.path / SECRETS).glob("*.json"))}
         files.write(job.folder / sealed.NAME, sealed.seal(secrets, job.phrase, text), mode=files.PRIVATE)
@@ -98,17 +107,25 @@ def _taken(job: Job) -> Manifest:
 def _blobs_and_databases(job: Job) -> dict[str, Entry]:
     home = job.home.path
     with ExitStack() as stack:
-        links = stack.enter_context(Links(blobs_folder(job.home), home))
-        snapshots = {}
+        links = stack.enter_context(Links(blob_folders(job.home), home))
+        snapshots: dict[str, sqlite.Snapshot | redis.Snapshot] = {}
+        on_redis = is_on_redis(job.home)
         with links.held():
-            for name in (STATE, LOG):
-                if (home / name).exists():
-                    snapshots[name] = stack.enter_context(Snapshot(home / name))
+            if on_redis:
+                snapshots[REDIS_STATE] = stack.enter_context(redis.Snapshot(home / REDIS_CONFIGURATION))
+            else:
+                snapshots[STATE] = stack.enter_context(sqlite.Snapshot(home / STATE))
+            if (home / LOG).exists():
+                snapshots[LOG] = stack.enter_context(sqlite.Snapshot(home / LOG))
             links.make()
         for name, snapshot in snapshots.items():
+            (job.folder / name).parent.mkdir(mode=0o700, exist_ok=True)
             snapshot.copy(job.folder / name, partial(job.progress, name))
             (job.folder / name).chmod(files.PRIVATE)
-        renew(job.folder / STATE, home / STATE, table="state", like=_DATA_KEYS)
+        if on_redis:
+            redis.renew(job.folder / REDIS_STATE, home / REDIS_CONFIGURATION, match=b"*||data-keys/*")
+        else:
+            sqlite.renew(job.folder / STATE, home / STATE, table="state", like="%||data-keys/%")
         databases = {name: Entry.of(job.folder / name) for name in snapshots}
         return {**databases, **links.copy(job.folder, job.before, job.progress)}
 

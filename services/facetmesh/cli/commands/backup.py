@@ -138,7 +138,7 @@ def _checkpoint(chosen: Options) -> str:
 
 def _tell(chosen: Options, target: Path, made: Manifest, *, took_s: float, secrets: bool) -> None:
     left_out = contents.left_out(chosen.home)
-    blobs = contents.blobs_folder(chosen.home) is not None
+    blobs = bool(contents.blob_folders(chosen.home))
     data = {
         "backup": str(target), "taken": made.taken, "files": len(made.files), "bytes": made.size, "secrets": secrets,
         "blobs": blobs, "left_out": left_out, "seconds": round(took_s, 3),
