@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -14,7 +15,7 @@ import pytest
 from tests.mesh.conftest import Collector, Mesh, assets, astronaut, collector, group, running
 from tests.mesh.rig import until
 
-from facetmesh.cli.gateway.bootstrap import Sites
+from facetmesh.cli.gateway.bootstrap import BOOTSTRAP, Sites
 from facetmesh.cli.gateway.settings import GatewaySettings
 from facetmesh.cli.mesh.gateway import Envoy, program
 from facetmesh.cli.mesh.ports import SERVICES, Ports, choose
@@ -47,8 +48,17 @@ class Gate:
         ports = self.ports
         return Sites(
             gateway=ports.gateway, admin=ports.gateway_admin, keys=ports.auth_http, ext_authz=ports.ext_authz,
-            services={service: ports.of(service).grpc for service in SERVICES},
+            services={service: ports.of(service).grpc for service in SERVICES}, token=self._gateway_token,
         )
+
+    @property
+    def _gateway_token(self) -> str:
+        """What the mesh's own gateway is recognised by, made at its start."""
+        found = re.search(r'"x-facetmesh-gateway",\s*"value": "([^"]+)"', (
+            self.mesh.home / "gateway" / BOOTSTRAP
+        ).read_text())
+        assert found is not None
+        return found[1]
 
     @property
     def log(self) -> str:

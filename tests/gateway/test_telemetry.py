@@ -55,6 +55,19 @@ def test_a_trace_leads_through_it(gate: Gate) -> None:
     until(lambda: ("facetmesh-gateway", "facetmesh-detection") in edges(), "the gateway's span and detection's")
 
 
+def test_an_audit_event_names_the_source_that_the_gateway_saw(gate: Gate) -> None:
+    gate.mesh.tenant("acme")
+    forged = {"x-facetmesh-source": "203.0.113.9", "x-facetmesh-gateway": "guessed"}
+    made = gate.http.with_key(gate.mesh.tenant("acme")).post("/v1/tenants/acme/keys", {}, forged)
+    assert made.status == 200
+    with gate.mesh.client(gate.mesh.tenant("acme")) as client:
+        def found() -> list[str]:
+            events = (one.event for one in client.list_events(limit=20))
+            return [one.source_address for one in events if one.resource == made.json["name"]]
+
+        assert until(found, "the event is in the log") == ["127.0.0.1"]
+
+
 def test_only_what_is_needed_of_its_administration_is_open(gate: Gate) -> None:
     base = f"http://127.0.0.1:{gate.ports.gateway_admin}"
     assert answers(f"{base}/ready")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import json
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -126,6 +128,13 @@ def test_who_has_no_certificate_is_refused_where_they_are_asked_for(
         having.load_cert_chain(own / "tls.crt", own / "tls.key")
         credentials = {"x-api-key": gate.mesh.tenant("acme")}
         assert Http(plain.port, credentials, having).get("/v1/tenants/acme").status == 200
+        bound = Http(plain.port, {}, having).post("/v1/tokens:issue", {"key": gate.mesh.tenant("acme")}).json
+        claims = json.loads(base64.urlsafe_b64decode(bound["accessToken"].split(".")[1] + "=="))
+        shown = x509.load_pem_x509_certificate((own / "tls.crt").read_bytes()).fingerprint(hashes.SHA256())
+        assert claims["cnf"]["x5t#S256"] == base64.urlsafe_b64encode(shown).rstrip(b"=").decode()
+        assert Http(plain.port, {}, having).with_token(bound["accessToken"]).get("/v1/tenants/acme").status == 200
+        stolen = gate.http.with_token(bound["accessToken"]).get("/v1/tenants/acme")
+        assert (stolen.status, stolen.reason) == (401, "TOKEN_BOUND")
         with pytest.raises(OSError, match=r".*"):
             Http(plain.port, credentials, without).get("/v1/tenants/acme")
         channel = grpc.secure_channel(f"localhost:{plain.port}", grpc.ssl_channel_credentials(authority.pem))

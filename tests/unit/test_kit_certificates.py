@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facetmesh.kit.certificates import FORWARDED, Certificates, forwarded
+from facetmesh.kit.gateways import Gateway
 
 from .certificates import Authority
 
@@ -51,24 +52,25 @@ def call(uri: str = "", *headers: Any) -> tuple[Call, str]:
 
 def test_a_callers_own_certificate_counts() -> None:
     made, thumbprint = call()
-    assert Certificates().presented(made) == thumbprint
-    assert Certificates(GATEWAY).presented(made) == thumbprint
-    assert Certificates(GATEWAY).presented(Call({"transport_security_type": [b"insecure"]})) == ""
+    assert Certificates(Gateway()).presented(made) == thumbprint
+    assert Certificates(Gateway(GATEWAY)).presented(made) == thumbprint
+    assert Certificates(Gateway(GATEWAY)).presented(Call({"transport_security_type": [b"insecure"]})) == ""
 
 
 @pytest.mark.parametrize("uri", ["", "spiffe://facetmesh.local/gateway2", "spiffe://evil/gateway"])
 def test_whoever_else_speaks_for_others_speaks_for_himself(uri: str) -> None:
     made, thumbprint = call(uri, f"Hash={HASH}")
-    assert Certificates(GATEWAY).presented(made) == thumbprint
-    assert Certificates("").presented(made) == thumbprint
-    assert Certificates(GATEWAY).presented(Call({}, ((FORWARDED, f"Hash={HASH}"),))) == ""  # no mutual TLS
+    assert Certificates(Gateway(GATEWAY)).presented(made) == thumbprint
+    assert Certificates(Gateway()).presented(made) == thumbprint
+    assert Certificates(Gateway(GATEWAY)).presented(Call({}, ((FORWARDED, f"Hash={HASH}"),))) == ""  # no mutual TLS
 
 
 def test_the_gateway_speaks_for_its_callers() -> None:
     made, own = call(GATEWAY, f"Hash={HASH};URI=spiffe://x")
-    assert Certificates(GATEWAY).presented(made) == THUMBPRINT
-    assert Certificates("").presented(made) == own
-    assert Certificates(GATEWAY).presented(call(GATEWAY)[0]) == ""  # its caller has none: not the gateway's own
+    assert Certificates(Gateway(GATEWAY)).presented(made) == THUMBPRINT
+    assert Certificates(Gateway()).presented(made) == own
+    # Its caller has none: not the gateway's own.
+    assert Certificates(Gateway(GATEWAY)).presented(call(GATEWAY)[0]) == ""
 
 
 @pytest.mark.parametrize(

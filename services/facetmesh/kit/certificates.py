@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from facetmesh.kit.gateways import Gateway
+
 FORWARDED = "x-forwarded-client-cert"
 """The header in which Envoy names the certificate of whom it speaks for."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -25,12 +27,11 @@ class Certificates:
     """Finds the certificate of who calls.
 
     Args:
-        gateway: A name in the gateway's own certificate (a URI or DNS name of its subject alternative names). What it
-            says of its callers' certificates is believed; nobody's word is when "".
+        gateway: What it says of its callers' certificates is believed.
     """
 
-    def __init__(self, gateway: str = "") -> None:
-        self._gateway = gateway.encode()
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     def presented(self, context: Any) -> str:
         """The SHA-256 thumbprint of the caller's certificate in base64url, as `x5t#S256` has it; "" for none.
@@ -38,13 +39,10 @@ class Certificates:
         Args:
             context: The call, as gRPC gives it to servicers.
         """
-        peer = context.auth_context()
-        certificates = list(peer.get("x509_pem_cert", ()))
-        if len(certificates) != 1:
-            return ""
-        if self._gateway and self._gateway in peer.get("x509_subject_alternative_name", ()):
+        if self._gateway.speaks(context):
             return forwarded(value for key, value in context.invocation_metadata() or () if key == FORWARDED)
-        return _thumbprint(certificates[0])
+        certificates = list(context.auth_context().get("x509_pem_cert", ()))
+        return _thumbprint(certificates[0]) if len(certificates) == 1 else ""
 
 
 def forwarded(headers: Iterable[Any]) -> str:

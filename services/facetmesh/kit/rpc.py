@@ -17,7 +17,6 @@ import logging
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote
 
 import grpc
 import protovalidate
@@ -36,7 +35,9 @@ from facetmesh.kit.errors import (
     Unimplemented,
 )
 from facetmesh.kit.gate import Gate, nothing
+from facetmesh.kit.gateways import Gateway
 from facetmesh.kit.incoming import Incoming
+from facetmesh.kit.source import source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -60,7 +61,7 @@ class Guard(grpc.aio.ServerInterceptor):
         metrics: What is counted.
         max_concurrent_calls: Calls in progress beyond which a new one is refused.
         gate: Decides by policies and limits; by the policies that are shipped, and none, when None.
-        gateway: The name in the certificate of the gateway, as `Certificates` takes it.
+        gateway: What it says of its callers is believed; nobody's word is when None.
     """
 
     def __init__(
@@ -71,14 +72,16 @@ class Guard(grpc.aio.ServerInterceptor):
         *,
         max_concurrent_calls: int,
         gate: Gate | None = None,
-        gateway: str = "",
+        gateway: Gateway | None = None,
     ) -> None:
         self._verifier = verifier
         self._recorder = recorder
         self._metrics = metrics
         self._limit = max_concurrent_calls
         self._gate = gate or Gate()
-        self.certificates = Certificates(gateway)
+        self.gateway = gateway or Gateway()
+        """Who may speak for others."""
+        self.certificates = Certificates(self.gateway)
         """Finds the certificates of callers."""
         self._validator = protovalidate.Validator()
         self._in_progress = 0
@@ -120,7 +123,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self, rule: access.Rule, record: audit.Record, error: FacetmeshError
     ) -> grpc.RpcMethodHandler[Any, Any]:
         async def refuse(_: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            record.source_address = _address(context.peer())
+            record.source_address = source(context, self.gateway)
             self.finished(rule, record, error)
             self._recorder.offer(record, error)
             await status.abort(context, error)
@@ -261,7 +264,7 @@ class _Call:
 
     def _enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._guard.began(1)
-        self._record.source_address = _address(context.peer())
+        self._record.source_address = source(context, self._guard.gateway)
         identity.set_current(self._principal)
         identity.set_certificate(self._guard.certificates.presented(context))
         audit.set_current(self._record)
@@ -354,9 +357,3 @@ def _known(error: BaseException) -> FacetmeshError | None:
 def _path(violation: protovalidate.Violation) -> str:
     field = violation.proto.field
     return ".".join(element.field_name for element in field.elements) if field else "request"
-
-
-def _address(peer: str) -> str:
-    """The address in gRPC's peer string: ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000, or unix:path."""
-    kind, _, rest = unquote(peer).partition(":")
-    return rest.rpartition(":")[0].strip("[]") if kind in {"ipv4", "ipv6"} else kind

@@ -26,6 +26,7 @@ from facetmesh.kit.alerts import Alerts
 from facetmesh.kit.audit import Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
+from facetmesh.kit.gateways import Gateway
 from facetmesh.kit.identity import KeySource, TokenVerifier
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring, keep_wrapped
@@ -124,7 +125,7 @@ class Mesh:
         )
         guard = Guard(
             verifier, self.recorder, self.telemetry.metrics, max_concurrent_calls=settings.max_concurrent_calls,
-            gateway=settings.tls_gateway,
+            gateway=Gateway(settings.tls_gateway, settings.gateway_token),
         )
         server = grpc.aio.server(
             interceptors=[telemetry.server_interceptor(), guard],

@@ -50,7 +50,9 @@ class ServiceSettings(BaseSettings):
     tls_ca: Path | None = None
     """PEM of the authorities of the other services' certificates; they are spoken to unencrypted when None."""
     tls_gateway: str = ""
-    """A name in the gateway's certificate: what it says of its callers' certificates is believed."""
+    """A name in the gateway's certificate: what it says of its callers is believed."""
+    gateway_token: str = Field(default="", repr=False)
+    """What a gateway on the same machine is recognised by, in place of a certificate."""
     allow_plaintext: bool = False
     """Whether the public port may be unencrypted on another address than the loopback."""
     metrics_port: Port = 0

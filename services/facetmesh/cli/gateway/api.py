@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "auth": ("facetmesh.auth.v1",),
-    "detection": ("facetmesh.detection.v1",),
+    # KServe's V2 protocol is detection's too.
+    "detection": ("facetmesh.detection.v1", "facetmesh.inference"),
     "fusion": ("facetmesh.fusion.v1",),
     "audit": ("facetmesh.audit.v1",),
 }
@@ -47,11 +49,11 @@ class Method:
         return f"/{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
 
     @property
-    def all_paths(self) -> list[str]:
-        """The same, and the paths that it has by REST."""
+    def rest_paths(self) -> list[str]:
+        """Regular expressions of the paths that it has by REST."""
         rule = self.descriptor.GetOptions().Extensions[annotations_pb2.http]
         rules = (one for one in (rule, *rule.additional_bindings) if one.WhichOneof("pattern"))
-        return [self.path, *(str(getattr(one, one.WhichOneof("pattern"))) for one in rules)]
+        return [_regex(getattr(one, one.WhichOneof("pattern"))) for one in rules]
 
     @property
     def streams(self) -> bool:
@@ -109,6 +111,12 @@ def _services() -> Iterator[tuple[str, ServiceDescriptor]]:
                 if module.name.endswith("_pb2"):
                     file = importlib.import_module(f"{package}.{module.name}").DESCRIPTOR
                     yield from ((name, service) for service in file.services_by_name.values())
+
+
+def _regex(template: str) -> str:
+    """What a path template of google.api.http matches."""
+    plain = re.sub(r"\{[^=}]+=([^}]+)\}", r"\1", re.sub(r"\{[^=}]+\}", "*", template))
+    return "".join({"*": "[^/]+", "**": ".+"}.get(part) or re.escape(part) for part in re.split(r"(\*+)", plain))
 
 
 def _collect(file: FileDescriptor, into: dict[str, FileDescriptor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ class Sites:
     """Where auth publishes the keys that verify tokens."""
     ext_authz: int
     """Where auth exchanges API keys."""
+    token: str = field(default="", repr=False)
+    """What the gateway is recognised by at the services."""
 
 
 def configuration(settings: GatewaySettings, sites: Sites, folder: Path) -> dict[str, bytes]:
@@ -79,6 +81,7 @@ def configuration(settings: GatewaySettings, sites: Sites, folder: Path) -> dict
         "audience": settings.audience,
         "jwks_refresh": f"{settings.keys_refresh_s}s",
         "token_rules": _token_rules(),
+        "gateway_token": sites.token,
         "routes": _routes(),
         "cors": _cors(settings.origins.split(",")) if settings.origins else None,
         "clusters": _clusters(settings, sites),
@@ -116,8 +119,10 @@ def filled(node: Any, values: Mapping[str, Any]) -> Any:
 
 def _token_rules() -> list[dict[str, Any]]:
     """Envoy takes the first rule that fits: public methods need no token, all else does."""
-    paths = [_OPENAPI, _KEYS, *(path for method in api.methods() if method.public for path in method.all_paths)]
-    public = [{"match": {"path": path}} for path in paths]
+    methods = [method for method in api.methods() if method.public]
+    matches: list[dict[str, Any]] = [{"path": path} for path in (_OPENAPI, _KEYS, *(one.path for one in methods))]
+    matches += [{"safe_regex": {"regex": path}} for one in methods for path in one.rest_paths]
+    public = [{"match": match} for match in matches]
     return [*public, {"match": {"prefix": "/"}, "requires": {"provider_name": "facetmesh"}}]
 
 

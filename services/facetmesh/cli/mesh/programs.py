@@ -80,15 +80,16 @@ def programs(place: Place, layout: Layout) -> list[Program]:
         FailedPrecondition: A program of others is missing, or a component file is wrong.
     """
     tokens = {service: Tokens() for service in SERVICES}
+    gateway_token = secrets.token_urlsafe(32)
     sidecars = _dapr if layout.sidecar is Sidecar.DAPRD else _embedded
     return [
         *sidecars(place, layout, tokens),
-        *(_service(place, service, tokens[service]) for service in SERVICES),
-        *([_gateway(place)] if layout.gateway else []),
+        *(_service(place, service, tokens[service], gateway_token) for service in SERVICES),
+        *([_gateway(place, gateway_token)] if layout.gateway else []),
     ]
 
 
-def _service(place: Place, service: str, tokens: Tokens) -> Program:
+def _service(place: Place, service: str, tokens: Tokens, gateway_token: str) -> Program:
     ports = place.ports
     own = ports.of(service)
     environment = {
@@ -96,6 +97,7 @@ def _service(place: Place, service: str, tokens: Tokens) -> Program:
         "FACETMESH_PORT": str(own.grpc),
         "FACETMESH_METRICS_PORT": str(own.metrics),
         "FACETMESH_AUTH_ADDRESS": ports.of("auth").address,
+        "FACETMESH_GATEWAY_TOKEN": gateway_token,
         "FACETMESH_DETECTION_ADDRESS": ports.of("detection").address,
         "APP_ID": service,
         "APP_PORT": str(own.callback),
@@ -111,12 +113,12 @@ def _service(place: Place, service: str, tokens: Tokens) -> Program:
     return place.ours(service, Tier.SERVICES, environment, functools.partial(until_serving, own.address))
 
 
-def _gateway(place: Place) -> Program:
+def _gateway(place: Place, token: str) -> Program:
     """Envoy in front of the services."""
     ports = place.ports
     sites = Sites(
         gateway=ports.gateway, admin=ports.gateway_admin, keys=ports.auth_http, ext_authz=ports.ext_authz,
-        services={service: ports.of(service).grpc for service in SERVICES},
+        services={service: ports.of(service).grpc for service in SERVICES}, token=token,
     )
     envoy = Envoy(gateway.program(), place.home.path / "gateway", settings.load(), sites)
     return place.others("gateway", Tier.GATEWAY, envoy.command(), functools.partial(until_ok, envoy.health))
