@@ -41,7 +41,6 @@ def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Provide
     provider.close()
 
 
-
 class Consumer:
     """The app in its process."""
 

@@ -19,7 +19,7 @@ from facetmesh.event.v1 import event_pb2
 from facetmesh.fusion.events import EVENT_TYPE, JobEvents
 from facetmesh.fusion.operations import Ref
 from facetmesh.kit.dapr import DaprSidecar, Disposition, Event, Outgoing
-from facetmesh.kit.errors import FailedPrecondition
+from facetmesh.kit.errors import FailedPrecondition, NotFound
 
 from .harness import DEADLINE_S, Inbox, accept, until
 
@@ -203,16 +203,26 @@ async def test_hostile_events_are_buried_and_counted_and_the_queue_goes_on(
 ) -> None:
     """As a service of ours meets them: fusion, which expects jobs."""
     woken: list[Ref] = []
-    jobs = JobEvents(one.publisher(), woken.append)
+
+    async def find(ref: Ref) -> None:
+        if ref.tenant_id == "gone":
+            raise NotFound("No such operation.", reason="NOT_FOUND")
+
+    jobs = JobEvents(one.publisher(), woken.append, find)
     inbox_two.behaviours["single"] = jobs.handle
     inbox_two.counted.clear()
-    good = event_pb2.FusionJob(operation=f"tenants/acme/operations/{name}").SerializeToString()
+
+    def job(operation: str) -> bytes:
+        return event_pb2.FusionJob(operation=operation).SerializeToString()
+
+    good = job(f"tenants/acme/operations/{name}")
     hostile = {
         f"{name}-type": ("facetmesh.event.v1.Nonsense", good),
         f"{name}-data": (EVENT_TYPE, b"\xff no protobuf"),
         f"{name}-empty": (EVENT_TYPE, b""),
         f"{name}-large": (EVENT_TYPE, bytes(2 << 20)),
-        f"{name}-path": (EVENT_TYPE, event_pb2.FusionJob(operation="tenants/../x").SerializeToString()),
+        f"{name}-path": (EVENT_TYPE, job("tenants/../x")),
+        f"{name}-gone": (EVENT_TYPE, job(f"tenants/gone/operations/{name}")),
     }
     for event_id, (kind, data) in hostile.items():
         await one.publisher().publish("single", data, event_id=event_id, type=kind)

@@ -175,6 +175,10 @@ class Publisher:
         self.published.append((topic, data, type))
 
 
+async def found(_ref: Ref) -> None:
+    """The operation is there."""
+
+
 def delivered(data: bytes, kind: str = EVENT_TYPE) -> Event:
     return Event("1", kind, "fusion", data, "", TOPIC)
 
@@ -184,19 +188,34 @@ async def test_a_job_that_is_announced_wakes_here_and_elsewhere(clock: Clock) ->
     elsewhere: list[Ref] = []
     publisher = Publisher()
     new = Ref.new("acme", clock.now)
-    await JobEvents(publisher, here.append).announce(new)  # type: ignore[arg-type]
+    await JobEvents(publisher, here.append, found).announce(new)  # type: ignore[arg-type]
     ((topic, data, kind),) = publisher.published
     assert here == [new]
     assert topic == TOPIC
-    receiver = JobEvents(publisher, elsewhere.append)  # type: ignore[arg-type]
+    receiver = JobEvents(publisher, elsewhere.append, found)  # type: ignore[arg-type]
     assert await receiver.handle([delivered(data, kind)]) == [Disposition.OK]
     assert elsewhere == [new]
 
 
 async def test_a_broker_that_is_down_does_not_fail_the_request(clock: Clock) -> None:
     here: list[Ref] = []
-    await JobEvents(Publisher(down=True), here.append).announce(Ref.new("acme", clock.now))  # type: ignore[arg-type]
+    await JobEvents(Publisher(down=True), here.append, found).announce(Ref.new("acme", clock.now))  # type: ignore[arg-type]
     assert len(here) == 1
+
+
+async def test_a_job_of_a_tenant_that_is_gone_is_a_dead_letter(clock: Clock) -> None:
+    woken: list[Ref] = []
+    there, gone = Ref.new("acme", clock.now), Ref.new("gone", clock.now)
+
+    async def find(ref: Ref) -> None:
+        if ref == gone:
+            raise NotFound("No such operation.", reason="NOT_FOUND")
+
+    events = JobEvents(Publisher(), woken.append, find)  # type: ignore[arg-type]
+    jobs = [event_pb2.FusionJob(operation=f"tenants/{ref.tenant_id}/operations/{ref.id}") for ref in (gone, there)]
+    answer = await events.handle([delivered(job.SerializeToString()) for job in jobs])
+    assert answer == [Disposition.DROP, Disposition.OK]
+    assert woken == [there]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +230,7 @@ async def test_what_is_no_job_is_a_dead_letter_and_the_next_is_heard(event: Even
     woken: list[Ref] = []
     good = Ref.new("acme", clock.now)
     name = f"tenants/{good.tenant_id}/operations/{good.id}"
-    events = JobEvents(Publisher(), woken.append)  # type: ignore[arg-type]
+    events = JobEvents(Publisher(), woken.append, found)  # type: ignore[arg-type]
     answer = await events.handle([event, delivered(event_pb2.FusionJob(operation=name).SerializeToString())])
     assert answer == [Disposition.DROP, Disposition.OK]
     assert woken == [good]

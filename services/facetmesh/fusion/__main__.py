@@ -90,7 +90,7 @@ async def main() -> None:
             trace=telemetry.continued,
         )
         dispatcher = Dispatcher(registry, worker, settings.workers)
-        events = JobEvents(mesh.dapr.publisher(), dispatcher.wake)
+        events = JobEvents(mesh.dapr.publisher(), dispatcher.wake, registry.get)
         servicer = FusionServicer(Fusions(registry, blobs, events.announce))
         dispatching = asyncio.create_task(dispatcher.run())
         try:

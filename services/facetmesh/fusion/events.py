@@ -12,10 +12,10 @@ from google.protobuf.message import DecodeError
 from facetmesh.event.v1 import event_pb2
 from facetmesh.fusion.operations import Ref
 from facetmesh.kit.dapr import Disposition
-from facetmesh.kit.errors import FacetmeshError
+from facetmesh.kit.errors import FacetmeshError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from facetmesh.kit.dapr import Event, Publisher
 
@@ -31,11 +31,15 @@ class JobEvents:
     Args:
         publisher: Where events go.
         wake: Looks at an operation.
+        find: Raises NotFound where there is no such operation.
     """
 
-    def __init__(self, publisher: Publisher, wake: Callable[[Ref], None]) -> None:
+    def __init__(
+        self, publisher: Publisher, wake: Callable[[Ref], None], find: Callable[[Ref], Awaitable[object]]
+    ) -> None:
         self._publisher = publisher
         self._wake = wake
+        self._find = find
 
     async def announce(self, ref: Ref) -> None:
         """Wakes a worker here, and one of some replica. Does not fail: workers look for themselves too."""
@@ -49,10 +53,14 @@ class JobEvents:
             _log.warning("a job was not announced", extra={"operation": job.operation, "reason": error.reason})
 
     async def handle(self, events: Sequence[Event]) -> Sequence[Disposition]:
-        """Wakes a worker for each event."""
-        return [self._handle(event) for event in events]
+        """Wakes a worker for each event.
 
-    def _handle(self, event: Event) -> Disposition:
+        Raises:
+            Unavailable: The operations cannot be read now.
+        """
+        return [await self._handle(event) for event in events]
+
+    async def _handle(self, event: Event) -> Disposition:
         try:
             match = _NAME.fullmatch(event_pb2.FusionJob.FromString(event.data).operation)
         except DecodeError:
@@ -60,5 +68,12 @@ class JobEvents:
         if match is None or event.type != EVENT_TYPE:
             _log.warning("an event is not a job", extra={"event_id": event.id, "type": event.type})
             return Disposition.DROP
-        self._wake(Ref(match[1], match[2]))
+        ref = Ref(match[1], match[2])
+        try:
+            await self._find(ref)
+        except NotFound:
+            # Its tenant may be gone, too.
+            _log.warning("a job is of nobody", extra={"event_id": event.id, "operation": match[0]})
+            return Disposition.DROP
+        self._wake(ref)
         return Disposition.OK
