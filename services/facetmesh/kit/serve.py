@@ -26,12 +26,15 @@ from facetmesh.kit.alerts import Alerts
 from facetmesh.kit.audit import Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
+from facetmesh.kit.gate import Gate
 from facetmesh.kit.gateways import Gateway
 from facetmesh.kit.identity import KeySource, TokenVerifier
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring, keep_wrapped
+from facetmesh.kit.leases import BudgetSource, Leases
+from facetmesh.kit.leasing import BudgetClient
 from facetmesh.kit.orders import Obedience, Purge, carried_out
-from facetmesh.kit.profiles import Unlimited
+from facetmesh.kit.policy import Policies
 from facetmesh.kit.refusals import RefusalLimits, Refusals
 from facetmesh.kit.revocations import Revocation, RevocationSource, follow
 from facetmesh.kit.rpc import Guard
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from facetmesh.kit.dapr import Handler
-    from facetmesh.kit.profiles import Tenancy
+    from facetmesh.kit.gate import ModelFacts
     from facetmesh.kit.settings import ServiceSettings
 
 LIVENESS = "liveness"
@@ -51,6 +54,18 @@ LIVENESS = "liveness"
 _PROBE_EVERY_S = 1.0
 _PROBE_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Where what auth says comes from, for auth itself; the others ask it."""
+
+    keys: KeySource
+    """The public keys for tokens."""
+    revocations: RevocationSource
+    """Revocations of tokens; the others hear of them by stream and by topic."""
+    budgets: BudgetSource
+    """Parts of limits, and with them the policies."""
 
 
 @dataclass(slots=True)
@@ -67,8 +82,10 @@ class Mesh:
     telemetry: telemetry.Telemetry
     auth: AuthClient
     """Auth, for tokens with which this service calls another on behalf of a tenant."""
-    leases: Tenancy = field(default_factory=Unlimited)
-    """What is known of the tenants, and where work for them is charged."""
+    leases: Leases
+    """What is known of the tenants, their limits, and where work for them is charged."""
+    policies: Policies
+    """The policies in force, which come with the leases."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process was asked to end."""
     purge: Purge | None = None
@@ -105,9 +122,9 @@ class Mesh:
         *,
         services: Sequence[str],
         ready: Mapping[str, Callable[[], Awaitable[object]]],
-        keys: KeySource | None = None,
-        revocations: RevocationSource | None = None,
+        authority: Authority | None = None,
         handlers: Mapping[str, Handler] | None = None,
+        facts: ModelFacts | None = None,
     ) -> None:
         """Serves until SIGTERM, SIGINT or the end of the supervisor; then drains.
 
@@ -115,17 +132,24 @@ class Mesh:
             add_to_server: Adds the servicer.
             services: Full names of its services, for reflection and health.
             ready: What must answer for the service to be ready: probes that raise when it does not.
-            keys: Where the public keys for tokens come from; auth when None.
-            revocations: Where revocations of tokens come from; auth when None, by stream and by topic.
+            authority: Where keys, revocations and budgets come from; auth, when None.
             handlers: What is done with the events of each topic.
+            facts: What this service knows of models, for policies that ask for more than their names.
         """
-        settings = self.settings
+        settings, leases = self.settings, self.leases
+        if authority is not None:
+            leases = Leases(authority.budgets, settings.service, self.policies, wall=settings.now)
         verifier = TokenVerifier(
-            keys or self.auth, issuer=settings.token_issuer, audience=settings.token_audience, clock=settings.now
-        )
+            authority.keys if authority else self.auth, issuer=settings.token_issuer,
+            audience=settings.token_audience, clock=settings.now,
+        )  # fmt: skip
+        gate = Gate(
+            self.policies, leases, limiter=leases if settings.enforces_limits else None, region=settings.region,
+            facts=facts, clock=settings.now,
+        )  # fmt: skip
         guard = Guard(
             verifier, self.recorder, self.telemetry.metrics, max_concurrent_calls=settings.max_concurrent_calls,
-            gateway=Gateway(settings.tls_gateway, settings.gateway_token),
+            gateway=Gateway(settings.tls_gateway, settings.gateway_token), gate=gate,
         )
         server = grpc.aio.server(
             interceptors=[telemetry.server_interceptor(), guard],
@@ -147,7 +171,7 @@ class Mesh:
             self.auth.hear(revoked)
 
         handlers = dict(handlers or {})
-        if revocations is None:
+        if authority is None:
             handlers[REVOCATIONS_TOPIC] = revocation_handler(hear)
         counted = self.telemetry.metrics.events
         in_hand = InHand(settings.home / f"{settings.service}.in-hand")
@@ -165,11 +189,12 @@ class Mesh:
             "serving", extra={"port": port, "metrics_port": metrics_port, "callback_port": callback_port}
         )
         obedience = Obedience(carried_out(self._keyring, self.purge), self.auth.confirm)
-        probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, **ready}
+        probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, "leases": leases.ready, **ready}
         background = [
             asyncio.create_task(self._probe(health, ("", *services), probes)),
             asyncio.create_task(verifier.keep_fresh()),
-            asyncio.create_task(follow(revocations or self.auth, hear, obedience.hear)),
+            asyncio.create_task(follow(authority.revocations if authority else self.auth, hear, obedience.hear)),
+            asyncio.create_task(leases.keep()),
         ]
         if self._keyring is not None:
             background.append(
@@ -251,7 +276,9 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
         stack.push_async_callback(recorder.close)
         auth = AuthClient(settings.auth_address, settings.tls, await secrets.get("service-key"), settings.now)
         stack.push_async_callback(auth.close)
-        yield Mesh(settings, dapr, recorder, alerts, signals, auth, stopping=stopping)
+        policies = Policies()
+        leases = Leases(BudgetClient(auth), settings.service, policies, wall=settings.now)
+        yield Mesh(settings, dapr, recorder, alerts, signals, auth, leases, policies, stopping)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
