@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from facetmesh.client import InvalidArgument, NotFound
-from facetmesh.verify import open_checkpoint, verify_growth
+from facetmesh.audit.note import LogSigner
+from facetmesh.cli.mesh.home import Home
+from facetmesh.client import InvalidArgument, NotFound, PermissionDenied
+from facetmesh.verify import open_checkpoint, verify_growth, verify_inclusion
+from facetmesh.verify.merkle import leaf_hash
 
-from .rig import until
+from .rig import Cli, until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from facetmesh.verify import Checkpoint
 
     from .conftest import Mesh
@@ -67,3 +73,72 @@ def test_a_receipt_that_never_comes(mesh: Mesh) -> None:
     with mesh.client(mesh.tenant("acme")) as client, pytest.raises(NotFound) as error:
         client.receipt(f"tenants/acme/receipts/{'0' * 32}", wait_s=0.2)
     assert error.value.reason == "RECEIPT_NOT_FOUND"
+
+
+def test_events_are_filtered_followed_and_exported(mesh: Mesh) -> None:
+    with mesh.client(mesh.tenant("acme")) as client:
+        mine = client.list_events(filter="kind = CreateModel AND outcome = OK")
+        assert {one.event.method.rpartition("/")[2] for one in mine} == {"CreateModel"}
+        with pytest.raises(InvalidArgument) as error:
+            client.list_events(filter="kind")
+        assert error.value.reason == "FILTER_INVALID"
+        with pytest.raises(PermissionDenied):
+            client.list_events(tenant="globex")
+        start = mine[0].index
+        assert next(iter(client.watch_events(filter="kind = CreateModel", start_index=start))) == mine[0]
+        lines = b"".join(client.export_events(filter="kind = CreateModel")).decode().splitlines()
+        assert [json.loads(line)["index"] for line in lines] == [one.index for one in mine]
+        with pytest.raises(PermissionDenied):
+            next(iter(client.export_events(tenant="globex")))
+        with pytest.raises(PermissionDenied):
+            next(iter(client.watch_events(tenant="-")))
+
+
+def test_retention_is_the_platforms_to_choose(mesh: Mesh) -> None:
+    with mesh.client(mesh.tenant("acme")) as client:
+        assert client.get_retention("acme").retention_days == 0
+        with pytest.raises(PermissionDenied):
+            client.update_retention("acme", days=1)
+    with mesh.client(mesh.admin_key) as admin:
+        held = admin.update_retention("acme", days=30, hold_reason="case 17")
+        assert (held.retention_days, held.legal_hold, held.hold_reason) == (30, True, "case 17")
+        free = admin.update_retention("acme", days=0, hold_reason="")
+        assert (free.retention_days, free.legal_hold) == (0, False)
+
+
+def test_anybody_may_copy_and_follow_the_log(mesh: Mesh, tmp_path: Path) -> None:
+    mesh.tenant("acme")
+    cli = Cli(Home(mesh.home))
+    copied = cli.ok("audit", "export-log", str(tmp_path / "log"))
+    assert copied["size"] > 3
+    hashes = b""
+    for file in sorted((tmp_path / "log" / "tile" / "entries").rglob("*")):
+        data = file.read_bytes() if file.is_file() else b""
+        while data:
+            length = int.from_bytes(data[:2], "big")
+            hashes += leaf_hash(data[2 : 2 + length])
+            data = data[2 + length :]
+    tile = next(file for file in (tmp_path / "log" / "tile" / "0").rglob("*") if file.is_file())
+    assert tile.read_bytes() == hashes[:8192]
+    with mesh.client() as anybody:
+        known = open_checkpoint((tmp_path / "log" / "checkpoint").read_text(), (mesh.home / "log.vkey").read_text())
+        proof = anybody.inclusion_proof(2, known.size)
+        verify_inclusion(leaf=hashes[64:96], index=2, size=known.size, proof=proof.hashes, root=known.root)
+    monitored = tmp_path / "checkpoints"
+    assert cli.ok("audit", "monitor", str(monitored), "--once")["size"] >= copied["size"]
+    stalled = cli("audit", "monitor", str(monitored), "--once", "--stall-s=1")
+    assert stalled.returncode in {0, 5}  # whether it has grown meanwhile
+    signer = LogSigner(open_checkpoint(json.loads(monitored.read_text().splitlines()[0])["note"],
+                                       (mesh.home / "log.vkey").read_text()).origin, bytes(32))  # fmt: skip
+    key = tmp_path / "other.vkey"
+    key.write_text(str(signer.verifier))
+    unsigned = cli("audit", "monitor", str(tmp_path / "new"), "--once", f"--log-key={key}")
+    assert unsigned.returncode == 6
+
+
+def test_fsck_while_it_is_written(mesh: Mesh) -> None:
+    mesh.tenant("acme")
+    found = Cli(Home(mesh.home)).ok("audit", "fsck")
+    assert found["size"] > 3
+    assert found["problems"] == []
+    assert found["opened"]

@@ -199,7 +199,7 @@ async def test_every_status_becomes_the_exception_of_its_name(mesh: Mesh, kind: 
         "Text.", reason="SOME_REASON", metadata={"a": "b"}, retry_after_s=1.5,
         violations=[errors.FieldViolation("image", "is none")],
     )
-    mesh.detection.failures = [sent] * retries.service_config()["methodConfig"][1]["retryPolicy"]["maxAttempts"]
+    mesh.detection.failures = [sent] * retries._RETRY["maxAttempts"]
     async with AsyncClient("right", mesh.endpoints) as client:
         with pytest.raises(kind) as caught:
             await client.detect("faces", b"image")

@@ -7,7 +7,8 @@
                           without both, no event is opened, and only checksums say that they are what was written
     --size N --root HEX   an older checkpoint's: the log must be one that continues it
 
-Answers with a JSON object: {"size": entries, "root": hex, "problems": [{"where", "what"}]}.
+Answers with a JSON object: {"size": entries, "root": hex, "opened": whether events were decrypted,
+"problems": [{"where", "what"}]}.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from facetmesh.audit.connect import connector
 from facetmesh.audit.database import LogDatabase
 from facetmesh.audit.fsck import Problem, fsck
 from facetmesh.audit.merkle import Tree
-from facetmesh.kit.errors import FacetmeshError
+from facetmesh.kit.errors import FacetmeshError, Unavailable
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring
+
+if TYPE_CHECKING:
+    from facetmesh.audit.connection import Connection
 
 _PREFIX = "audit||"
 """Dapr's state stores put the app before the key."""
@@ -67,19 +72,34 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=0)
     parser.add_argument("--root", type=bytes.fromhex, default=b"")
     given = parser.parse_args()
+    if not given.url and not given.log.is_file():
+        sys.stderr.write(f"{given.log}: there is no log\n")
+        raise SystemExit(1)
     try:
+        keyring = _keyring(given.secrets, given.state)
         with closing(connector(given.log, given.url, patient=True)()) as connection:
-            database = LogDatabase(connection)
-            problems = asyncio.run(fsck(database, _keyring(given.secrets, given.state)))
-            head = database.stored_head()
-            if not problems and given.size and not _continues(database, given.size, given.root):
-                problems = [Problem("checkpoint", f"the log does not continue the one of {given.size} entries")]
+            size, root, problems = _checked(connection, keyring, given.size, given.root)
+    except Unavailable as error:
+        size, root, problems = 0, b"", [Problem("store", str(error.__cause__ or error))]
     except (FacetmeshError, sqlite3.Error, OSError) as error:
         sys.stderr.write(f"{given.url or given.log}: {error}\n")
         raise SystemExit(1) from None
     sys.stdout.write(json.dumps({
-        "size": head.size, "root": head.root.hex(), "problems": [asdict(problem) for problem in problems],
+        "size": size, "root": root.hex(), "opened": keyring is not None,
+        "problems": [asdict(problem) for problem in problems],
     }) + "\n")  # fmt: skip
+
+
+def _checked(
+    connection: Connection, keyring: Keyring | None, size: int, root: bytes
+) -> tuple[int, bytes, list[Problem]]:
+    """The log's size, its root hash, and what is wrong with it."""
+    database = LogDatabase(connection)
+    problems = asyncio.run(fsck(database, keyring))
+    head = database.stored_head()
+    if not problems and size and not _continues(database, size, root):
+        problems = [Problem("checkpoint", f"the log does not continue the one of {size} entries")]
+    return head.size, head.root, problems
 
 
 def _keyring(secrets: Path | None, state: Path | None) -> Keyring | None:

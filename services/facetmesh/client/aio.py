@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
-from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
+from facetmesh.audit.v1 import audit_pb2_grpc
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from facetmesh.client import calls
 from facetmesh.client.administration import Administration
+from facetmesh.client.auditing import Auditing
 from facetmesh.client.channels import open_channel
 from facetmesh.client.endpoints import Endpoints
 from facetmesh.client.tokens import TokenSource, with_token
@@ -42,7 +43,7 @@ class FusedImage:
     """The image file."""
 
 
-class AsyncClient(Administration):
+class AsyncClient(Administration, Auditing):
     """Calls a mesh.
 
     Every method raises the class of `facetmesh.client` that is named after the
@@ -247,33 +248,6 @@ class AsyncClient(Administration):
         return FusedImage(fusion, await self.download_fusion(fusion.name))
 
     # The audit log.
-
-    async def checkpoint(self) -> audit_pb2.Checkpoint:
-        """The newest checkpoint of the audit log. Needs no key."""
-        return await calls.result(self._audit.GetCheckpoint(audit_pb2.GetCheckpointRequest()))
-
-    async def consistency_proof(self, old_size: int, new_size: int) -> audit_pb2.ConsistencyProof:
-        """The proof that the log of new_size entries continues that of old_size. Needs no key."""
-        request = audit_pb2.GetConsistencyProofRequest(old_size=old_size, new_size=new_size)
-        return await calls.result(self._audit.GetConsistencyProof(request))
-
-    async def receipt(self, receipt: str, *, wait_s: float = 10) -> audit_pb2.Receipt:
-        """A receipt, once its event is in the log.
-
-        Args:
-            receipt: Its name, as an answer gave it.
-            wait_s: How long its event may take to arrive, at most 30 s.
-        """
-        request = audit_pb2.GetReceiptRequest(name=await self._name("receipts", receipt))
-        request.wait.FromNanoseconds(int(wait_s * 1e9))
-        return await calls.result(self._audit.GetReceipt(request))
-
-    async def list_events(
-        self, *, tenant: str | None = None, limit: int | None = 100,
-    ) -> list[audit_pb2.LoggedEvent]:
-        """Events, the newest first: the tenant's, or with "-" everybody's, which only platform admins may see."""
-        request = audit_pb2.ListEventsRequest(parent=await self._parent(tenant))
-        return await calls.pages(self._audit.ListEvents, request, "events", limit)
 
     async def _parent(self, tenant: str | None) -> str:
         """The tenant's resource name; the key's own tenant when None."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 from facetmesh.client.aio import AsyncClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from types import TracebackType
     from typing import Any
 
@@ -30,6 +30,26 @@ def _blocking(
         return self.wait(method(self.asynchronous, *arguments, **options))
 
     return wait
+
+
+def _iterating(
+    method: Callable[Concatenate[AsyncClient, _Arguments], AsyncIterator[_Answer]],
+) -> Callable[Concatenate[Client, _Arguments], Iterator[_Answer]]:
+    """The method of Client that iterates over what AsyncClient's gives."""
+
+    async def following(answers: AsyncIterator[_Answer]) -> tuple[_Answer] | None:
+        try:
+            return (await anext(answers),)
+        except StopAsyncIteration:
+            return None
+
+    @functools.wraps(method)
+    def iterate(self: Client, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> Iterator[_Answer]:
+        answers = method(self.asynchronous, *arguments, **options)
+        while (answer := self.wait(following(answers))) is not None:
+            yield answer[0]
+
+    return iterate
 
 
 class Client:
@@ -99,3 +119,9 @@ class Client:
     consistency_proof = _blocking(AsyncClient.consistency_proof)
     receipt = _blocking(AsyncClient.receipt)
     list_events = _blocking(AsyncClient.list_events)
+    inclusion_proof = _blocking(AsyncClient.inclusion_proof)
+    log_file = _blocking(AsyncClient.log_file)
+    watch_events = _iterating(AsyncClient.watch_events)
+    export_events = _iterating(AsyncClient.export_events)
+    get_retention = _blocking(AsyncClient.get_retention)
+    update_retention = _blocking(AsyncClient.update_retention)

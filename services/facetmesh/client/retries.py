@@ -15,6 +15,8 @@ _TIMEOUTS_S: dict[tuple[str, str], int | None] = {
     ("facetmesh.fusion.v1.FusionService", "WaitOperation"): 90,
     ("facetmesh.fusion.v1.FusionService", "DownloadFusion"): 60,
     ("facetmesh.audit.v1.AuditService", "GetReceipt"): 45,
+    ("facetmesh.audit.v1.AuditService", "WatchEvents"): None,
+    ("facetmesh.audit.v1.AuditService", "ExportEvents"): None,
 }
 _IDEMPOTENT = {
     "facetmesh.auth.v1.AuthService": (
@@ -32,7 +34,10 @@ _IDEMPOTENT = {
     "facetmesh.fusion.v1.FusionService": (
         "CreateFusion", "GetOperation", "ListOperations", "WaitOperation", "CancelOperation", "DownloadFusion",
     ),
-    "facetmesh.audit.v1.AuditService": ("GetCheckpoint", "GetConsistencyProof", "GetReceipt", "ListEvents"),
+    "facetmesh.audit.v1.AuditService": (
+        "GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "GetLogFile", "GetReceipt", "GetRetention",
+        "ListEvents",
+    ),
 }
 _RETRY = {
     "maxAttempts": 4,

@@ -11,11 +11,13 @@ with this package's own definitions.
 from facetmesh.verify.checkpoint import Checkpoint, open_checkpoint, verify_growth
 from facetmesh.verify.errors import VerificationError
 from facetmesh.verify.merkle import verify_consistency, verify_inclusion
+from facetmesh.verify.monitor import Monitor
 from facetmesh.verify.note import VerifierKey, open_note
 from facetmesh.verify.receipt import dump_receipt, load_receipt, matches_input, matches_output, verify_receipt
 
 __all__ = [
     "Checkpoint",
+    "Monitor",
     "VerificationError",
     "VerifierKey",
     "dump_receipt",

@@ -25,6 +25,9 @@ class VerificationError(Exception):
             EVENT_SIGNATURE_WRONG    not signed with the key that it names
             SERVICE_MISMATCH         signed by another service than the one it is said to come from
             ANNOUNCEMENT_MALFORMED   not the announcement of a service's key
+            LOG_ROLLED_BACK          the log is shorter than it was
+            LOG_FORKED               the log does not continue what it showed before, or showed another
+            CHECKPOINTS_MALFORMED    not the file of a monitor
             NAME_MISMATCH            the receipt's name is not its event's
 
         message: One sentence for people.

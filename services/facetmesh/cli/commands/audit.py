@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facetmesh.cli import output
+from facetmesh.cli import logkey, output
+from facetmesh.cli.commands import audit_log
 from facetmesh.cli.options import options
 from facetmesh.event.v1.event_pb2 import AuditEvent
-from facetmesh.kit.errors import FailedPrecondition, InvalidArgument
+from facetmesh.kit.errors import InvalidArgument
 from facetmesh.verify import (
     VerificationError,
     dump_receipt,
@@ -22,13 +25,29 @@ from facetmesh.verify import (
 )
 
 if TYPE_CHECKING:
+    from facetmesh.audit.v1.audit_pb2 import LoggedEvent, Retention
     from facetmesh.cli.options import Options
+    from facetmesh.client import Client
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(audit_log.fsck)
+app.command()(audit_log.monitor)
+app.command("export-log")(audit_log.export_log)
+Tenant = Annotated[str | None, typer.Option(help='Whose; "-" for all, which only platform admins may.')]
+Filter = Annotated[
+    str, typer.Option("--filter", help="Which of them, in AIP-160's language: outcome = REFUSED AND kind = Detect.")
+]
 LogKey = Annotated[
     Path | None,
     typer.Option(help="The file with the log's verifier key; the one of the mesh on this machine.", dir_okay=False),
 ]
+
+
+class ExportFormat(Enum):
+    """How events are exported."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
 
 
 @app.command()
@@ -38,7 +57,7 @@ def checkpoint(context: typer.Context, log_key: LogKey = None) -> None:
     with chosen.public_client() as client:
         newest = client.checkpoint()
     try:
-        opened = open_checkpoint(newest.note, _log_key(chosen, log_key))
+        opened = open_checkpoint(newest.note, logkey.log_key(chosen, log_key))
     except VerificationError as error:
         raise InvalidArgument(error.message, reason=error.reason) from error
     data = {"origin": opened.origin, "size": opened.size, "root_hash": opened.root.hex(), "note": newest.note}
@@ -84,7 +103,7 @@ def verify(
     """Verify a receipt offline: nothing is asked of any service. Exit code 1 when it does not hold."""
     chosen = options(context)
     try:
-        event = verify_receipt(load_receipt(receipt.read_bytes()), _log_key(chosen, log_key))
+        event = verify_receipt(load_receipt(receipt.read_bytes()), logkey.log_key(chosen, log_key))
     except VerificationError as error:
         raise InvalidArgument(f"The receipt does not hold: {error.message}", reason=error.reason) from error
     for image in input_ or ():
@@ -108,31 +127,89 @@ def verify(
 def events(
     context: typer.Context,
     *,
-    tenant: Annotated[str | None, typer.Option(help='Whose; "-" for all, which only platform admins may.')] = None,
+    tenant: Tenant = None,
+    which: Filter = "",
     limit: Annotated[int, typer.Option(help="At most this many, the newest first.", min=1, max=10_000)] = 20,
+    follow: Annotated[bool, typer.Option("--follow", help="Show those to come instead, as they are logged.")] = False,
 ) -> None:
     """List events, the newest first."""
     chosen = options(context)
-    with chosen.admin_client() if tenant is not None else chosen.tenant_client() as client:
-        logged = client.list_events(tenant=tenant, limit=limit)
-    rows = (
-        (one.index, output.moment(one.event.time), one.event.method.rpartition("/")[2], one.event.subject,
-         f"{_outcome(one.event)} {one.event.reason}")
-        for one in logged
-    )  # fmt: skip
-    view = output.table(("index", "time (UTC)", "method", "subject", "outcome"), rows)
+    with _client(chosen, tenant) as client:
+        if follow:
+            for one in client.watch_events(tenant=tenant, filter=which):
+                output.answer(chosen, output.as_data(one), "  ".join(map(str, _row(one))))
+            return
+        logged = client.list_events(tenant=tenant, filter=which, limit=limit)
+    view = output.table(("index", "time (UTC)", "method", "subject", "outcome"), map(_row, logged))
     output.answer(chosen, {"events": [output.as_data(one) for one in logged]}, view)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    *,
+    tenant: Tenant = None,
+    which: Filter = "",
+    format_: Annotated[
+        ExportFormat, typer.Option("--format", help="A JSON object a line, or a table with commas."),
+    ] = ExportFormat.JSONL,
+    out: Annotated[Path | None, typer.Option(help="Write it into this file.", dir_okay=False)] = None,
+) -> None:
+    """Export all events as text, the newest first."""
+    chosen = options(context)
+    with _client(chosen, tenant) as client:
+        parts = client.export_events(tenant=tenant, filter=which, format=format_.value)
+        if out is None:
+            for part in parts:
+                sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+            return
+        scratch = out.with_name(f"{out.name}.part")
+        with scratch.open("wb") as file:
+            file.writelines(parts)
+        scratch.replace(out)
+    output.answer(chosen, {"file": str(out), "bytes": out.stat().st_size}, f"written to {out}")
+
+
+@app.command()
+def retention(
+    context: typer.Context,
+    tenant: Annotated[str, typer.Argument(help="Whose events.")],
+    *,
+    days: Annotated[int | None, typer.Option(help="How long they can be read; 0 for ever.", min=0, max=36_500)] = None,
+    hold: Annotated[str | None, typer.Option(help="Let nothing expire, for this reason.")] = None,
+    release: Annotated[bool, typer.Option("--release", help="End the hold.")] = False,
+) -> None:
+    """Show or change how long a tenant's events can be read. The log itself never expires."""
+    if hold is not None and (release or not hold):
+        raise InvalidArgument("A hold has a reason, and --release ends it: give one of them.", reason="HOLD_INVALID")
+    chosen = options(context)
+    reason = "" if release else hold
+    with chosen.admin_client() as client:
+        if days is None and reason is None:
+            found = client.get_retention(tenant)
+        else:
+            found = client.update_retention(tenant, days=days, hold_reason=reason)
+    output.answer(chosen, output.as_data(found), _retention_view(found))
+
+
+def _retention_view(found: Retention) -> str:
+    return output.facts({
+        "tenant": found.name.removesuffix("/retention"),
+        "kept": f"{found.retention_days} days" if found.retention_days else "for ever",
+        "held": found.hold_reason if found.legal_hold else "no",
+    })  # fmt: skip
+
+
+def _client(chosen: Options, tenant: str | None) -> Client:
+    return chosen.admin_client() if tenant is not None else chosen.tenant_client()
+
+
+def _row(one: LoggedEvent) -> tuple[object, ...]:
+    event = one.event
+    outcome = f"{_outcome(event)} {event.reason}".strip()
+    return one.index, output.moment(event.time), event.method.rpartition("/")[2], event.subject, outcome
 
 
 def _outcome(event: AuditEvent) -> str:
     return AuditEvent.Outcome.Name(event.outcome).removeprefix("OUTCOME_").lower()
-
-
-def _log_key(chosen: Options, file: Path | None) -> str:
-    path = file or chosen.home.log_key
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        raise FailedPrecondition(
-            f"The log's verifier key is not at {path}: give its file with --log-key.", reason="LOG_KEY_MISSING",
-        ) from None
