@@ -1,11 +1,14 @@
-"""Appends events to a log until it is killed; says on stdout what was acknowledged, and each checkpoint.
+"""Appends events to a log until it is killed, or has appended some batches.
 
-python -m tests.unit.audit_appender STORE KEYS
+It says on stdout what was acknowledged, and each checkpoint.
+
+python -m tests.unit.audit_appender STORE KEYS [BATCHES]
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import sys
@@ -17,13 +20,13 @@ from tests.unit.conftest import Entry
 from facetmesh.event.v1.event_pb2 import AuditEvent, SignedEvent
 
 
-async def main(store: str, keys: dict[str, str]) -> None:
+async def main(store: str, keys: dict[str, str], batches: int) -> None:
     """Appends batches of random size, with repeats among them."""
     world = World.at(store)
     world.state.entries = {name: Entry(bytes.fromhex(value), "1") for name, value in keys.items()}
     async with world.log() as (log, _):
         batch: list[bytes] = []
-        while True:
+        for _ in range(batches) if batches else itertools.count():
             batch = [*batch[:2], *(world.signed() for _ in range(random.randint(1, 40)))]  # noqa: S311 - no secret
             verdicts = await log.ingest(batch)
             if any(verdict is not None for verdict in verdicts):
@@ -35,4 +38,4 @@ async def main(store: str, keys: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text())))
+    asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), int((*sys.argv, "0")[3])))
