@@ -14,12 +14,12 @@ from typing import Protocol
 
 from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, Internal
 
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 5
 """How often the work on a job is begun."""
 LEASE_S = 10.0
 """How long a worker has a job without a sign of life."""
-BACKOFF_S = (2.0, 8.0)
-"""How long a job rests after its first and its second failed attempt."""
+BACKOFF_S = (2.0, 8.0, 15.0, 30.0)
+"""How long a job rests after each failed attempt but the last: together longer than a service takes to be back."""
 _TIME_DIGITS = 12
 
 

@@ -31,8 +31,8 @@ _OF_THIS_MACHINE = frozenset({
     "admin.key", "endpoints.json", "processes.json", "mesh.lock", "logs", "sentry", "gateway",
 })  # fmt: skip
 """Written again at each start."""
-_BESIDE = ("-wal", "-shm", "-journal", ".lock", ".hold")
-"""Ends of the names of what belongs to a file or folder beside it."""
+_BESIDE = ("-wal", "-shm", "-journal", ".lock", ".hold", ".in-hand")
+"""Ends of the names of what belongs to a file or folder beside it, or to a process."""
 
 
 def blob_folders(home: Home) -> Mapping[str, Path]:
