@@ -83,14 +83,14 @@ class Metering:
         Args:
             tenant_id: Whose.
             start_s: From the period of this time on, in seconds since the epoch; a week before the end when None.
-            end_s: Until before this time; now when None.
+            end_s: Until before this time; until now when None.
             daily: By day.
 
         Raises:
             NotFound: There is no such tenant.
             InvalidArgument: PERIOD_INVALID; more than 92 days, or none.
         """
-        end_s = self._clock() if end_s is None else end_s
+        end_s = self._clock() + 1 if end_s is None else end_s
         start_s = end_s - _WEEK_S if start_s is None else start_s
         if not 0 <= start_s < end_s or end_s - start_s > _LONGEST_S:
             raise InvalidArgument("start_time: from 0 to 92 days before end_time.", reason="PERIOD_INVALID")
