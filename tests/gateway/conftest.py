@@ -17,7 +17,8 @@ from tests.mesh.rig import until
 
 from facetmesh.cli.gateway.bootstrap import BOOTSTRAP, Sites
 from facetmesh.cli.gateway.settings import GatewaySettings
-from facetmesh.cli.mesh.gateway import Envoy, program
+from facetmesh.cli.mesh import binaries
+from facetmesh.cli.mesh.gateway import Envoy
 from facetmesh.cli.mesh.ports import SERVICES, Ports, choose
 from facetmesh.client import Client, Endpoints
 
@@ -106,7 +107,7 @@ def another(gate: Gate, folder: Path, *, dead: tuple[str, ...] = (), **told: Any
         sites, services={name: nobody if name in dead else port for name, port in sites.services.items()},
         **{name: nobody for name in ("keys", "ext_authz") if name in dead},
     )
-    with running_envoy(Envoy(program(), folder / "envoy", GatewaySettings(**told), sites)):
+    with running_envoy(Envoy(binaries.envoy(), folder / "envoy", GatewaySettings(**told), sites)):
         yield Http(ports.gateway)
 
 

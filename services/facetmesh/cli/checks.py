@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facetmesh.cli.mesh import binaries, gateway
+from facetmesh.cli.mesh import binaries
 from facetmesh.cli.mesh.ports import DEFAULT_BASE, Ports
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FacetmeshError
@@ -69,7 +69,7 @@ def checks(home: Home) -> Iterator[Check]:
     yield _found("daprd", binaries.daprd)
     yield _found("sentry", binaries.sentry)
     yield _found("redis-server", binaries.redis_server)
-    yield _found("envoy", gateway.program)
+    yield _found("envoy", binaries.envoy)
 
 
 def _python() -> Check:

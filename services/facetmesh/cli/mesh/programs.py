@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from facetmesh.cli.gateway import settings
 from facetmesh.cli.gateway.bootstrap import Sites
-from facetmesh.cli.mesh import binaries, components, gateway, launcher
+from facetmesh.cli.mesh import binaries, components, launcher
 from facetmesh.cli.mesh.daprd import Daprd, Redis, Sentry
 from facetmesh.cli.mesh.gateway import Envoy
 from facetmesh.cli.mesh.health import until_ok, until_open, until_serving
@@ -120,7 +120,7 @@ def _gateway(place: Place, token: str) -> Program:
         gateway=ports.gateway, admin=ports.gateway_admin, keys=ports.auth_http, ext_authz=ports.ext_authz,
         services={service: ports.of(service).grpc for service in SERVICES}, token=token,
     )
-    envoy = Envoy(gateway.program(), place.home.path / "gateway", settings.load(), sites)
+    envoy = Envoy(binaries.envoy(), place.home.path / "gateway", settings.load(), sites)
     return place.others("gateway", Tier.GATEWAY, envoy.command(), functools.partial(until_ok, envoy.health))
 
 
