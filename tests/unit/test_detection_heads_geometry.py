@@ -20,6 +20,7 @@ def candidates(boxes: object, confidences: object, classes: object = None, keypo
         np.asarray(confidences, np.float32),
         np.zeros(count, np.int64) if classes is None else np.asarray(classes, np.int64),
         np.zeros((count, 0, 2), np.float32) if keypoints is None else np.asarray(keypoints, np.float32),
+        np.zeros((count, 0), np.float32),
     )
 
 

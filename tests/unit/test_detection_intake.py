@@ -139,6 +139,25 @@ async def test_a_shadow_is_compared_and_never_answers(world: World) -> None:
     assert (tally.compared, tally.agreement, tally.succeeded) == (3, 0.0, 3)
 
 
+async def test_each_task_has_its_answer(world: World) -> None:
+    """Found from the model's shapes, and its metadata where those do not tell."""
+    boxes = np.zeros((1, 38, 8), np.float32)
+    boxes[0, :7, 0] = (32, 32, 32, 32, 0.9, 0, 1)
+    file = onnx_models.giving({"a": boxes, "b": np.ones((1, 32, 16, 16), np.float32)})
+    assert (await upload(world, file)).task == model_pb2.TASK_SEGMENT
+    (found,) = (await detect(world)).detections
+    assert (found.mask.height, found.mask.width) == (128, 128)
+    assert found.mask.counts
+    rotated = np.zeros((1, 7, 8), np.float32)
+    rotated[0, :, 0] = (32, 32, 20, 10, 0.9, 0, 0.5)
+    await upload(world, onnx_models.giving({"a": rotated}), task=model_pb2.TASK_OBB)
+    (found,) = (await detect(world, "2")).detections
+    assert (found.rotated_box.width, found.rotated_box.angle_rad) == (40, 0.5)
+    await upload(world, onnx_models.giving({"a": np.array([[0.1, 0.6]])}, metadata={"names": "{0: 'cat', 1: 'dog'}"}))
+    (likely,) = (await detect(world, "3")).classifications
+    assert (likely.label, likely.class_id) == ("dog", 1)
+
+
 async def test_the_file_is_ready_again_after_a_restart(world: World, state: MemoryState, tmp_path: Path) -> None:
     await upload(world, onnx_models.detector(CAT))
     (tmp_path / "clear").rename(tmp_path / "gone")
@@ -225,7 +244,7 @@ BAD = {
     "too new": (
         lambda: built([helper.make_node("Relu", ["images"], ["output0"])], opset=99), "MODEL_OPSET_UNSUPPORTED",
     ),
-    "no head": (lambda: onnx_models.giving({"x": np.zeros((3, 3), np.float32)}), "MODEL_UNSUPPORTED"),
+    "no head": (lambda: onnx_models.giving({"x": np.zeros((1, 2, 3, 4), np.float32)}), "MODEL_UNSUPPORTED"),
     "no number": (lambda: onnx_models.giving({"x": np.full((1, 6, 8), np.nan, np.float32)}), "MODEL_OUTPUT_INVALID"),
     "a greedy one": (greedy, "MODEL_TOO_LARGE"),
 }  # fmt: skip
@@ -237,7 +256,7 @@ async def test_what_is_refused_and_why(world: World) -> None:
         error = await refusal(world, make())
         assert (error.code, error.reason) == ("FAILED_PRECONDITION", reason), f"{what}: {error.message}"
         if reason == "MODEL_UNSUPPORTED":
-            assert "(3, 3)" in error.message
+            assert "(1, 2, 3, 4)" in error.message
             assert "expected" in error.message
     assert (await refusal(world, onnx_models.detector(CAT), format=model_pb2.UploadSpec.FORMAT_PT)).reason
     await upload(world, onnx_models.detector(CAT))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facetmesh.detection import heads, raw
-from facetmesh.detection.heads.geometry import letterbox
+from facetmesh.detection.heads.classify import YoloClassify
+from facetmesh.detection.heads.geometry import cover, letterbox
 from facetmesh.detection.hints import Hints
 from facetmesh.runners.engines import ImageInput, read_model
 from facetmesh.runners.images import Scaled, decode_scaled
@@ -39,32 +40,51 @@ def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes
 
     Replies `width` and `height` of the image after its EXIF orientation was
     applied, and `detections`, the most confident first: `box` [x_min, y_min,
-    x_max, y_max] and `keypoints` [[name, x, y, confidence], …] in its pixels, `class_id` and
-    `confidence`.
+    x_max, y_max] and `keypoints` [[name, x, y, confidence], …] in its pixels,
+    `class_id` and `confidence`, and where the model gives them, `mask` (COCO's
+    run lengths) and `rotated_box` [centre's x and y, width, height, angle]. Of a
+    model that classifies, `classes` [[id, confidence], …] instead.
     """
     head, model = _open(context, arguments)
     image = _image(blobs[0], arguments["pixels"], longer_side=max(head.size))
-    pixels, placement = letterbox(image.pixels, head.size, (image.height, image.width), fill=head.fill)
-    found = head.candidates(model.infer(pixels, cores=arguments.get("cores", 0)), arguments["min_confidence"])
+    original = image.height, image.width
+    if isinstance(head, YoloClassify):
+        pixels, _ = cover(image.pixels, head.size, original)
+        classes = head.classes(model.infer(pixels, cores=arguments.get("cores", 0)), arguments["min_confidence"])
+        wanted = [one for one in classes if arguments["classes"] is None or one[0] in arguments["classes"]]
+        best = wanted[: arguments["max_detections"]]
+        return Reply({"width": image.width, "height": image.height, "detections": [], "classes": best})
+    pixels, placement = letterbox(image.pixels, head.size, original, fill=head.fill)
+    outputs = model.infer(pixels, cores=arguments.get("cores", 0))
+    found = head.candidates(outputs, arguments["min_confidence"])
     if arguments["classes"] is not None:
         found = found[np.isin(found.classes, arguments["classes"])]
     found = head.select(found, arguments["iou_threshold"], arguments["max_detections"])
     boxes = placement.to_image(found.boxes.reshape(-1, 2, 2), image.width, image.height).reshape(-1, 4)
-    keypoints = placement.to_image(found.keypoints, image.width, image.height)
     visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    found, boxes = found[visible], boxes[visible]
+    keypoints = placement.to_image(found.keypoints, image.width, image.height)
+    details = head.details(found, outputs, placement, original)
+    certain = [1.0] * len(head.keypoints)
     return Reply({
         "width": image.width,
         "height": image.height,
         "detections": [
             {
-                "box": boxes[index].tolist(),
-                "class_id": int(found.classes[index]),
-                "confidence": float(found.confidences[index]),
+                "box": box.tolist(),
+                "class_id": int(class_id),
+                "confidence": float(confidence),
                 "keypoints": [
-                    [name, *point, 1.0] for name, point in zip(head.keypoints, keypoints[index].tolist(), strict=True)
+                    [name, *point, seen]
+                    for name, point, seen in zip(
+                        head.keypoints, points.tolist(), detail.pop("seen", certain), strict=True
+                    )
                 ],
+                **detail,
             }
-            for index in np.flatnonzero(visible)
+            for box, class_id, confidence, points, detail in zip(
+                boxes, found.classes, found.confidences, keypoints, details, strict=True
+            )
         ],
     })
 

@@ -6,20 +6,24 @@ of model they bring.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.detection.heads.blazeface import BlazeFace
-from facetmesh.detection.heads.yolo import Yolo
+from facetmesh.detection.heads.classify import YoloClassify
+from facetmesh.detection.heads.obb import YoloObb
+from facetmesh.detection.heads.pose import YoloPose
+from facetmesh.detection.heads.segment import YoloSegment
+from facetmesh.detection.heads.yolo import Yolo, YoloRows
 from facetmesh.detection.hints import NONE
 from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from facetmesh.detection.heads.geometry import Candidates
+    from facetmesh.detection.heads.geometry import Candidates, Placement
     from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
 
@@ -61,6 +65,26 @@ class Head(Protocol):
     def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
         """Returns the best, most confident first, without those that overlap a better one of their class."""
 
+    def details(
+        self, found: Candidates, outputs: Mapping[str, NDArray[np.float32]], placement: Placement,
+        image: tuple[int, int],
+    ) -> list[dict[str, Any]]:
+        """Says what else there is of each: `mask`, `rotated_box`, or `seen`, how sure each point is.
+
+        Args:
+            found: The objects.
+            outputs: The model's.
+            placement: Where the image lies in the model's input.
+            image: Its rows and columns.
+        """
+
+
+# Who needs more than shapes to be told is asked first, and who takes most of them last.
+_RECOGNISE: tuple[Callable[[Graph, Hints], Head | None], ...] = (
+    YoloSegment.recognise, YoloPose.recognise, YoloObb.recognise, YoloRows.recognise, Yolo.recognise,
+    YoloClassify.recognise, BlazeFace.recognise,
+)  # fmt: skip
+
 
 def of(graph: Graph, hints: Hints = NONE) -> Head:
     """Finds a model's head.
@@ -72,14 +96,15 @@ def of(graph: Graph, hints: Hints = NONE) -> Head:
     Raises:
         FailedPrecondition: MODEL_UNSUPPORTED: its shapes are those of no head that is known here.
     """
-    for kind in (Yolo, BlazeFace):
-        head = kind.recognise(graph, hints)
+    for recognise in _RECOGNISE:
+        head = recognise(graph, hints)
         if head is not None:
             return head
     raise FailedPrecondition(
-        f"The model is no detector that is known here: its inputs are {_text(graph.inputs)} and its outputs "
-        f"{_text(graph.outputs)}; expected is one image input and either (1, 4 + classes, boxes) or BlazeFace's "
-        "(1, boxes, 16) and (1, boxes, 1).",
+        f"The model is none that is known here: its inputs are {_text(graph.inputs)} and its outputs "
+        f"{_text(graph.outputs)}; expected is one image input (1, 3, height, width) and what ultralytics exports: "
+        "(1, 4 + classes, boxes), (1, boxes, 5 + classes), (1, boxes, 6), (1, 4 + classes + m, boxes) with "
+        "(1, m, h, w), or (1, classes); or BlazeFace's (1, boxes, 16) and (1, boxes, 1).",
         reason="MODEL_UNSUPPORTED",
     )
 

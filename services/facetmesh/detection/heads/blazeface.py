@@ -11,7 +11,7 @@ Mobile GPUs, 2019; anchors and decoding as in MediaPipe's face_detection module
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from facetmesh.detection.heads.geometry import Placement
     from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
 
@@ -83,11 +84,20 @@ class BlazeFace:
             confidences[chosen],
             np.zeros(len(chosen), np.int64),
             points[:, 2:] + origin[:, np.newaxis],
+            np.empty((len(chosen), 0), np.float32),
         )
 
     def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
         """Returns the best, each merged with its overlaps."""
         return suppress(candidates, iou_threshold, at_most, merge=True)
+
+    def details(
+        self, found: Candidates, outputs: Mapping[str, NDArray[np.float32]], placement: Placement,
+        image: tuple[int, int],
+    ) -> list[dict[str, Any]]:
+        """What else is said of each: nothing."""
+        del outputs, placement, image
+        return [{} for _ in found.confidences]
 
 
 def anchors(side: int, grid: Sequence[tuple[int, int]]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from numpy.typing import NDArray
@@ -32,10 +33,14 @@ class Candidates:
     """(n,): class ids."""
     keypoints: Floats
     """(n, k, 2): x and y of each point; k may be 0."""
+    extras: Floats
+    """(n, m): what else its head wants to know of each; m may be 0."""
 
     def __getitem__(self, index: Ints | NDArray[np.bool_]) -> Self:
         """Returns those at these indices, or where a mask says so."""
-        return type(self)(self.boxes[index], self.confidences[index], self.classes[index], self.keypoints[index])
+        return type(self)(
+            self.boxes[index], self.confidences[index], self.classes[index], self.keypoints[index], self.extras[index]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,30 @@ def letterbox(
     return canvas, Placement(width / columns, height / rows, left, top)
 
 
+def cover(
+    pixels: NDArray[np.uint8], size: tuple[int, int], original: tuple[int, int]
+) -> tuple[NDArray[np.uint8], Placement]:
+    """Fills a model's input with the middle of an image, without distorting it.
+
+    Args:
+        pixels: (h, w, 3), at any scale.
+        size: Height and width of the input.
+        original: Height and width of the image at its full scale, to which the
+            placement refers.
+
+    Returns:
+        The input, (1, height, width, 3), and where the image lies in it.
+    """
+    rows, columns = original
+    scale = max(size[0] / rows, size[1] / columns)
+    height, width = max(size[0], round(rows * scale)), max(size[1], round(columns * scale))
+    interpolation = cv2.INTER_AREA if width < _SHRINK_BY_AREA * pixels.shape[1] else cv2.INTER_LINEAR
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    resized = np.asarray(cv2.resize(pixels, (width, height), interpolation=interpolation), np.uint8)
+    middle = np.ascontiguousarray(resized[top : top + size[0], left : left + size[1]])
+    return middle[np.newaxis], Placement(width / columns, height / rows, -left, -top)
+
+
 def overlaps(box: Floats, boxes: Floats) -> Floats:
     """Returns the intersection over union of one box, (4,), with each of the boxes, (n, 4)."""
     corners = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
@@ -104,7 +133,19 @@ def overlaps(box: Floats, boxes: Floats) -> Floats:
     return result
 
 
-def suppress(candidates: Candidates, iou_threshold: float, at_most: int, *, merge: bool = False) -> Candidates:
+def first_overlaps(candidates: Candidates) -> Floats:
+    """Returns how much the first one's box overlaps with each."""
+    return overlaps(candidates.boxes[0], candidates.boxes)
+
+
+def suppress(
+    candidates: Candidates,
+    iou_threshold: float,
+    at_most: int,
+    *,
+    merge: bool = False,
+    overlaps_of_first: Callable[[Candidates], Floats] = first_overlaps,
+) -> Candidates:
     """Keeps, of those of a class that overlap, the most confident: greedy non-maximum suppression.
 
     Args:
@@ -114,6 +155,7 @@ def suppress(candidates: Candidates, iou_threshold: float, at_most: int, *, merg
         merge: Whether what is kept takes the mean place of what it replaces,
             weighted by confidence, as BlazeFace's authors do (Bazarevsky et al.,
             2019, section 3.3); otherwise it stays as it is.
+        overlaps_of_first: How much the first one overlaps with each.
 
     Returns:
         The kept ones, most confident first.
@@ -121,7 +163,7 @@ def suppress(candidates: Candidates, iou_threshold: float, at_most: int, *, merg
     left = candidates[np.argsort(-candidates.confidences, kind="stable")]
     kept: list[Candidates] = []
     while len(left.confidences) and len(kept) < at_most:
-        same = (overlaps(left.boxes[0], left.boxes) > iou_threshold) & (left.classes == left.classes[0])
+        same = (overlaps_of_first(left) > iou_threshold) & (left.classes == left.classes[0])
         # A box without area does not even overlap itself.
         same[0] = True
         first = left[np.array([0])]
@@ -129,7 +171,7 @@ def suppress(candidates: Candidates, iou_threshold: float, at_most: int, *, merg
             weights = left.confidences[same] / left.confidences[same].sum()
             boxes = np.tensordot(weights, left.boxes[same], 1)[np.newaxis]
             keypoints = np.tensordot(weights, left.keypoints[same], 1)[np.newaxis]
-            first = Candidates(boxes, first.confidences, first.classes, keypoints)
+            first = Candidates(boxes, first.confidences, first.classes, keypoints, first.extras)
         kept.append(first)
         left = left[~same]
     return concatenate(kept) if kept else left
@@ -142,4 +184,5 @@ def concatenate(parts: list[Candidates]) -> Candidates:
         np.concatenate([part.confidences for part in parts]),
         np.concatenate([part.classes for part in parts]),
         np.concatenate([part.keypoints for part in parts]),
+        np.concatenate([part.extras for part in parts]),
     )
