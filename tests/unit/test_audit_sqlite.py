@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from facetmesh.audit.database import LogDatabase
+from facetmesh.audit.fsck import Problem, fsck
 from facetmesh.audit.sqlite import SqliteConnection
 from facetmesh.audit.store import Store
-from facetmesh.kit.errors import Unavailable
+from facetmesh.kit.errors import FailedPrecondition, Unavailable
 
 from .audit_world import World
 
@@ -58,3 +66,61 @@ async def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
 async def test_nobody_else_reads_the_file(world: World) -> None:
     await world.fill(1)
     assert world.path.stat().st_mode & 0o777 == 0o600
+
+
+TABLES = ("tiles", "bundles", "events", "head")
+
+
+def content(path: Path) -> object:
+    """What the log's tables say; None where they cannot be read."""
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            return {table: db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in TABLES}  # noqa: S608 - our own names
+    except sqlite3.Error:
+        return None
+
+
+async def problems_in(world: World, path: Path) -> list[Problem]:
+    """What fsck says of a copy of the world's log."""
+    try:
+        with closing(SqliteConnection(path)) as connection:
+            return await fsck(LogDatabase(connection), world.keyring)
+    except (Unavailable, FailedPrecondition) as error:
+        return [Problem("store", error.message)]
+
+
+def found_or_harmless(world: World, file: bytes, scratch: Path, offset: int, bit: int) -> None:
+    """A bit is flipped somewhere in the file: fsck says so, or it was none of the log's."""
+    changed = bytearray(file)
+    changed[offset] ^= 1 << bit
+    scratch.unlink(missing_ok=True)
+    scratch.write_bytes(changed)
+    before, after = content(world.path), content(scratch)
+    assert asyncio.run(problems_in(world, scratch)) or after == before, (offset, bit)
+
+
+def test_a_bit_flipped_anywhere_is_found(world: World, tmp_path: Path) -> None:
+    asyncio.run(world.fill(300))
+    file = world.path.read_bytes()
+    offsets = random.Random(8)  # noqa: S311 - no secret
+    (tmp_path / "copy").mkdir()
+    for _ in range(60):
+        offset, bit = offsets.randrange(len(file)), offsets.randrange(8)
+        found_or_harmless(world, file, tmp_path / "copy" / "audit.db", offset, bit)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, bytes]:
+    """A log of 300 events, and its file."""
+    world = World(tmp_path_factory.mktemp("log") / "audit.db")
+    asyncio.run(world.fill(300))
+    return world, world.path.read_bytes()
+
+
+@pytest.mark.full
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_bit_is_overlooked(filled: tuple[World, bytes], data: st.DataObject) -> None:
+    world, file = filled
+    offset, bit = data.draw(st.integers(0, len(file) - 1)), data.draw(st.integers(0, 7))
+    found_or_harmless(world, file, world.path.with_name("copy.db"), offset, bit)

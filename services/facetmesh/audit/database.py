@@ -155,6 +155,12 @@ class LogDatabase:
         """The number of every bundle."""
         return [number for (number,) in self.connection.query("SELECT number FROM bundles")]
 
+    def extent(self) -> int:
+        """How many entries there may be at most, whatever the head says."""
+        ((bundles,),) = self.connection.query("SELECT max(number) FROM bundles")
+        ((events,),) = self.connection.query("SELECT max(position) FROM events")
+        return max(((-1 if bundles is None else bundles) + 1) * WIDTH, (-1 if events is None else events) + 1)
+
     def kept(self, start: int, end: int) -> Iterable[Kept]:
         """What is kept beside the entries from start to before end, expired or not, in order."""
         query = f"SELECT {_COLUMNS}, checksum FROM events WHERE position >= ? AND position < ? ORDER BY position"  # noqa: S608 - our words
@@ -219,7 +225,8 @@ class LogDatabase:
 
     def _blob(self, query: str, *values: object) -> bytes:
         rows = self.connection.query(query, *values)
-        return bytes(rows[0][0]) if rows else b""
+        # A flipped bit can make anything of a value in SQLite, also a number.
+        return rows[0][0] if rows and isinstance(rows[0][0], bytes) else b""
 
 
 def checksum(event_id: str, tenant: str, time_us: int, digest: bytes, body: bytes | None) -> int:

@@ -62,22 +62,27 @@ async def fsck(database: LogDatabase, sealer: Sealer | None) -> list[Problem]:
         with database.connection.snapshot():
             problems = [Problem("store", text) for text in database.connection.integrity()]
             problems += _check_tree(database)
-            size = database.stored_head().size
+            size = min(database.stored_head().size, database.extent())
             for start in range(0, size, WIDTH):
                 problems += await _check_events(database, start, min(start + WIDTH, size), sealer)
             beyond = database.kept(size, 1 << 62)
             problems += [Problem(f"event {one.index}", "beyond the log's end") for one in beyond]
     except Unavailable as error:
         return [Problem("store", str(error.__cause__ or error))]
+    except (TypeError, ValueError, OverflowError) as error:  # SQLite keeps a value's type beside the value
+        return [Problem("store", f"a value is of another kind than was written: {error}")]
     return problems
 
 
 def _check_tree(database: LogDatabase) -> Iterator[Problem]:
     head = database.stored_head()
     rebuilt = _Rebuilt()
-    bundles = set(database.bundles())
+    bundles, extent = set(database.bundles()), database.extent()
     for start in range(0, head.size, WIDTH):
         number = start // WIDTH
+        if start >= extent:
+            yield Problem("head", f"{head.size} entries, and there are no more than {start}")
+            return
         bundles.discard(number)
         bundle = database.bundle(number)
         expected = min(WIDTH, head.size - start)
