@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -31,6 +32,9 @@ from facetmesh.event.v1 import event_pb2
 from facetmesh.kit.audit import EVENT_TYPE, TOPIC
 from facetmesh.kit.dapr import DaprSidecar, Outgoing
 from facetmesh.kit.signing import EventSigner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _TENANT = "bench"
 _BATCHES_PER_S = 20
@@ -53,6 +57,8 @@ class Outcome:
     """Accepted and not in the log."""
     twice: int
     """More than once in the log."""
+    cpu_ms_each: Mapping[str, float]
+    """What an event cost each process, in milliseconds of a core: the same however busy the machine is."""
 
     @property
     def published_per_s(self) -> float:
@@ -73,16 +79,17 @@ async def measure(seconds: float, per_second: int) -> Outcome:
             admin = AsyncClient(home.admin_key.read_text().strip(), Endpoints.read(home.endpoints))
             async with admin:
                 await admin.create_tenant(_TENANT)
-                return await _publish_and_count(home, mesh.pids["detection"], admin, seconds, per_second)
+                return await _publish_and_count(home, mesh.pids, admin, seconds, per_second)
 
 
 async def _publish_and_count(
-    home: Home, detection_pid: int, admin: AsyncClient, seconds: float, per_second: int
+    home: Home, pids: Mapping[str, int], admin: AsyncClient, seconds: float, per_second: int
 ) -> Outcome:
-    told = psutil.Process(detection_pid).environ()
+    told = psutil.Process(pids["detection"]).environ()
     sidecar = DaprSidecar(int(told["DAPR_GRPC_PORT"]), int(told["DAPR_HTTP_PORT"]), told["DAPR_API_TOKEN"])
     own = json.loads((home.secrets / "detection.json").read_text())
     signer = EventSigner("detection", base64.b64decode(own["event-signing-key"]))
+    before = _cpu_s(pids)
     began = time.monotonic()
     accepted: set[str] = set()
     refused: list[str] = []
@@ -94,24 +101,42 @@ async def _publish_and_count(
         accepted |= {event.id for event in batch} - set(failed)
     published = time.monotonic()
     await sidecar.close()
+    behind_s, cpu_s = await _until_logged(admin, len(accepted), pids, published)
     logged = await _logged(admin, accepted)
     return Outcome(
         published=len(accepted), refused=len(refused), publish_s=published - began,
-        behind_s=time.monotonic() - published, lost=len(accepted - set(logged)),
+        behind_s=behind_s, lost=len(accepted - set(logged)),
         twice=sum(times > 1 for times in logged.values()),
+        cpu_ms_each={name: (cpu_s[name] - before[name]) / len(accepted) * 1000 for name in pids},
     )  # fmt: skip
 
 
-async def _logged(admin: AsyncClient, expected: set[str]) -> Counter[str]:
-    """How often each of this tenant's events is in the log, once all are there or the time is over."""
-    deadline = time.monotonic() + _SETTLE_S
+async def _until_logged(
+    admin: AsyncClient, events: int, pids: Mapping[str, int], since: float
+) -> tuple[float, Mapping[str, float]]:
+    """How long it took until the log had all, and what the processes had used by then."""
     while True:
         size = int((await admin.checkpoint()).note.splitlines()[1])
-        if size >= len(expected) or time.monotonic() > deadline:
-            found = Counter(logged.event.id for logged in await admin.list_events(tenant=_TENANT, limit=None))
-            if set(found) >= expected or time.monotonic() > deadline:
-                return found
+        behind_s = time.monotonic() - since
+        if size >= events or behind_s > _SETTLE_S:
+            return behind_s, _cpu_s(pids)
         await asyncio.sleep(0.5)
+
+
+async def _logged(admin: AsyncClient, expected: set[str]) -> Counter[str]:
+    """How often each of the tenant's events is in the log. It has others too, so its size alone proves nothing."""
+    deadline = time.monotonic() + _SETTLE_S
+    while True:
+        found = Counter(logged.event.id for logged in await admin.list_events(tenant=_TENANT, limit=None))
+        if set(found) >= expected or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(1)
+
+
+def _cpu_s(pids: Mapping[str, int]) -> Mapping[str, float]:
+    """What each process has used, in seconds of a core."""
+    times = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items()}
+    return {name: used.user + used.system for name, used in times.items()}
 
 
 def _event(signer: EventSigner) -> Outgoing:

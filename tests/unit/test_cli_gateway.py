@@ -15,7 +15,8 @@ from tests.security.api import METHODS, path
 
 from facetmesh.cli.gateway import api, replies, settings
 from facetmesh.cli.gateway.bootstrap import BOOTSTRAP, Sites, configuration, filled
-from facetmesh.cli.mesh.gateway import Envoy, program
+from facetmesh.cli.mesh import binaries
+from facetmesh.cli.mesh.gateway import Envoy
 from facetmesh.kit import access, status
 from facetmesh.kit.errors import FailedPrecondition
 
@@ -64,7 +65,7 @@ def manager(made: dict[str, Any]) -> dict[str, Any]:
 def test_envoy_takes_it(told: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str]) -> None:
     for name, value in environment.items():
         told.setenv(name, value)
-    envoy = Envoy(program(), tmp_path / "gateway", settings.load(), SITES)
+    envoy = Envoy(binaries.envoy(), tmp_path / "gateway", settings.load(), SITES)
     done = subprocess.run([*envoy.command(), "--mode", "validate"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
