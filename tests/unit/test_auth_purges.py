@@ -12,6 +12,7 @@ from facetmesh.auth.keys import KeySpec
 from facetmesh.auth.orders import Given, OrderBook, Orders
 from facetmesh.auth.purges import Purger
 from facetmesh.auth.tenants import TenantSpec
+from facetmesh.auth.v1 import auth_pb2
 from facetmesh.fusion.operations import Job, Operation, Ref
 from facetmesh.fusion.purge import purge as purge_fusion
 from facetmesh.fusion.store import DaprStore as FusionStore
@@ -19,6 +20,7 @@ from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from facetmesh.kit.keyring import Keyring
 from facetmesh.kit.orders import Obedience, OrderKind, TenantOrder
+from facetmesh.kit.tokens import order, order_message
 
 from .audit_world import World
 from .auth_world import GRACE_S, AuthWorld, auth_world
@@ -82,25 +84,25 @@ class Mesh:
     accounted: list[str] = field(default_factory=list)
     away: set[str] = field(default_factory=set)
 
-    async def carry_out(self, service: str, order: TenantOrder) -> None:
+    async def carry_out(self, service: str, one: TenantOrder) -> None:
         """What kit has a service do."""
         if service in self.away:
             raise Unavailable("away")
         if service == "audit":
-            await self.world.keyring.destroy(order.tenant_id)
+            await self.world.keyring.destroy(one.tenant_id)
         else:
-            await self.blobs._keyring.destroy(order.tenant_id)
-            await purge_fusion(self.fusion, self.blobs, order.tenant_id)
+            await self.blobs._keyring.destroy(one.tenant_id)
+            await purge_fusion(self.fusion, self.blobs, one.tenant_id)
 
     async def hear(self) -> None:
         """Each service hears what is pending, and does it."""
         for service in SERVICES:
 
-            async def carry_out(order: TenantOrder, service: str = service) -> None:
-                await self.carry_out(service, order)
+            async def carry_out(one: TenantOrder, service: str = service) -> None:
+                await self.carry_out(service, one)
 
-            async def confirm(order: TenantOrder, service: str = service) -> None:
-                await self.orders.confirm(service, order)
+            async def confirm(one: TenantOrder, service: str = service) -> None:
+                await self.orders.confirm(service, one)
 
             obedience = Obedience(dict.fromkeys(OrderKind, carry_out), confirm)
             obedience.hear(await self.orders.pending(service))
@@ -262,16 +264,30 @@ async def test_a_rotated_key_is_everywhere_or_still_asked_for(tmp_path: Path, cl
             "globex", lambda tenant_id: mesh.orders.give(tenant_id, OrderKind.ROTATE_KEY)
         )
         assert rotated.key_rotated_s == clock.now
-        (order,) = await mesh.orders.pending("fusion")
-        await mesh.orders.confirm("fusion", order)
-        assert (await mesh.orders.pending("fusion"), await mesh.orders.pending("audit")) == ([], [order])
+        (first,) = await mesh.orders.pending("fusion")
+        await mesh.orders.confirm("fusion", first)
+        assert (await mesh.orders.pending("fusion"), await mesh.orders.pending("audit")) == ([], [first])
         clock.now += 1
         newer = await mesh.orders.give("globex", OrderKind.ROTATE_KEY)
-        await mesh.orders.confirm("audit", order)  # late, of an order that another took the place of
+        await mesh.orders.confirm("audit", first)  # late, of an order that another took the place of
         assert await mesh.orders.pending("audit") == [newer]
         for service in SERVICES:
             await mesh.orders.confirm(service, newer)
         assert await mesh.orders.find("globex", OrderKind.ROTATE_KEY) is None
+
+
+@pytest.mark.parametrize("now", [1_800_000_000.0, 1_763_731_910.1234567, 1_763_731_910.9999999, 1_800_000_000.3333333])
+async def test_an_order_is_known_again_when_it_comes_back(
+    state: MemoryState, clock: Clock, revoked: Revoked, now: float
+) -> None:
+    orders = Orders(auth_world(state, clock, revoked).store, SERVICES, clock)
+    clock.now = now
+    given = await orders.give("acme", OrderKind.PURGE)
+    (heard,) = await orders.pending("fusion")
+    back = order(auth_pb2.TenantOrder.FromString(order_message(heard).SerializeToString()))
+    assert back == heard == given
+    await orders.confirm("fusion", back)
+    assert await orders.pending("fusion") == []
 
 
 async def test_orders_are_not_piled_up_without_end(state: MemoryState, clock: Clock, revoked: Revoked) -> None:

@@ -51,9 +51,7 @@ def tenant_message(tenant: Tenant) -> auth_pb2.Tenant:
         etag=tenant.etag, state=_STATES[tenant.state], delete_time=_time(tenant.deleted_s),
         expire_time=_time(tenant.expires_s), plan=f"plans/{tenant.plan}" if tenant.plan else "", region=tenant.region,
         limits=limits_message(tenant.limits), allowed_models=tenant.allowed_models,
-        licence_policy=auth_pb2.LicencePolicy(
-            classes=[LICENCE_CLASSES[one] for one in tenant.licence_classes], licences=tenant.licences
-        ),
+        licence_policy=_licence_policy(tenant),
         audit_policy=_AUDIT[AuditPolicy(tenant.audit_policy)], url_allowlist=tenant.url_allowlist,
         encryption_key_rotate_time=_time(tenant.key_rotated_s), purge_time=_time(tenant.purged_s),
     )  # fmt: skip
@@ -117,6 +115,13 @@ def limits_message(limits: Limits) -> auth_pb2.Limits | None:
         requests_per_s=limits.requests_per_s, concurrency=limits.concurrency, images_per_day=limits.images_per_day,
         compute_seconds_per_day=limits.compute_seconds_per_day, stored_bytes=limits.stored_bytes, models=limits.models,
     )  # fmt: skip
+
+
+def _licence_policy(tenant: Tenant) -> auth_pb2.LicencePolicy | None:
+    if not (tenant.licence_classes or tenant.licences):
+        return None
+    classes = [LICENCE_CLASSES[one] for one in tenant.licence_classes]
+    return auth_pb2.LicencePolicy(classes=classes, licences=tenant.licences)
 
 
 def _limits(message: auth_pb2.Limits) -> Limits:

@@ -71,7 +71,7 @@ class Orders:
             ResourceExhausted: ORDERS_PENDING: too many wait for confirmation.
             Aborted: Too many change them at once.
         """
-        order = TenantOrder(tenant_id, kind, self._clock())
+        order = TenantOrder(tenant_id, kind, round(self._clock(), 6))  # as fine as it is sent, to be known again
 
         def give(given: tuple[Given, ...]) -> tuple[Given, ...]:
             if len(given) >= _MOST:

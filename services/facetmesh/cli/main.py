@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FAILED = 1
 _JSON = "--json"
 _FLAGS = (_JSON, "--tls")
-_VALUED = ("--home", "--key-file", "--address", "--ca-file")
+_VALUED = ("--home", "--key-file", "--address", "--ca-file", "--cert-file")
 _DEBUG = "FACETMESH_DEBUG"
 
 
@@ -54,7 +54,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
 
 
 @app.callback()
-def _globals(
+def _globals(  # noqa: PLR0913 - one for each global option
     context: typer.Context,
     *,
     json: Annotated[bool, typer.Option(_JSON, help="Answer in JSON.")] = False,
@@ -72,13 +72,17 @@ def _globals(
     ca_file: Annotated[
         Path | None, typer.Option(help="PEM of the authority to trust; implies --tls.", envvar="FACETMESH_CA_FILE"),
     ] = None,
+    cert_file: Annotated[
+        Path | None, typer.Option(help="PEM of your own certificate and its private key, where one is asked for; "
+                                       "implies --tls.", envvar="FACETMESH_CERT_FILE"),
+    ] = None,
     version: Annotated[  # noqa: ARG001 - its callback does it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     context.obj = Options(
         json=json, home=Home(home.absolute()) if home else Home.default(), key_file=key_file, address=address,
-        ca_file=ca_file, tls=tls,
+        ca_file=ca_file, tls=tls, cert_file=cert_file,
     )
 
 

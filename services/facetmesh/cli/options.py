@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from facetmesh.client import Client, Endpoints, Tls
@@ -34,17 +34,23 @@ class Options:
     ca_file: Path | None
     """PEM of the authority that the gateway's certificate comes from."""
     tls: bool
-    """Whether the gateway is spoken to encrypted."""
+    """Whether the services are spoken to encrypted."""
+    cert_file: Path | None = None
+    """PEM of the caller's own certificate and its private key."""
 
     @property
     def endpoints(self) -> Endpoints:
         """Where the services are."""
         if self.address is None:
-            return Endpoints.read(self.home.endpoints)
-        encrypted = self.tls or self.ca_file is not None
-        return Endpoints.gateway(
-            self.address, Tls(self.ca_file.read_bytes() if self.ca_file else None) if encrypted else None,
-        )
+            return replace(Endpoints.read(self.home.endpoints), tls=self._encryption)
+        return Endpoints.gateway(self.address, self._encryption)
+
+    @property
+    def _encryption(self) -> Tls | None:
+        if not (self.tls or self.ca_file or self.cert_file):
+            return None
+        own = self.cert_file.read_bytes() if self.cert_file else None  # each reads its own part of it
+        return Tls(self.ca_file.read_bytes() if self.ca_file else None, own, own)
 
     def tenant_client(self) -> Client:
         """A client with a tenant's key.

@@ -22,7 +22,12 @@ class Administration(ABC):
     _auth: Any  # auth_pb2_grpc.AuthServiceStub, whose stubs differ for grpc.aio
 
     async def create_tenant(
-        self, tenant_id: str, *, display_name: str = "", licence_classes: Sequence[str] = (),
+        self,
+        tenant_id: str,
+        *,
+        display_name: str = "",
+        licence_classes: Sequence[str] = (),
+        tenant: auth_pb2.Tenant | None = None,
     ) -> auth_pb2.Tenant:
         """Creates a tenant. For platform admins.
 
@@ -31,13 +36,39 @@ class Administration(ABC):
             display_name: What people call it.
             licence_classes: What its models' licences may ask for: permissive, copyleft, non-commercial; permissive
                 ones only when empty.
+            tenant: All else that it shall have, such as its plan and limits.
         """
-        classes = [calls.licence_class(name) for name in licence_classes]
-        tenant = auth_pb2.Tenant(
-            display_name=display_name, licence_policy=auth_pb2.LicencePolicy(classes=classes) if classes else None,
-        )
-        request = auth_pb2.CreateTenantRequest(tenant_id=tenant_id, tenant=tenant, request_id=str(uuid.uuid4()))
+        wanted = auth_pb2.Tenant(display_name=display_name)
+        if tenant is not None:
+            wanted.MergeFrom(tenant)
+        wanted.licence_policy.classes.extend(calls.licence_class(name) for name in licence_classes)
+        request = auth_pb2.CreateTenantRequest(tenant_id=tenant_id, tenant=wanted, request_id=str(uuid.uuid4()))
         return await calls.result(self._auth.CreateTenant(request))
+
+    async def onboard_tenant(
+        self,
+        tenant_id: str,
+        *,
+        tenant: auth_pb2.Tenant | None = None,
+        key: auth_pb2.Key | None = None,
+        request_id: str | None = None,
+    ) -> auth_pb2.OnboardTenantResponse:
+        """Makes a tenant and its first key, whose `secret` is in the answer. For platform admins.
+
+        Args:
+            tenant_id: Its id.
+            tenant: What it shall have.
+            key: What the key shall be; a tenant admin's, caller's and auditor's in one when None.
+            request_id: A UUID by which a repeat of a call that was cut short is recognised; a new one when None.
+        """
+        request = auth_pb2.OnboardTenantRequest(
+            tenant_id=tenant_id, tenant=tenant, key=key, request_id=request_id or str(uuid.uuid4()),
+        )
+        return await calls.result(self._auth.OnboardTenant(request))
+
+    async def list_plans(self, *, limit: int | None = None) -> list[auth_pb2.Plan]:
+        """The plans, in the order of their ids. For platform admins."""
+        return await calls.pages(self._auth.ListPlans, auth_pb2.ListPlansRequest(), "plans", limit)
 
     async def get_tenant(self, tenant: str) -> auth_pb2.Tenant:
         """Returns a tenant."""
@@ -48,12 +79,40 @@ class Administration(ABC):
         request = auth_pb2.ListTenantsRequest(show_deleted=show_deleted)
         return await calls.pages(self._auth.ListTenants, request, "tenants", limit)
 
-    async def update_tenant(self, tenant: str, *, display_name: str, etag: str = "") -> auth_pb2.Tenant:
-        """Changes what people call a tenant; only if it still has the etag, where one is given. For platform admins."""
-        wanted = auth_pb2.Tenant(name=calls.tenant_name(tenant), display_name=display_name, etag=etag)
+    async def update_tenant(
+        self,
+        tenant: str,
+        *,
+        display_name: str | None = None,
+        changes: auth_pb2.Tenant | None = None,
+        fields: Sequence[str] = (),
+        etag: str = "",
+    ) -> auth_pb2.Tenant:
+        """Changes a tenant. For platform admins.
+
+        Args:
+            tenant: Which.
+            display_name: What people call it; as it was when None.
+            changes: What else it shall have.
+            fields: The fields of `changes` to take, such as limits.models; those that are set when empty.
+            etag: The change is made only if it still has this one; whatever it has when empty.
+        """
+        wanted = auth_pb2.Tenant()
+        if changes is not None:
+            wanted.CopyFrom(changes)
+        wanted.name, wanted.etag = calls.tenant_name(tenant), etag
+        paths = list(fields) or [field.name for field, _ in (changes or auth_pb2.Tenant()).ListFields()]
+        if display_name is not None:
+            wanted.display_name = display_name
+            paths.append("display_name")
         request = auth_pb2.UpdateTenantRequest(tenant=wanted)
-        request.update_mask.paths.append("display_name")
+        request.update_mask.paths.extend(paths)
         return await calls.result(self._auth.UpdateTenant(request))
+
+    async def rotate_tenant_key(self, tenant: str | None = None) -> auth_pb2.Tenant:
+        """Gives a tenant a new key for what is encrypted from now on; the key's own tenant when None."""
+        request = auth_pb2.RotateTenantKeyRequest(name=await self._parent(tenant))
+        return await calls.result(self._auth.RotateTenantKey(request))
 
     async def suspend_tenant(self, tenant: str, *, etag: str = "") -> auth_pb2.Tenant:
         """Shuts a tenant out until it is resumed. For platform admins."""
@@ -113,6 +172,21 @@ class Administration(ABC):
         """A tenant's keys, without their secrets."""
         request = auth_pb2.ListKeysRequest(parent=await self._parent(tenant))
         return await calls.pages(self._auth.ListKeys, request, "keys", limit)
+
+    async def update_key(
+        self, key: str, *, display_name: str | None = None, limits: auth_pb2.Limits | None = None
+    ) -> auth_pb2.Key:
+        """Changes what people call a key, or what it may take of what its tenant may; what is None stays."""
+        wanted = auth_pb2.Key(name=await self._name("keys", key), display_name=display_name or "", limits=limits)
+        request = auth_pb2.UpdateKeyRequest(key=wanted)
+        given = {"display_name": display_name, "limits": limits}
+        request.update_mask.paths.extend(name for name, value in given.items() if value is not None)
+        return await calls.result(self._auth.UpdateKey(request))
+
+    async def revoke_token(self, token: str) -> None:
+        """Revokes one token, by its name or its `jti`; its key's others go on."""
+        request = auth_pb2.RevokeTokenRequest(name=await self._name("tokens", token))
+        await calls.result(self._auth.RevokeToken(request))
 
     async def revoke_key(self, key: str) -> auth_pb2.Key:
         """Revokes a key: it can no longer be exchanged for tokens."""

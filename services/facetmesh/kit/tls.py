@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,8 +13,7 @@ import grpc
 from facetmesh.kit.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,12 @@ class TlsFiles:
     """The authorities of clients' certificates: who has none is not let in. None: no certificate is asked for."""
     ca: Path | None = None
     """The authorities of other services' certificates, whose ports are encrypted too then."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> TlsFiles:
+        """What FACETMESH_TLS_CERT, _KEY, _CLIENT_CA and _CA say, as for the services."""
+        given = (environment.get(f"FACETMESH_TLS_{name}") for name in ("CERT", "KEY", "CLIENT_CA", "CA"))
+        return cls(*(Path(text) if text else None for text in given))
 
     @property
     def served(self) -> bool:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from facetmesh.auth.v1 import auth_pb2
 from facetmesh.cli import output
-from facetmesh.cli.mesh.secrets import rotate_token_key
+from facetmesh.cli.fields import assign
+from facetmesh.cli.mesh.secrets import rotate_keks, rotate_token_key
 from facetmesh.cli.options import KEY_VARIABLE, options
 from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_OPERATOR, ROLE_TENANT_ADMIN, Role
 from facetmesh.kit import files
 
 if TYPE_CHECKING:
-    from facetmesh.auth.v1 import auth_pb2
     from facetmesh.cli.options import Options
 
 app = typer.Typer(no_args_is_help=True)
@@ -64,7 +65,7 @@ def create(
             tenant=tenant, display_name=display_name, roles=roles, expire_time=expire_time, methods=method or (),
             models=model or (),
         )
-    _show_once(chosen, key, out)
+    show_once(chosen, key, out)
 
 
 @app.command()
@@ -80,7 +81,7 @@ def rotate(
     """Give a key a new secret. It is shown this once."""
     chosen = options(context)
     with chosen.admin_client() as client:
-        _show_once(chosen, client.rotate_key(key, overlap_s=overlap_hours * 3600), out)
+        show_once(chosen, client.rotate_key(key, overlap_s=overlap_hours * 3600), out)
 
 
 @app.command("rotate-signing")
@@ -98,13 +99,66 @@ def rotate_signing(
     output.answer(chosen, {"leaked": leaked}, view)
 
 
-def _show_once(chosen: Options, key: auth_pb2.Key, out: Path | None) -> None:
-    data = output.as_data(key)
-    if out is None:
+@app.command("rotate-encryption")
+def rotate_encryption(context: typer.Context) -> None:
+    """Make new keys that encrypt the tenants' keys in the mesh on this machine, without a restart."""
+    chosen = options(context)
+    rotate_keks(chosen.home)
+    view = "Each service wraps its tenants' keys anew within seconds; what the old ones wrapped stays readable."
+    output.answer(chosen, {}, view)
+
+
+@app.command("revoke-token")
+def revoke_token(
+    context: typer.Context,
+    token: Annotated[str, typer.Argument(help="Its name: tenants/TENANT/tokens/ID, where the id is its claim jti.")],
+) -> None:
+    """Revoke one token; the others of its key go on."""
+    chosen = options(context)
+    with chosen.admin_client() as client:
+        client.revoke_token(token)
+    output.answer(chosen, {"name": token}, f"{token} was revoked.")
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    key: KeyName,
+    *,
+    display_name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may take of what its tenant may, as NAME=NUMBER, such as concurrency=4; those that "
+                          "are not named are lifted; repeatable."),
+    ] = None,
+) -> None:
+    """Change what people call a key, or what it may take."""
+    chosen = options(context)
+    limits = None if limit is None else auth_pb2.Limits()
+    if limits is not None:
+        assign(limits, limit or ())
+    with chosen.admin_client() as client:
+        changed = client.update_key(key, display_name=display_name, limits=limits)
+    output.answer(chosen, output.as_data(changed), output.facts(output.as_data(changed)))
+
+
+def show_once(chosen: Options, key: auth_pb2.Key, out: Path | None, *, data: dict[str, Any] | None = None) -> None:
+    """Shows a key's secret, or writes it into a file.
+
+    Args:
+        chosen: The global options.
+        key: The key with its secret.
+        out: The file; shown when None.
+        data: What programs are told; the key when None. Where it has a key within, that loses its secret too.
+    """
+    data = output.as_data(key) if data is None else data
+    if not key.secret:
+        view = f"{key.name}\nIts secret was shown before, and was used since: `facetmesh keys rotate` makes another."
+    elif out is None:
         view = f"{key.name}\n[bold]{key.secret}[/]\nThis is shown once. Keep it, and give it in {KEY_VARIABLE}."
     else:
         files.write(out, key.secret + "\n", mode=files.PRIVATE)
-        del data["secret"]
+        del data.get("key", data)["secret"]
         view = f"{key.name}\nwritten to {out}; use it with --key-file {out}"
     output.answer(chosen, data, view)
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facetmesh.auth.v1 import auth_pb2
 from facetmesh.cli import output
+from facetmesh.cli.commands.keys import Out, show_once
+from facetmesh.cli.fields import assign
 from facetmesh.cli.options import options
+from facetmesh.client import Client
 
 if TYPE_CHECKING:
-    from facetmesh.auth.v1 import auth_pb2
     from facetmesh.cli.options import Options
 
 app = typer.Typer(no_args_is_help=True)
-_COLUMNS = ("tenant", "display name", "state", "created (UTC)", "can be undeleted until (UTC)")
+_COLUMNS = ("tenant", "display name", "state", "plan", "created (UTC)", "can be undeleted until (UTC)")
+Plan = Annotated[str | None, typer.Option(help="Its plan: `facetmesh tenants plans` lists them.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="What else it shall have, as FIELD=VALUE, such as region=eu, limits.concurrency=20, "
+                               "allowed_models=faces,yolo-*, licence_policy.classes=permissive,copyleft, "
+                               "audit_policy=best-effort, url_allowlist=images.example; repeatable."),
+]  # fmt: skip
 TenantId = Annotated[str, typer.Argument(help="The tenant's id: 3 to 40 of a-z, 0-9 and hyphen.")]
 
 
@@ -29,11 +40,74 @@ def create(
         typer.Option(help="What its models' licences may ask for: permissive, copyleft, non-commercial; permissive "
                           "ones only, if it is not given."),
     ] = None,
+    plan: Plan = None,
+    set_: Set = None,
 ) -> None:
     """Create a tenant."""
     with options(context).admin_client() as client:
-        made = client.create_tenant(tenant, display_name=display_name, licence_classes=allow_licences or ())
+        made = client.create_tenant(
+            tenant, display_name=display_name, licence_classes=allow_licences or (), tenant=_wanted(plan, set_)[0],
+        )
         _show(options(context), [made], one=True)
+
+
+@app.command()
+def onboard(
+    context: typer.Context,
+    tenant: TenantId,
+    *,
+    plan: Plan = None,
+    set_: Set = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Give it this model of the catalogue, under its id there; repeatable."),
+    ] = None,
+    accept_licence: Annotated[
+        str | None,
+        typer.Option(help="The licence that the tenant accepts, by its SPDX id, where the catalogue asks for it."),
+    ] = None,
+    out: Out = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="The UUID of a call that was cut short, to take up what it made.")
+    ] = None,
+) -> None:
+    """Make a tenant, its first key and, if they are named, its models: all that it needs to be served."""
+    chosen = options(context)
+    wanted, _ = _wanted(plan, set_)
+    if accept_licence and accept_licence not in wanted.licence_policy.licences:
+        if not wanted.licence_policy.classes:
+            wanted.licence_policy.classes.append(auth_pb2.LICENCE_CLASS_PERMISSIVE)
+        wanted.licence_policy.licences.append(accept_licence)
+    request_id = request_id or str(uuid.uuid4())
+    output.note(f"To repeat this if it is cut short: --request-id {request_id}")
+    with chosen.admin_client() as client:
+        made = client.onboard_tenant(tenant, tenant=wanted, request_id=request_id)
+    show_once(chosen, made.key, out, data=output.as_data(made))
+    if model:
+        with Client(made.key.secret, chosen.endpoints) as client:
+            for asset_id in model:
+                added = client.create_model(asset_id, catalog_id=asset_id, accept_licence=accept_licence or "")
+                output.note(f"{added.name} serves.")
+
+
+@app.command()
+def plans(context: typer.Context) -> None:
+    """List what tenants are offered."""
+    with options(context).admin_client() as client:
+        found = client.list_plans()
+    rows = (
+        (plan.name.removeprefix("plans/"), plan.display_name, plan.weight,
+         ", ".join(f"{field.name} {value:,.12g}" for field, value in plan.limits.ListFields()) or "not limited")
+        for plan in found
+    )  # fmt: skip
+    view = output.table(("plan", "display name", "weight", "limits"), rows)
+    output.answer(options(context), {"plans": [output.as_data(plan) for plan in found]}, view)
+
+
+@app.command("rotate-key")
+def rotate_key(context: typer.Context, tenant: TenantId) -> None:
+    """Give a tenant a new key for what is encrypted from now on."""
+    with options(context).admin_client() as client:
+        _show(options(context), [client.rotate_tenant_key(tenant)], one=True)
 
 
 @app.command()
@@ -54,11 +128,18 @@ def list_(
 
 @app.command()
 def update(
-    context: typer.Context, tenant: TenantId, display_name: Annotated[str, typer.Option(help="What people call it.")],
+    context: typer.Context,
+    tenant: TenantId,
+    *,
+    display_name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    plan: Plan = None,
+    set_: Set = None,
 ) -> None:
-    """Change what people call a tenant."""
+    """Change a tenant."""
+    changes, fields = _wanted(plan, set_)
     with options(context).admin_client() as client:
-        _show(options(context), [client.update_tenant(tenant, display_name=display_name)], one=True)
+        changed = client.update_tenant(tenant, display_name=display_name, changes=changes, fields=fields)
+        _show(options(context), [changed], one=True)
 
 
 @app.command()
@@ -89,11 +170,21 @@ def undelete(context: typer.Context, tenant: TenantId) -> None:
         _show(options(context), [client.undelete_tenant(tenant)], one=True)
 
 
+def _wanted(plan: str | None, assignments: list[str] | None) -> tuple[auth_pb2.Tenant, list[str]]:
+    """What a tenant shall have, and the fields that say so."""
+    tenant = auth_pb2.Tenant()
+    fields = assign(tenant, assignments or ())
+    if plan is not None:
+        tenant.plan = plan if "/" in plan or not plan else f"plans/{plan}"
+        fields.append("plan")
+    return tenant, fields
+
+
 def _show(chosen: Options, tenants: list[auth_pb2.Tenant], *, one: bool = False) -> None:
     data = [output.as_data(tenant) for tenant in tenants]
     rows = (
         (tenant.name, tenant.display_name, tenant.State.Name(tenant.state).removeprefix("STATE_").lower(),
-         output.moment(tenant.create_time), output.moment(tenant.expire_time))
+         tenant.plan.removeprefix("plans/"), output.moment(tenant.create_time), output.moment(tenant.expire_time))
         for tenant in tenants
     )  # fmt: skip
     view = output.table(_COLUMNS, rows)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from facetmesh.kit.tls import TlsFiles, channel
 
 _TIMEOUT_S = 2.0
 _ASK_AGAIN_S = 0.1
@@ -22,9 +25,10 @@ class Health:
 
     def __init__(self, address: str) -> None:
         # A fast reconnect: the default backs off for seconds while a service starts.
-        self._channel = grpc.aio.insecure_channel(
+        self._channel = channel(
             address,
-            options=[
+            TlsFiles.from_environment(os.environ),  # what the services are told
+            [
                 ("grpc.initial_reconnect_backoff_ms", 50),
                 ("grpc.min_reconnect_backoff_ms", 50),
                 ("grpc.max_reconnect_backoff_ms", 200),

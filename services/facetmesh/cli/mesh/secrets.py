@@ -75,6 +75,21 @@ def rotate_token_key(home: Home, *, keep_old: bool) -> None:
     files.write(home.secrets / "auth.json", json.dumps(stored, indent=2) + "\n", mode=files.PRIVATE)
 
 
+def rotate_keks(home: Home) -> None:
+    """Puts a new key-encryption key before those that each service has; the services read it within seconds.
+
+    The old ones stay: what they wrapped is wrapped anew by services that run, and one that does not run now has
+    to read it later.
+
+    Raises:
+        FailedPrecondition: SECRETS_INCOMPLETE; a secret is lost.
+    """
+    for service in SERVICES:
+        stored = dict(_load(home, service))
+        stored["data-kek"] = f"{_random()} {stored['data-kek']}"
+        files.write(home.secrets / f"{service}.json", json.dumps(stored, indent=2) + "\n", mode=files.PRIVATE)
+
+
 def _token_key() -> str:
     key = generate_private_key(SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
