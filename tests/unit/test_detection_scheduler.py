@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,7 @@ class World:
 
     def __init__(self, slots: int = 2, queue: int = 8, weights: dict[str, float] | None = None) -> None:
         self.now = 0.0
+        self.patience = math.inf
         self.runners = Runners()
         self.served: list[Served] = []
         self.scheduler = Scheduler(
@@ -84,6 +86,7 @@ class World:
             SchedulerLimits(slots, queue=queue),
             weight=lambda tenant: (weights or {}).get(tenant, 1.0),
             served=self.served.append,
+            patience=lambda: self.patience,
             clock=lambda: self.now,
         )
 
@@ -250,6 +253,15 @@ async def test_what_waits_past_its_deadline_never_runs() -> None:
     assert len(world.runners.began) == 1
     with pytest.raises(errors.DeadlineExceeded):
         await world.ask(timeout_s=0.0)
+
+
+async def test_the_callers_own_deadline_counts() -> None:
+    """The shorter one."""
+    world = World(slots=1)
+    world.patience = 0.0
+    with pytest.raises(errors.DeadlineExceeded):
+        await world.ask()
+    assert world.runners.began == []
 
 
 async def test_who_goes_away_while_it_runs_still_pays() -> None:

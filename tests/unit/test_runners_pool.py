@@ -385,9 +385,10 @@ async def test_a_child_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     async with RunnerPool("unruly", setting=setting) as pool:
         seen = (await pool.call(domain="acme", task="environment")).values
     assert seen["variables"].keys() <= {
-        "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "PYTHONPATH", "ONEDNN_MAX_CPU_ISA"
+        "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "PYTHONPATH", "ONEDNN_MAX_CPU_ISA", "HOME"
     }  # fmt: skip
     assert seen["variables"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert seen["variables"]["HOME"] == "/nonexistent"
     assert seen["no_new_privs"] == "1"
     assert seen["descriptors"] == ["/dev/null", "/dev/null"]
     assert seen["session"]

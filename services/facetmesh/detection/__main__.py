@@ -24,6 +24,7 @@ from facetmesh.detection.purge import purge
 from facetmesh.detection.scheduler import Scheduler, SchedulerLimits
 from facetmesh.detection.servicer import DetectionServicer
 from facetmesh.detection.shelf import Shelf
+from facetmesh.detection.stages import StageMetrics
 from facetmesh.detection.statistics import Statistics
 from facetmesh.detection.store import DaprStore
 from facetmesh.detection.tensors import TensorRunner
@@ -31,7 +32,7 @@ from facetmesh.detection.uploads import Uploads
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc
 from facetmesh.detection.workshop import LIMITS, Workshop
 from facetmesh.inference import inference_pb2_grpc
-from facetmesh.kit import catalog
+from facetmesh.kit import catalog, deadlines
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
@@ -63,6 +64,10 @@ class DetectionSettings(ServiceSettings):
     """A runner unused for so long is stopped, in seconds."""
     runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
     """Private memory that one runner may use."""
+    runners_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 16384 * MEBIBYTE
+    """What all runners may take together, as it is measured; the least recently used one makes room."""
+    pinned_tenants: frozenset[str] = frozenset()
+    """Ids of tenants whose runners stay, idle or not, as a JSON list."""
     blobs: str = ""
     """Where uploaded models are kept: a folder or a URL such as s3://bucket/prefix; a folder below home when empty."""
     max_model_bytes: Annotated[int, Field(ge=MEBIBYTE)] = 512 * MEBIBYTE
@@ -81,18 +86,26 @@ async def main() -> None:
         setting = (await asyncio.to_thread(probe, catalog.cache_folder())).chosen()
         limits = PoolLimits(
             runners=settings.runners,
+            memory_bytes=settings.runners_memory_bytes,
             queue=settings.runner_queue,
             idle_s=settings.runner_idle_s,
             runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes, concurrency=settings.slots),
         )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facetmesh-", dir=_memory())))
         processes = functools.partial(RunnerPool, setting=setting, readable=[catalog.models_folder(), folder])
-        pool = await stack.enter_async_context(processes("facetmesh.detection.program", limits=limits))
+        pool = await stack.enter_async_context(
+            processes("facetmesh.detection.program", limits=limits, pinned=settings.pinned_tenants.__contains__)
+        )
+        stages = StageMetrics(pool)
         scheduler = Scheduler(
             pool,
             SchedulerLimits(settings.slots, queue=settings.runner_queue),
             weight=lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight,
+            served=stages.add,
+            patience=deadlines.seconds_left,
         )
+        stages.watch(scheduler)
+        mesh.telemetry.metrics.registry.register(stages)
         store = DaprStore(mesh.dapr.state())
         blobs = Blobs(open_store(settings.blobs or str(settings.home / "model-blobs")), await mesh.keyring())
         mesh.purge = functools.partial(purge, store, blobs)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Served:
     """What became of a request that ran."""
 
     tenant_id: str
+    task: str
     subject: str
     """What ran, such as a model."""
     queue_s: float
@@ -114,6 +116,7 @@ class Scheduler:
         limits: What may run and wait.
         weight: A tenant's part of the compute, relative to the others'.
         served: Is told of each request that ran, in its caller's context.
+        patience: How long the caller of the current request still waits, in seconds.
         clock: Seconds that never go back.
     """
 
@@ -124,12 +127,14 @@ class Scheduler:
         *,
         weight: Callable[[str], float] = lambda _: 1.0,
         served: Callable[[Served], None] = lambda _: None,
+        patience: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runners = runners
         self._limits = limits
         self._weight = weight
         self._served = served
+        self._patience = patience
         self._clock = clock
         self._waiting: FairQueue[_Job] = FairQueue()
         self._free = limits.slots
@@ -157,7 +162,8 @@ class Scheduler:
             arguments: JSON values for it; `cores` is added, how many it may use.
             blobs: Binary inputs for it.
             subject: What is run, such as a model.
-            timeout_s: Until when the answer is of use, in seconds from now.
+            timeout_s: Until when the answer is of use, in seconds from now, at the
+                most: its caller's patience may end before.
             priority: Higher goes first, among the tenant's own.
 
         Raises:
@@ -167,6 +173,7 @@ class Scheduler:
             FacetmeshError: What the runner refuses or fails with.
         """
         now = self._clock()
+        timeout_s = min(timeout_s, self._patience())
         key = (domain, task + subject)
         cost = self._costs.get(key, _FIRST_GUESS_S)
         weight = self._weight(domain)
@@ -279,8 +286,8 @@ class Scheduler:
             self._dispatch()
         self._served(
             Served(
-                job.domain, job.subject, queue_s=began - job.arrived, run_s=took, compute_s=took * slots, cold=cold,
-                reply=reply, error=problem,
+                job.domain, job.task, job.subject, queue_s=began - job.arrived, run_s=took, compute_s=took * slots,
+                cold=cold, reply=reply, error=problem,
             )
         )
 

@@ -22,7 +22,7 @@ import grpc
 import protovalidate
 from google.protobuf.message import DecodeError
 
-from facetmesh.kit import access, audit, identity, status
+from facetmesh.kit import access, audit, deadlines, identity, status
 from facetmesh.kit.certificates import Certificates
 from facetmesh.kit.errors import (
     Cancelled,
@@ -266,6 +266,7 @@ class _Call:
         self._guard.began(1)
         self._record.source_address = source(context, self._guard.gateway)
         identity.set_current(self._principal)
+        deadlines.set_current(context.time_remaining())
         identity.set_certificate(self._guard.certificates.presented(context))
         audit.set_current(self._record)
 

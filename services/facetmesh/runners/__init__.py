@@ -6,7 +6,7 @@ What runs inside is a *program*: a module, imported in the child only, with a
 mapping `TASKS` of task names to functions (`tasks.Task`).
 
 Parent side: `pool`, `runner`, `spawn`, `stderr`, `quarantine`, `probe`,
-`settings`. Child side: `worker`, `sandbox`, and for programs to use, `engines`
-and `images`. Both: `frames`, `tasks`. No service imports the child's side: it
+`settings`. Child side: `worker`, `sandbox`, and for programs to use, `engines`,
+`images` and `stopwatch`. Both: `frames`, `tasks`. No service imports the child's side: it
 loads native code.
 """

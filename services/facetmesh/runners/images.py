@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from facetmesh.kit.errors import InvalidArgument
 from facetmesh.runners import headers
+from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def decode_scaled(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, longer_s
         # Pillow allocates a WebP's canvas when it opens the file.
         _check_size(*headers.webp_size(data), limits)
     try:
-        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        with part("decode"), Image.open(io.BytesIO(data), formats=(kind,)) as image:
             _check_size(*image.size, limits)
             pixels = _jpeg(data, image, longer_side) if kind == "JPEG" else _convert(image)
             # Only now: reading a PNG's EXIF loads its pixels, and hides what is wrong with them.

@@ -255,8 +255,9 @@ class Runner:
 
 def _outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.FacetmeshError:
     match header:
-        case {"values": dict(values)}:
-            return Reply(values, blobs)
+        case {"values": dict(values), "timings_ms": dict(timings)} if len(timings) <= _MAX_METADATA:
+            if all(isinstance(value, int | float) and value >= 0 for value in timings.values()):
+                return Reply(values, blobs, {str(name)[:_MAX_TEXT]: float(value) for name, value in timings.items()})
         case {"error": {"code": str(code), "reason": str(reason), "message": str(message), "metadata": dict(metadata)}}:
             if code in _TASK_ERRORS and _REASON.fullmatch(reason) and len(message) <= _MAX_MESSAGE:
                 few = itertools.islice(metadata.items(), _MAX_METADATA)

@@ -22,6 +22,8 @@ class Reply:
     """JSON values; no NaN and no infinity."""
     blobs: Sequence[bytes] = ()
     """Binary results."""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    """How long its parts took, by name, in milliseconds: `stopwatch`. The worker fills it."""
 
 
 class Context:

@@ -15,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.kit.errors import FacetmeshError, Internal, ResourceExhausted
-from facetmesh.runners import frames, sandbox
+from facetmesh.runners import frames, sandbox, stopwatch
 from facetmesh.runners.settings import EngineSetting
 from facetmesh.runners.tasks import Context
 
@@ -73,8 +73,9 @@ class Worker:
 
     def _answer(self, header: Mapping[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
         try:
-            reply = self._tasks[header["task"]](self._context, header["arguments"], blobs)
-            return frames.encode({"id": header["id"], "values": reply.values}, reply.blobs)
+            with stopwatch.measured() as times:
+                reply = self._tasks[header["task"]](self._context, header["arguments"], blobs)
+            return frames.encode({"id": header["id"], "values": reply.values, "timings_ms": times}, reply.blobs)
         except FacetmeshError as error:
             refusal = error
         except MemoryError:

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from facetmesh.runners.engines.base import Plans
+from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,8 @@ class OnnxRuntimeModel:
         """Runs the model once."""
         if self._image is not None:
             array = self._converted(array, self._image)
-        results = self._plans.get(cores).run(None, {self._input.name: array})
+        with part("infer"):
+            results = self._plans.get(cores).run(None, {self._input.name: array})
         return dict(zip(self.outputs, results, strict=True))
 
     def _converted(self, array: NDArray[Any], image: ImageInput) -> NDArray[Any]:

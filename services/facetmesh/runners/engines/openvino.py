@@ -11,6 +11,7 @@ import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
 from facetmesh.runners.engines.base import Plans, machine_cores
+from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +57,8 @@ class OpenVinoModel:
 
     def infer(self, array: NDArray[Any], *, cores: int = 0) -> dict[str, NDArray[Any]]:
         """Runs the model once."""
-        return self._plans.get(cores).infer(array)
+        with part("infer"):
+            return self._plans.get(cores).infer(array)
 
 
 class _Plan:
