@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from facetmesh.client import FacetmeshError
+from facetmesh.client import DeadlineExceeded, FacetmeshError, ResourceExhausted, Unavailable
 from facetmesh.verify import verify_receipt
 
 from .world import DEADLINE_S, TENANT, World, until
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from facetmesh.client import AsyncClient
 
+_Answer = TypeVar("_Answer")
 DETECTORS = 2
 PACE_S = 0.05
 _PATIENCE_S = 5.0
@@ -121,15 +123,16 @@ async def account(world: World, load: Load) -> None:
         names = [*load.receipts, *[await _finished(client, operation) for operation in load.operations]]
         logged = await _all_logged(client, names)
         for name in names[-_SOME:]:
-            assert verify_receipt(await client.receipt(name), log_key).tenant == f"tenants/{TENANT}"
+            receipt = await _insist(partial(client.receipt, name))
+            assert verify_receipt(receipt, log_key).tenant == f"tenants/{TENANT}"
     assert len(names) == len(set(names)), "a receipt was given twice"
     assert len(logged) == len(set(logged)), "an event is in the log twice"
 
 
 async def _finished(client: AsyncClient, operation: str) -> str:
     """The receipt of a fusion that was accepted: it is finished, and its picture is there."""
-    made = await client.wait_fusion(operation)
-    assert len(await client.download_fusion(made.name)) == made.size_bytes
+    made = await _insist(partial(client.wait_fusion, operation))
+    assert len(await _insist(partial(client.download_fusion, made.name))) == made.size_bytes
     return made.receipt
 
 
@@ -137,10 +140,22 @@ async def _all_logged(client: AsyncClient, names: Sequence[str]) -> list[str]:
     """The names of all receipts in the log, once these are among them."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
-        events = await client.list_events(limit=None)
+        events = await _insist(partial(client.list_events, limit=None))
         logged = [f"tenants/{TENANT}/receipts/{one.event.id}" for one in events]
         lost = set(names) - set(logged)
         if not lost:
             return logged
         assert time.monotonic() < deadline, f"{len(lost)} of {len(names)} acknowledged events never came"
         await asyncio.sleep(0.5)
+
+
+async def _insist(call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """What the call returns, repeated while it is told to come again."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return await call()
+        except (Unavailable, DeadlineExceeded, ResourceExhausted):
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)

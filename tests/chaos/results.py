@@ -34,7 +34,7 @@ class Result:
     refusals: int = 0
     """Calls that were refused meanwhile, each with a reason."""
     memory_ratio: float | None = None
-    """Memory of all processes after the last try, as a part of that after the second; None for fewer than four."""
+    """Memory of all processes after the last try, as a part of that after the second; None for fewer than ten."""
 
     def count(self, load: Load) -> None:
         """Adds what a load was told."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SETTLED = 2
 """After so many tries, everything that is kept in memory has been there once."""
-_TELLING = 4
+_TELLING = 10
 """With fewer tries, memory tells nothing."""
 _MOST_GROWTH = 1.3
 _QUICK_S = 60.0

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import pytest
 
 from facetmesh.cli.mesh.process import descendants, is_alive
+from facetmesh.client import DeadlineExceeded, FacetmeshError, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from facetmesh.cli.mesh.home import Home
 
+_Answer = TypeVar("_Answer")
 DEADLINE_S = 60
 _USERS_OWN = {"FACETMESH_HOME", "FACETMESH_KEY", "FACETMESH_ADDRESS"}
 
@@ -73,6 +75,20 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
             return result
         time.sleep(0.05)
     pytest.fail(f"not within {deadline_s} s: {what}")
+
+
+def patiently(
+    call: Callable[[], _Answer], *, also: tuple[type[FacetmeshError], ...] = (), deadline_s: float = 2 * DEADLINE_S
+) -> _Answer:
+    """What the call returns, repeated while it is told to come again, or fails with one of also."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        try:
+            return call()
+        except (Unavailable, DeadlineExceeded, ResourceExhausted, *also):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def none_left(family: list[psutil.Process]) -> bool:

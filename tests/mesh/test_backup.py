@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,13 +24,12 @@ from facetmesh.client import FacetmeshError, NotFound
 from facetmesh.verify import open_checkpoint, verify_growth, verify_receipt
 
 from .conftest import Collector, Mesh, running
-from .rig import Cli, none_left, until
+from .rig import Cli, none_left, patiently, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from facetmesh.audit.v1 import audit_pb2
     from facetmesh.client import Client
 
 
@@ -101,16 +101,6 @@ def destroy(mesh: Mesh) -> None:
     shutil.rmtree(mesh.home)
 
 
-def arrived(client: Client, name: str) -> audit_pb2.Receipt:
-    """A receipt. What daprd had in hand when the backup was taken comes again after a minute (processingTimeout)."""
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            return client.receipt(name, wait_s=20)
-        except NotFound:
-            assert time.monotonic() < deadline, "an acknowledged event is lost"
-
-
 def check(mesh: Mesh, load: Load, until_s: float, note: str) -> None:
     """What was acknowledged before a moment is there."""
     log_key = (mesh.home / "log.vkey").read_text().strip()
@@ -120,16 +110,17 @@ def check(mesh: Mesh, load: Load, until_s: float, note: str) -> None:
     assert fusions
     with mesh.client(load.key) as client:
         for name in fusions:
-            made = client.wait_fusion(name)
-            assert len(client.download_fusion(made.name)) == made.size_bytes
+            made = patiently(partial(client.wait_fusion, name))
+            assert len(patiently(partial(client.download_fusion, made.name))) == made.size_bytes
             receipts.append(made.receipt)
         for name in receipts:
-            receipt = arrived(client, name)
+            # What daprd had in hand when the backup was taken comes again after a minute (processingTimeout).
+            receipt = patiently(partial(client.receipt, name, wait_s=20), also=(NotFound,))
             assert verify_receipt(receipt, log_key).tenant == "tenants/acme"
-        assert client.detect("faces", load.target).detections
+        assert patiently(lambda: client.detect("faces", load.target)).detections
         old, new = open_checkpoint(note, log_key), open_checkpoint(client.checkpoint().note, log_key)
         verify_growth(old, new, client.consistency_proof(old.size, new.size).hashes)
-        ids = [one.event.id for one in client.list_events(limit=10_000)]
+        ids = [one.event.id for one in patiently(lambda: client.list_events(limit=10_000))]
     assert len(ids) == len(set(ids))
 
 
