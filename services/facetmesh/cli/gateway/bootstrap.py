@@ -196,8 +196,8 @@ def _clusters(settings: GatewaySettings, sites: Sites) -> list[dict[str, Any]]:
         }],
         # Who is the only one is never ejected: half of them must stay.
         "outlier_detection": {"consecutive_5xx": 20, "consecutive_gateway_failure": 5, "max_ejection_percent": 50},
-        # A service that is not healthy is not asked; the answer is ours, and quick.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # Where less than half of them serve, all are asked: what they refuse with says more than we could.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 50}},
         "circuit_breakers": {"thresholds": [{"max_requests": 4096, "max_pending_requests": 4096, "max_retries": 16}]},
     }  # fmt: skip
     made = [
