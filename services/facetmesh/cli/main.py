@@ -12,7 +12,7 @@ import typer
 
 from facetmesh import __version__
 from facetmesh.cli import output
-from facetmesh.cli.commands import audit, backup, demo, detect, doctor, fuse, keys, mesh, models, tenants
+from facetmesh.cli.commands import audit, backup, demo, detect, doctor, fuse, keys, mesh, models, policy, tenants, usage
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.options import Options
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Internal
@@ -41,6 +41,8 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(tenants.app, name="tenants", help="Create, list, suspend and delete tenants.")
 app.add_typer(keys.app, name="keys", help="Create, list, rotate and revoke API keys.")
+app.add_typer(policy.app, name="policy", help="Try out, set and explain policies.")
+app.command("usage")(usage.usage)
 app.add_typer(models.app, name="models", help="The catalogue, and the models that a tenant has.")
 app.command("detect")(detect.detect)
 app.command("fuse")(fuse.fuse)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from facetmesh.audit.v1 import audit_pb2_grpc
-from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc, limits_pb2_grpc, policy_pb2_grpc
 from facetmesh.client import calls
 from facetmesh.client.administration import Administration
 from facetmesh.client.auditing import Auditing
 from facetmesh.client.channels import open_channel
 from facetmesh.client.endpoints import Endpoints
+from facetmesh.client.governance import Governance
 from facetmesh.client.tokens import TokenSource, with_token
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc, model_pb2, model_pb2_grpc
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
@@ -43,7 +44,7 @@ class FusedImage:
     """The image file."""
 
 
-class AsyncClient(Administration, Auditing):
+class AsyncClient(Administration, Auditing, Governance):
     """Calls a mesh.
 
     Every method raises the class of `facetmesh.client` that is named after the
@@ -77,7 +78,10 @@ class AsyncClient(Administration, Auditing):
         async def channel(address: str) -> grpc.aio.Channel:
             return await self._stack.enter_async_context(open_channel(address, where.tls, interceptors))
 
-        self._auth = auth_pb2_grpc.AuthServiceStub(await channel(where.auth))
+        auth = await channel(where.auth)
+        self._auth = auth_pb2_grpc.AuthServiceStub(auth)
+        self._policies = policy_pb2_grpc.PolicyServiceStub(auth)
+        self._usage = limits_pb2_grpc.UsageServiceStub(auth)
         detection = await channel(where.detection)
         self._detection = detection_pb2_grpc.DetectionServiceStub(detection)
         self._models = model_pb2_grpc.ModelServiceStub(detection)

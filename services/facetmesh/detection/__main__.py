@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from facetmesh.detection.answers import Answers
+from facetmesh.detection.charging import charged
 from facetmesh.detection.detector import Detector
 from facetmesh.detection.fetching import Fetcher
 from facetmesh.detection.intake import Intake
@@ -32,7 +33,7 @@ from facetmesh.detection.uploads import Uploads
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc
 from facetmesh.detection.workshop import LIMITS, Workshop
 from facetmesh.inference import inference_pb2_grpc
-from facetmesh.kit import catalog, deadlines
+from facetmesh.kit import catalog, deadlines, identity
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
@@ -42,6 +43,8 @@ from facetmesh.runners.settings import PoolLimits, RunnerLimits
 
 if TYPE_CHECKING:
     import grpc
+
+    from facetmesh.detection.scheduler import Served
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder within it is ours alone
 
@@ -97,11 +100,17 @@ async def main() -> None:
             processes("facetmesh.detection.program", limits=limits, pinned=settings.pinned_tenants.__contains__)
         )
         stages = StageMetrics(pool)
+        charge = charged(mesh.leases, identity.subject)
+
+        def account(served: Served) -> None:
+            stages.add(served)
+            charge(served)
+
         scheduler = Scheduler(
             pool,
             SchedulerLimits(settings.slots, queue=settings.runner_queue),
             weight=lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight,
-            served=stages.add,
+            served=account,
             patience=deadlines.seconds_left,
         )
         stages.watch(scheduler)

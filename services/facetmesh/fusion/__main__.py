@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from facetmesh.fusion.charging import ChargedFuser
 from facetmesh.fusion.detection import DetectionFaces
 from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.events import TOPIC, JobEvents
@@ -80,12 +81,13 @@ async def main() -> None:
         store = DaprStore(state)
         mesh.purge = functools.partial(purge, store, blobs)
         registry = Registry(store, settings.now)
+        fuser = Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256)
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,
             blobs=blobs,
             finder=finder,
-            fuser=Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256),
+            fuser=ChargedFuser(fuser, mesh.leases),
             recorder=mesh.recorder,
             trace=telemetry.continued,
         )

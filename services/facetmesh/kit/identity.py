@@ -106,6 +106,12 @@ def current() -> Principal:
     return principal
 
 
+def subject() -> str:
+    """The subject of the current RPC's caller; "" outside of one, and where no token came."""
+    principal = _current.get()
+    return principal.subject if principal else ""
+
+
 def set_current(principal: Principal | None) -> None:
     """Makes principal the caller for the rest of this task."""
     _current.set(principal)

@@ -1,0 +1,32 @@
+"""Work is charged to the tenant it was done for, and to the key behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from facetmesh.detection.scheduler import Served
+    from facetmesh.kit.profiles import Charges
+
+_VERSIONS = "/versions/"
+
+
+def charged(charges: Charges, caller: Callable[[], str]) -> Callable[[Served], None]:
+    """What charges each request that ran, whether it succeeded or not: it had its slots.
+
+    Args:
+        charges: Who counts.
+        caller: The subject on whose behalf the current context works.
+    """
+
+    def charge(served: Served) -> None:
+        tenant = f"tenants/{served.tenant_id}"
+        model = served.subject.partition(_VERSIONS)[0]
+        charges.charge(
+            tenant, caller(), model=f"{tenant}/{model}" if model.startswith("models/") else "",
+            images=int(served.error is None), compute_s=served.compute_s,
+        )  # fmt: skip
+
+    return charge
