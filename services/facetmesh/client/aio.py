@@ -15,22 +15,23 @@ from facetmesh.client import calls
 from facetmesh.client.administration import Administration
 from facetmesh.client.auditing import Auditing
 from facetmesh.client.channels import open_channel
+from facetmesh.client.detecting import Detecting
 from facetmesh.client.endpoints import Endpoints
 from facetmesh.client.governance import Governance
+from facetmesh.client.modelling import Modelling
 from facetmesh.client.tokens import TokenSource, with_token
-from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc, model_pb2, model_pb2_grpc
+from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import status
 from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import TracebackType
 
     from google.longrunning import operations_pb2
 
 
-_MODEL_HEADER = "x-facetmesh-model"
 _WAIT_S = 30
 
 
@@ -44,7 +45,7 @@ class FusedImage:
     """The image file."""
 
 
-class AsyncClient(Administration, Auditing, Governance):
+class AsyncClient(Administration, Modelling, Detecting, Auditing, Governance):
     """Calls a mesh.
 
     Every method raises the class of `facetmesh.client` that is named after the
@@ -100,58 +101,6 @@ class AsyncClient(Administration, Auditing, Governance):
         if self._source is None:
             raise InvalidArgument("The client has no key to exchange for a token.", reason="KEY_MISSING")
         return await self._source.get()
-
-    # Models and detection.
-
-    async def create_model(self, model_id: str, *, catalog_id: str, accept_licence: str = "") -> model_pb2.Model:
-        """Gives the key's tenant a model of the catalogue.
-
-        Args:
-            model_id: What the tenant will call it.
-            catalog_id: The catalogue's entry.
-            accept_licence: The licence that is accepted by this call, by its SPDX id, where one must be.
-        """
-        model = model_pb2.Model(catalog_id=catalog_id, licence=accept_licence)
-        request = model_pb2.CreateModelRequest(parent=await self._parent(None), model_id=model_id, model=model)
-        return await calls.result(self._models.CreateModel(request))
-
-    async def get_model(self, model: str) -> model_pb2.Model:
-        """Returns a model."""
-        request = model_pb2.GetModelRequest(name=await self._name("models", model))
-        return await calls.result(self._models.GetModel(request))
-
-    async def list_models(self, *, limit: int | None = None) -> list[model_pb2.Model]:
-        """The models of the key's tenant, in the order of their ids."""
-        request = model_pb2.ListModelsRequest(parent=await self._parent(None))
-        return await calls.pages(self._models.ListModels, request, "models", limit)
-
-    async def detect(
-        self,
-        model: str,
-        image: bytes,
-        *,
-        labels: Sequence[str] = (),
-        min_confidence: float | None = None,
-        iou_threshold: float | None = None,
-        max_detections: int = 0,
-    ) -> detection_pb2.DetectResponse:
-        """Finds objects in an image.
-
-        Args:
-            model: The model's name or id.
-            image: A JPEG, PNG or WebP file.
-            labels: Only these; all when empty.
-            min_confidence: Boxes below it are left out; the service's default when None.
-            iou_threshold: Of two boxes of a class that overlap more, one is kept; the service's default when None.
-            max_detections: At most this many; the service's default when 0.
-        """
-        name = await self._name("models", model)
-        request = detection_pb2.DetectRequest(
-            model=name, image=image, labels=labels, min_confidence=min_confidence, iou_threshold=iou_threshold,
-            max_detections=max_detections,
-        )
-        # Gateways route by headers: they cannot read bodies.
-        return await calls.result(self._detection.Detect(request, metadata=((_MODEL_HEADER, name),)))
 
     # Fusion.
 

@@ -79,10 +79,31 @@ class _StreamWithToken(grpc.aio.UnaryStreamClientInterceptor):
         return await continuation(await _signed(client_call_details, self._source), request)
 
 
+class _UploadWithToken(grpc.aio.StreamUnaryClientInterceptor):
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    async def intercept_stream_unary(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        return await continuation(await _signed(client_call_details, self._source), request_iterator)
+
+
+class _TalkWithToken(grpc.aio.StreamStreamClientInterceptor):
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    async def intercept_stream_stream(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        return await continuation(await _signed(client_call_details, self._source), request_iterator)
+
+
 def with_token(source: TokenSource) -> list[grpc.aio.ClientInterceptor]:
     """Interceptors that put a token on each call, and forget it when it is refused."""
-    # Two, because grpc.aio takes an object for one kind of call only.
-    return [_UnaryWithToken(source), _StreamWithToken(source)]
+    # Four, because grpc.aio takes an object for one kind of call only.
+    kinds = (_UnaryWithToken, _StreamWithToken, _UploadWithToken, _TalkWithToken)
+    return [kind(source) for kind in kinds]
 
 
 async def _signed(details: Any, source: TokenSource) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path  # noqa: TC003 - typer reads it at run time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facetmesh.cli import output
 from facetmesh.cli.options import options
+from facetmesh.detection.v1 import model_pb2
 from facetmesh.kit import catalog
+from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,6 +79,121 @@ def add(
         chosen, output.as_data(model),
         output.facts({"model": model.name, "licence": model.licence, "labels": ", ".join(model.labels)}),
     )
+
+
+@app.command()
+def upload(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="An ONNX file, or a checkpoint of ultralytics' (.pt).", dir_okay=False,
+                                         exists=True, readable=True)],
+    *,
+    licence: Annotated[str, typer.Option(help="The licence that it is under, as an SPDX expression.")],
+    name: Annotated[str | None, typer.Option("--as", help="Which model it is a version of; the file's name.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A class's name, in order, if the file has none.")] = None,
+    task: Annotated[str, typer.Option(help="detect, segment, pose, obb or classify, if the file does not say.")] = "",
+    signature: Annotated[Path | None, typer.Option(help="A file with its signature (docs/models.md).")] = None,
+) -> None:
+    """Make a version of a model out of a file. If it is cut off, run it again: it goes on."""
+    chosen = options(context)
+    data = file.read_bytes()
+    with chosen.tenant_client() as client, output.err.status(f"sending {file.name}") as status:
+
+        def progress(sent: int) -> None:
+            done = sent == len(data)
+            status.update("it is being checked" if done else f"sending {file.name}: {100 * sent // len(data)} %")
+
+        version = client.upload_model(
+            name or file.stem, data, licence=licence, checkpoint=file.suffix == ".pt", labels=label or (), task=task,
+            signature=signature.read_bytes() if signature else b"", progress=progress,
+        )
+    output.answer(chosen, output.as_data(version), output.facts(_described(version)))
+
+
+@app.command()
+def versions(context: typer.Context, model: Annotated[str, typer.Argument(help="The model's id.")]) -> None:
+    """List a model's versions, and which aliases name them."""
+    chosen = options(context)
+    with chosen.tenant_client() as client:
+        aliases, found = client.get_model(model).aliases, client.list_versions(model)
+    rows = (
+        (number := version.name.rpartition("/")[2], ", ".join(sorted(a for a, at in aliases.items() if at == number)),
+         model_pb2.Task.Name(version.task).removeprefix("TASK_").lower(), version.licence, version.sha256[:12])
+        for version in found
+    )  # fmt: skip
+    output.answer(
+        chosen, [output.as_data(version) for version in found],
+        output.table(("version", "aliases", "task", "licence", "sha256"), rows),
+    )
+
+
+@app.command()
+def alias(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model's id.")],
+    name: Annotated[str, typer.Argument(help="The alias, such as stable or canary.")],
+    version: Annotated[str, typer.Argument(help="The version's number; none removes the alias.")] = "",
+) -> None:
+    """Move an alias of a model to a version."""
+    chosen = options(context)
+    with chosen.tenant_client() as client:
+        changed = client.set_aliases(model, {name: version or None})
+    output.answer(chosen, output.as_data(changed), output.facts(dict(sorted(changed.aliases.items()))))
+
+
+@app.command()
+def split(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model's id.")],
+    parts: Annotated[list[str] | None, typer.Argument(help="VERSION=PERCENT …; none sends all to stable.")] = None,
+    *,
+    shadow: Annotated[str, typer.Option(help="VERSION=PERCENT: it gets copies of so many calls.")] = "",
+) -> None:
+    """Split a model's calls between versions, by number or alias."""
+    chosen = options(context)
+    traffic = model_pb2.Traffic()
+    for part in parts or ():
+        version, percent = _part(part)
+        traffic.targets.add(version=version, percent=percent)
+    if shadow:
+        traffic.shadow_version, traffic.shadow_percent = _part(shadow)
+    with chosen.tenant_client() as client:
+        changed = client.set_traffic(model, traffic)
+    shown = {target.version: f"{target.percent} %" for target in changed.traffic.targets} or {"stable": "100 %"}
+    output.answer(chosen, output.as_data(changed), output.facts(shown))
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model's id.")],
+    version: Annotated[str, typer.Argument(help="Only this version, by its number.")] = "",
+) -> None:
+    """Delete a version of a model, or the model with all of them."""
+    chosen = options(context)
+    with chosen.tenant_client() as client:
+        if version:
+            client.delete_version(model, version)
+        else:
+            client.delete_model(model)
+    output.answer(chosen, {"deleted": model, "version": version}, f"{model} {version} is deleted".replace("  ", " "))
+
+
+def _part(text: str) -> tuple[str, int]:
+    version, _, percent = text.partition("=")
+    if not version or not percent.isdecimal():
+        raise InvalidArgument(f'"{text}" is not VERSION=PERCENT.', reason="SPLIT_INVALID")
+    return version, int(percent)
+
+
+def _described(version: model_pb2.ModelVersion) -> dict[str, object]:
+    return {
+        "version": version.name,
+        "task": model_pb2.Task.Name(version.task).removeprefix("TASK_").lower(),
+        "input": f"{version.input_width} x {version.input_height}",
+        "labels": ", ".join(version.labels[:20]) + (", …" if len(version.labels) > 20 else ""),  # noqa: PLR2004 - a line
+        "sha256": version.sha256,
+        "signed with": version.signing_key_id or "nothing",
+    }
 
 
 def catalogue_table() -> Table:

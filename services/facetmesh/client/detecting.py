@@ -1,0 +1,109 @@
+"""The client's calls that find objects in images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from facetmesh.client import calls
+from facetmesh.detection.v1 import detection_pb2
+from facetmesh.kit import status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Sequence
+
+_MODEL_HEADER = "x-facetmesh-model"
+
+
+class Detecting(ABC):
+    """What AsyncClient can do with images."""
+
+    _detection: Any  # detection_pb2_grpc.DetectionServiceStub, whose stubs differ for grpc.aio
+
+    async def detect(
+        self,
+        model: str,
+        image: bytes | str,
+        *,
+        version: str = "",
+        labels: Sequence[str] = (),
+        min_confidence: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int = 0,
+    ) -> detection_pb2.DetectResponse:
+        """Finds objects in an image.
+
+        Args:
+            model: The model's name or id.
+            image: A JPEG, PNG or WebP file, or the https address of one.
+            version: A version's number, or an alias; by the model's traffic when empty.
+            labels: Only these; all when empty.
+            min_confidence: Boxes below it are left out; the service's default when None.
+            iou_threshold: Of two boxes of a class that overlap more, one is kept; the service's default when None.
+            max_detections: At most this many; the service's default when 0.
+        """
+        name = await self._name("models", model)
+        request = detection_pb2.DetectRequest(
+            model=name, version=version, labels=labels, min_confidence=min_confidence, iou_threshold=iou_threshold,
+            max_detections=max_detections,
+        )
+        if isinstance(image, str):
+            request.image_uri = image
+        else:
+            request.image = image
+        return await calls.result(self._detection.Detect(request, metadata=_routed(name)))
+
+    async def batch_detect(
+        self, model: str, images: Sequence[bytes], *, version: str = ""
+    ) -> list[detection_pb2.BatchDetectResult]:
+        """Finds objects in at most 32 images. Each result has a `response`, or a `status` that says what is wrong.
+
+        Args:
+            model: The model's name or id.
+            images: JPEG, PNG or WebP files.
+            version: A version's number, or an alias; by the model's traffic when empty.
+        """
+        name = await self._name("models", model)
+        requests = [detection_pb2.DetectRequest(model=name, image=image, version=version) for image in images]
+        request = detection_pb2.BatchDetectRequest(model=name, requests=requests)
+        return list((await calls.result(self._detection.BatchDetect(request, metadata=_routed(name)))).results)
+
+    async def detect_stream(
+        self, model: str, frames: AsyncIterable[bytes], *, version: str = "", drop_late: bool = False
+    ) -> AsyncIterator[detection_pb2.DetectStreamResponse]:
+        """Finds objects in the frames of a video, in their order; `frame_id` counts from 0.
+
+        Args:
+            model: The model's name or id.
+            frames: JPEG, PNG or WebP files.
+            version: A version's number, or an alias; by the model's traffic when empty.
+            drop_late: Whether only the newest frame is worked on where they come too fast; the others are answered
+                as `dropped`.
+        """
+        name = await self._name("models", model)
+        late = detection_pb2.StreamSettings.LATE_DROP if drop_late else detection_pb2.StreamSettings.LATE_WAIT
+        settings = detection_pb2.StreamSettings(model=name, version=version, late=late)
+
+        async def requests() -> AsyncIterator[detection_pb2.DetectStreamRequest]:
+            yield detection_pb2.DetectStreamRequest(settings=settings)
+            number = 0
+            async for frame in frames:
+                yield detection_pb2.DetectStreamRequest(frame=detection_pb2.Frame(frame_id=number, image=frame))
+                number += 1
+
+        try:
+            async for answer in self._detection.DetectStream(requests(), metadata=_routed(name)):
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from None
+
+    @abstractmethod
+    async def _name(self, collection: str, name: str) -> str:
+        """A whole resource name."""
+
+
+def _routed(model: str) -> tuple[tuple[str, str], ...]:
+    # Gateways route by headers: they cannot read bodies.
+    return ((_MODEL_HEADER, model),)
