@@ -3,6 +3,8 @@
 python tools/faults.py                try each fault ten times (an hour), then write
 python tools/faults.py --rounds 2     fewer, which says nothing of memory
 python tools/faults.py --write        write the page again from the last run's results
+
+What else is given goes to pytest, such as the tests to run.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def _run(rounds: int, pytest_arguments: list[str]) -> int:
     lines.parent.mkdir(exist_ok=True)
     others = noisy()
     variables = {"FACETMESH_CHAOS_RESULTS": str(lines), "FACETMESH_CHAOS_ROUNDS": str(rounds)}
-    command = [sys.executable, "-m", "pytest", "-m", "full", "tests/chaos", *pytest_arguments]
+    command = [sys.executable, "-m", "pytest", "-m", "full", *(pytest_arguments or ["tests/chaos"])]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False)  # noqa: S603 - ourselves
     found = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     lines.unlink(missing_ok=True)

@@ -193,6 +193,16 @@ def test_blobs_elsewhere_are_taken_along_and_an_object_stores_are_not(
     assert not [name for name in take(Job(home, tmp_path / "two", None)).files if name.startswith("blobs")]
 
 
+def test_a_log_in_postgresql_is_left_to_it(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "audit.db" in take(Job(home, tmp_path / "here", None)).files
+    monkeypatch.setenv("FACETMESH_LOG_URL", "postgresql://localhost/audit")
+    assert "audit.db" not in take(Job(home, tmp_path / "elsewhere", None)).files
+    restored = restoring.restore(
+        restoring.Job(tmp_path / "elsewhere", Home(tmp_path / "fresh"), secrets=home.secrets)
+    )
+    assert restored.log_size == 0
+
+
 def test_what_a_backup_does_not_know_is_told(home: Home) -> None:
     assert left_out(home) == []
     (home.path / "notes.txt").write_text("mine")

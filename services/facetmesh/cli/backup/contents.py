@@ -41,6 +41,11 @@ def blob_folders(home: Home) -> Mapping[str, Path]:
     return {BLOBS[0]: Path(location)} if location else {name: home.path / name for name in BLOBS}
 
 
+def log_is_here() -> bool:
+    """Whether the audit log is in the state folder, and not in PostgreSQL, which has backups of its own."""
+    return not os.environ.get("FACETMESH_LOG_URL")
+
+
 def is_on_redis(home: Home) -> bool:
     """Whether the mesh that runs, or else the only one that ever ran here, keeps its state in Redis."""
     from facetmesh.cli.mesh.supervisor import noted  # noqa: PLC0415 - the base install lacks what it needs

@@ -33,6 +33,7 @@ from facetmesh.cli.backup.contents import (
     STATE,
     blob_folders,
     is_on_redis,
+    log_is_here,
 )
 from facetmesh.cli.backup.links import Links
 from facetmesh.cli.backup.manifest import Entry, Manifest
@@ -115,7 +116,7 @@ def _blobs_and_databases(job: Job) -> dict[str, Entry]:
                 snapshots[REDIS_STATE] = stack.enter_context(redis.Snapshot(home / REDIS_CONFIGURATION))
             else:
                 snapshots[STATE] = stack.enter_context(sqlite.Snapshot(home / STATE))
-            if (home / LOG).exists():
+            if log_is_here() and (home / LOG).exists():
                 snapshots[LOG] = stack.enter_context(sqlite.Snapshot(home / LOG))
             links.make()
         for name, snapshot in snapshots.items():

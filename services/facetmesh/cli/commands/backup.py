@@ -93,7 +93,8 @@ def restore(
     }  # fmt: skip
     view = output.facts({
         "state": chosen.home.path, "taken (UTC)": made.taken, "files": f"{made.files}, {made.size:,} bytes",
-        "audit log": f"{made.log_size} entries, whole; continues the checkpoint of {made.checkpoint_size}",
+        "audit log": f"{made.log_size} entries, whole; continues the checkpoint of {made.checkpoint_size}"
+        if made.log_size else "not in this backup",
         "took": f"{took:.1f} s", "next": "facetmesh up",
     })  # fmt: skip
     output.answer(chosen, data, view)
@@ -141,12 +142,13 @@ def _tell(chosen: Options, target: Path, made: Manifest, *, took_s: float, secre
     blobs = bool(contents.blob_folders(chosen.home))
     data = {
         "backup": str(target), "taken": made.taken, "files": len(made.files), "bytes": made.size, "secrets": secrets,
-        "blobs": blobs, "left_out": left_out, "seconds": round(took_s, 3),
+        "blobs": blobs, "log": contents.log_is_here(), "left_out": left_out, "seconds": round(took_s, 3),
     }  # fmt: skip
     facts = {
         "backup": target, "taken (UTC)": made.taken, "files": f"{len(made.files)}, {made.size:,} bytes",
         "secrets": "sealed" if secrets else "left out: without them nothing of it can be read",
         **({} if blobs else {"blobs": "left out: the object store keeps them"}),
+        **({} if contents.log_is_here() else {"audit log": "left out: back its PostgreSQL up after this"}),
         **({"left out": ", ".join(left_out)} if left_out else {}),
         "took": f"{took_s:.1f} s",
     }  # fmt: skip
