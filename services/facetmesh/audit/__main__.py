@@ -32,6 +32,7 @@ from facetmesh.audit.subscriber import Subscriber
 from facetmesh.audit.v1 import audit_pb2_grpc
 from facetmesh.audit.watcher import Watcher
 from facetmesh.kit.audit import TOPIC
+from facetmesh.kit.dapr import Together
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.kit.serve import Mesh, open_mesh, run
 from facetmesh.kit.settings import ServiceSettings, load
@@ -147,7 +148,7 @@ async def main() -> None:
                     lambda server: audit_pb2_grpc.add_AuditServiceServicer_to_server(servicer, server),
                     services=["facetmesh.audit.v1.AuditService"],
                     ready={"store": store.size},
-                    handlers={TOPIC: Subscriber(log, refused).handle},
+                    handlers={TOPIC: Together(Subscriber(log, refused).handle).handle},
                 )
 
 

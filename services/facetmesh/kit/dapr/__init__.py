@@ -11,8 +11,9 @@ from facetmesh.kit.dapr.publisher import Outgoing, Publisher
 from facetmesh.kit.dapr.receiver import Disposition, Event, EventReceiver, Handler
 from facetmesh.kit.dapr.secrets import Secrets
 from facetmesh.kit.dapr.state import Delete, Entry, Put, State
+from facetmesh.kit.dapr.together import Together
 
 __all__ = [
     "DaprSidecar", "Delete", "Disposition", "Entry", "Event", "EventReceiver", "Handler", "InHand", "Outgoing",
-    "Publisher", "Put", "Secrets", "State",
+    "Publisher", "Put", "Secrets", "State", "Together",
 ]  # fmt: skip
