@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import statistics
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,7 @@ import pytest
 from facetmesh.auth.keys import Key, Keys, KeySpec
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.tenants import TenantSpec
+from facetmesh.kit import apikeys
 from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
 
 from .auth_world import AuthWorld, auth_world, world_over
@@ -217,3 +221,45 @@ async def test_a_token_counts_from_when_its_key_was_looked_at(
 
     monkeypatch.setattr(state, "get", slow)
     assert (await grants.grant(text, None)).at_s == before
+
+
+async def test_how_long_a_refusal_takes_does_not_tell_why(world: AuthWorld) -> None:
+    key, _ = await world.keys.create("acme", KeySpec())
+    wrong = {
+        "another secret": apikeys.new_key("acme", key.id), "no such key": apikeys.new_key("acme", "0" * 16),
+        "no such tenant": apikeys.new_key("nobody", key.id),
+    }  # fmt: skip
+    read = world.store.key  # the same record for all: what the store takes is not ours
+
+    async def same(_: str, __: str) -> Any:
+        return await read("acme", key.id)
+
+    for name, attempt in wrong.items():
+        assert not await works(world.grants, attempt), name
+    world.store.key = same
+    times: dict[str, list[int]] = {name: [] for name in wrong}
+    for _ in range(500):  # by turns, so that what else the machine does hits all alike
+        for name, attempt in wrong.items():
+            began = time.perf_counter_ns()
+            await works(world.grants, attempt)
+            times[name].append(time.perf_counter_ns() - began)
+    medians = [statistics.median(taken) for taken in times.values()]
+    assert max(medians) < 1.5 * min(medians)
+
+
+async def test_every_text_is_compared_as_often(world: AuthWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, text = await world.keys.create("acme", KeySpec())
+    compare, compared = secrets.compare_digest, 0
+
+    def counted(one: str, other: str) -> bool:
+        nonlocal compared
+        compared += 1
+        assert len(one) == len(other) or not other  # of what has one length, no byte more or less is looked at
+        return compare(one, other)
+
+    monkeypatch.setattr("facetmesh.auth.keys.hmac.compare_digest", counted)
+    others = [apikeys.new_key(*parts) for parts in (("acme", key.id), ("acme", "0" * 16), ("abc", "1"))]
+    for attempt in (*others, text):
+        compared = 0
+        assert await works(world.grants, attempt) == (attempt == text)
+        assert compared == 2

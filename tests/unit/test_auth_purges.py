@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from facetmesh.auth.keys import KeySpec
+from facetmesh.auth.limits_store import DaprLimitsStore
 from facetmesh.auth.orders import Given, OrderBook, Orders
+from facetmesh.auth.policies import Active, Policy
 from facetmesh.auth.purges import Purger
 from facetmesh.auth.tenants import TenantSpec
+from facetmesh.auth.usage import Day
 from facetmesh.auth.v1 import auth_pb2
 from facetmesh.fusion.operations import Job, Operation, Ref
 from facetmesh.fusion.purge import purge as purge_fusion
@@ -116,6 +119,7 @@ async def a_mesh(folder: Path, clock: Clock, revoked: Revoked) -> AsyncIterator[
     state, world = Dying(), World(folder / "audit.db", clock=clock)
     auth = auth_world(state, clock, revoked)
     orders = Orders(auth.store, SERVICES, clock)
+    limits: Any = DaprLimitsStore(state)  # type: ignore[arg-type]
     accounted: list[str] = []
 
     async def account(tenant_id: str) -> None:
@@ -126,13 +130,19 @@ async def a_mesh(folder: Path, clock: Clock, revoked: Revoked) -> AsyncIterator[
     fusion = FusionStore(fusion_state)
     async with world.log() as (log, _):
         made = Mesh(
-            state, clock, auth, orders, Purger(auth.store, orders, account, clock), fusion, blobs, log, world,
+            state, clock, auth, orders, Purger(auth.store, limits, orders, account, clock), fusion, blobs, log, world,
             accounted=accounted,
         )  # fmt: skip
         for tenant_id in ("acme", "globex"):
             await auth.tenants.create(tenant_id, TenantSpec("A name", region="eu", url_allowlist=("a.example",)), "")
             await auth.keys.create(tenant_id, KeySpec())
             await blobs.put(tenant_id, "fusions/1/source", b"a photo")
+            owner = f"tenants/{tenant_id}"
+            await limits.create_policy(Policy(owner, "1", "permit(principal, action, resource);"))
+            register = await limits.register()
+            await limits.save_register(replace(register, active={**register.active, owner: Active("1", 1)}))
+            await limits.save_ledger(await limits.ledger(tenant_id))
+            await limits.save_usage_day(tenant_id, Day(int(clock.now // 86_400), {}))
             job = Job("", "", f"tenants/{tenant_id}/models/faces", 0, 0)
             await fusion.announce(Ref(tenant_id, OPERATION.id))
             await fusion.create(Operation(tenant_id, OPERATION.id, job, clock.now))
@@ -166,7 +176,10 @@ async def check(mesh: Mesh, folder: Path) -> None:
     assert [ref.tenant_id for ref in await mesh.fusion.announced()] == ["globex"]
     assert not (folder / "blobs/acme/fusions/1/source").exists()
     assert await mesh.auth.keys.ids("acme") == []
-    assert [name for name in mesh.state.entries if name.startswith("tenants/acme/")] == []
+    others = {"tenants/acme", "tenants/index/2"}
+    assert [name for name in mesh.state.entries if "acme" in name and name not in others] == []
+    assert len([name for name in mesh.state.entries if "globex" in name]) > 5
+    assert b"acme" not in mesh.state.entries["policies/register"].value
     tombstone = await mesh.auth.tenants.get("acme")
     assert (tombstone.display_name, tombstone.region, tombstone.url_allowlist) == ("", "", ())
     assert (tombstone.purged_s, tombstone.deleted_s) != (None, None)

@@ -120,7 +120,8 @@ async def main() -> None:
         )
         exchange = Exchange(grants, issuer, digest, accountant(mesh.recorder), settings.now)
         orders = Orders(store, settings.purge_services, settings.now)
-        purger = Purger(store, orders, purge_accountant(mesh.recorder), settings.now)
+        limits = DaprLimitsStore(mesh.dapr.state())
+        purger = Purger(store, limits, orders, purge_accountant(mesh.recorder), settings.now)
         background = [
             asyncio.create_task(purger.run(settings.purge_sweep_s)),
             asyncio.create_task(
@@ -128,7 +129,6 @@ async def main() -> None:
             ),
             asyncio.create_task(follow(revocations, exchange.hear)),
         ]
-        limits = DaprLimitsStore(mesh.dapr.state())
         every, words = methods(), schema(methods())
         checked = functools.partial(check, schema=cedarpy.Schema.from_str(words))
         policies = PolicyBook(limits, checked, settings.now)

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.auth.budgets import Account, Holding, Ledger, ReportSeen, Stake
@@ -21,6 +21,8 @@ from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from facetmesh.kit.dapr import State
 
 _REGISTER = "policies/register"
@@ -97,6 +99,28 @@ class DaprLimitsStore:
     async def save_register(self, register: Register) -> None:
         """Stores the register in place of the one that was read."""
         await self._write(_REGISTER, register, register.etag)
+
+    async def delete_all(self, tenant_id: str, days: Iterable[int]) -> None:
+        """Deletes what is kept of a tenant: its policies, what it used, and its part of the limits.
+
+        Args:
+            tenant_id: Whose.
+            days: The days, counted since the epoch, in which it may have used anything.
+
+        Raises:
+            Aborted: Policies were put in force meanwhile: try again.
+        """
+        owner = f"tenants/{tenant_id}"
+        register = await self.register()
+        if owner in register.active:
+            others = {name: active for name, active in register.active.items() if name != owner}
+            await self.save_register(replace(register, active=others))
+        for version in await self._versions(owner).ids():
+            await self._state.delete(f"{owner}/policies/{version}")
+        await self._versions(owner).clear()
+        for day in days:
+            await self._state.delete(f"usage/{tenant_id}/{day}")
+        await self._state.delete(f"ledgers/{tenant_id}")
 
     async def _read(self, key: str) -> tuple[Any, str]:
         entry = await self._state.get(key)

@@ -16,12 +16,23 @@ from facetmesh.kit.errors import FacetmeshError
 from facetmesh.kit.orders import OrderKind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from facetmesh.auth.orders import Orders
     from facetmesh.auth.tenants import Tenant
 
 _log = logging.getLogger(__name__)
+
+
+_DAY_S = 86_400
+
+
+class LimitsStore(Protocol):
+    """Where limits, usage and policies are kept."""
+
+    async def delete_all(self, tenant_id: str, days: Iterable[int]) -> None:
+        """Deletes what is kept of a tenant; what it used in these days, counted since the epoch."""
+        ...
 
 
 class PurgeStore(Protocol):
@@ -53,15 +64,22 @@ class Purger:
 
     Args:
         store: Where tenants and keys are kept.
+        limits: Where limits, usage and policies are kept.
         orders: What the other services are told to do.
         account: Records that a tenant was purged; returns when the record is durable.
         clock: Seconds since the epoch.
     """
 
     def __init__(
-        self, store: PurgeStore, orders: Orders, account: Callable[[str], Awaitable[None]], clock: Callable[[], float]
+        self,
+        store: PurgeStore,
+        limits: LimitsStore,
+        orders: Orders,
+        account: Callable[[str], Awaitable[None]],
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._limits = limits
         self._orders = orders
         self._account = account
         self._clock = clock
@@ -97,5 +115,8 @@ class Purger:
             await self._orders.give(tenant_id, OrderKind.PURGE)
         elif not given.pending:
             await self._store.delete_keys(tenant_id)
+            # A day more on either side: clocks of replicas differ.
+            days = range(int(tenant.created_s // _DAY_S) - 1, int(self._clock() // _DAY_S) + 2)
+            await self._limits.delete_all(tenant_id, days)
             await self._account(tenant_id)
             await self._store.save_tenant(tenant.tombstone(self._clock()))
