@@ -34,7 +34,7 @@ class Together:
         Raises:
             Exception: What the handler raised for their batch.
         """
-        verdict = asyncio.get_running_loop().create_future()
+        verdict: asyncio.Future[Sequence[Disposition]] = asyncio.get_running_loop().create_future()
         self._waiting.append((events, verdict))
         if self._working is None:
             self._working = asyncio.create_task(self._work())
