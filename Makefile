@@ -72,6 +72,14 @@ test-full: $(VENV)/.dev daprd cluster ## Run the tests that take minutes or giga
 test-chaos: $(VENV)/.dev daprd ## Try each fault ten times, and write what was seen into docs/faults.md.
 	@$(BIN)/python tools/faults.py
 
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure detection beside the bare engine and beside its peers (installs those; 10 minutes).
+	@$(BIN)/python -m bench.detection
+
+.PHONY: bench-noisy
+bench-noisy: $(VENV)/.dev ## Measure what a tenant feels of a neighbour that behaves badly.
+	@$(BIN)/python -m bench.noisy
+
 .PHONY: bench-daprd
 bench-daprd: $(VENV)/.dev daprd ## Measure a minute of 1,000 audit events a second through daprd and Redis.
 	@$(BIN)/python -m bench.daprd

@@ -1,0 +1,97 @@
+"""The limit: the engine in a loop, with everything that makes it fast and nothing around it.
+
+OpenVINO with the setting that the probe chose, the JPEG decoded at the scale that
+is needed, conversion in the graph; `python -m bench.bare STREAMS SECONDS` prints
+images a second, the p50 and the processor time of an image in milliseconds. No streams: one image at a time on
+all cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import openvino as ov
+import simplejpeg
+from openvino.preprocess import PrePostProcessor
+
+from bench import inputs
+from facetmesh.kit import catalog
+from facetmesh.runners.probe import probe
+
+_CONFIDENCE = 0.25
+_IOU = 0.45
+_GREY = 114
+
+
+def main() -> None:
+    """Runs it, and prints a line of JSON."""
+    streams, seconds = int(sys.argv[1]), float(sys.argv[2])
+    photo = inputs.photo().read_bytes()
+    compiled = _compile(streams)
+    threads = max(1, streams)
+    times: list[float] = []
+    requests = [compiled.create_infer_request() for _ in range(threads)]
+    for request in requests:
+        detect(request, photo)
+    end = time.perf_counter() + seconds
+
+    def loop(request: Any) -> None:
+        while (began := time.perf_counter()) < end:
+            detect(request, photo)
+            times.append(time.perf_counter() - began)
+
+    spent = time.process_time()
+    workers = [threading.Thread(target=loop, args=(request,)) for request in requests]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    cpu_ms = 1000 * (time.process_time() - spent) / len(times)
+    print(json.dumps({"ips": len(times) / seconds, "p50_ms": statistics.median(times) * 1000, "cpu_ms": cpu_ms}))
+
+
+def detect(request: Any, photo: bytes) -> list[int]:
+    """A JPEG in, the indices of the boxes that are left out."""
+    pixels = simplejpeg.decode_jpeg(photo, "RGB", min_height=inputs.SIDE)
+    rows, columns = pixels.shape[:2]
+    scale = inputs.SIDE / max(rows, columns)
+    height, width = round(rows * scale), round(columns * scale)
+    top, left = (inputs.SIDE - height) // 2, (inputs.SIDE - width) // 2
+    canvas = np.full((1, inputs.SIDE, inputs.SIDE, 3), _GREY, np.uint8)
+    canvas[0, top : top + height, left : left + width] = cv2.resize(pixels, (width, height))
+    output = request.infer([canvas], share_inputs=True, share_outputs=True)[0][0]
+    confidences = output[4:].max(axis=0)
+    chosen = np.flatnonzero(confidences >= _CONFIDENCE)
+    boxes = output[:4, chosen].T
+    return list(cv2.dnn.NMSBoxes(boxes.tolist(), confidences[chosen].tolist(), _CONFIDENCE, _IOU))
+
+
+def _compile(streams: int) -> Any:
+    core = ov.Core()
+    model = core.read_model(inputs.model())
+    model.reshape((1, 3, inputs.SIDE, inputs.SIDE))
+    processor = PrePostProcessor(model)
+    entry = processor.input()
+    entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    entry.model().set_layout(ov.Layout("NCHW"))
+    entry.preprocess().convert_element_type(ov.Type.f32).scale(255.0)
+    precision = probe(catalog.cache_folder()).chosen().precision
+    properties = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
+    if streams:
+        cores = len(os.sched_getaffinity(0))
+        return core.compile_model(
+            processor.build(), "CPU", {**properties, "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores}
+        )
+    return core.compile_model(processor.build(), "CPU", {**properties, "PERFORMANCE_HINT": "LATENCY"})
+
+
+if __name__ == "__main__":
+    main()

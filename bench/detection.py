@@ -1,0 +1,144 @@
+"""facetmesh beside the bare engine and beside its peers: the same photo and model, JPEG in, boxes out.
+
+`python -m bench.detection [--seconds S] [--peers NAME,…] [--daprd]`. Everything
+is measured in one run, in turns: the limit, facetmesh, a peer, and again, so that
+what else the machine does falls on all. Results go to results/detection.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench import common, mesh, servers
+
+MANY = 16
+"""Clients at a time, where it is about throughput."""
+
+
+def main() -> None:
+    """Measures, prints a table, and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=6.0, help="how long each is measured")
+    parser.add_argument("--peers", default=",".join(peer.name for peer in servers.PEERS), help="which, by name")
+    parser.add_argument("--daprd", action="store_true", help="measure a mesh on daprd too")
+    options = parser.parse_args()
+    noisy = common.noisy()
+    bench = Bench(options.seconds)
+    with tempfile.TemporaryDirectory() as home:
+        bench.home = Path(home) / "home"
+        bench.round()
+        for peer in servers.PEERS:
+            if peer.name in options.peers.split(","):
+                bench.peer(peer)
+                bench.round()
+        daprd = bench.on_daprd() if options.daprd else None
+    figures = {**bench.figures(), "facetmesh_daprd_ips": daprd}
+    table(figures)
+    machine = common.Machine.here("openvino", "grpcio", "facetmesh")
+    print(common.write("detection", machine, figures, noisy=noisy or common.noisy()))
+
+
+class Bench:
+    """One run.
+
+    Args:
+        seconds: How long each thing is measured.
+    """
+
+    home: Path
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._bare: list[dict[str, float]] = []
+        self._ours: list[dict[str, Any]] = []
+        self._peers: dict[str, dict[str, Any]] = {}
+
+    def round(self) -> None:
+        """The limit and facetmesh, one after the other."""
+        cores = len(os.sched_getaffinity(0))
+        one = _json("bench.bare", "0", self._seconds)
+        best = max((_json("bench.bare", str(n), self._seconds) for n in (cores, cores + 1)), key=lambda it: it["ips"])
+        self._bare.append({"ips": best["ips"], "p50_ms": one["p50_ms"], "cpu_ms": best["cpu_ms"]})
+        with mesh.running(self.home) as running:
+            self._ours.append(self._clients(lambda n: running.job("acme", n, self._seconds)))
+        print(f"bare {self._bare[-1]}\nours {self._ours[-1]}", flush=True)
+
+    def peer(self, peer: servers.Peer) -> None:
+        """A peer, set up in each way; the better figures count."""
+        found = []
+        for variant in servers.VARIANTS:
+            try:
+                with servers.serving(peer, variant) as job:
+                    found.append(self._clients(lambda n, job=job: {**job, "clients": n, "seconds": self._seconds}))
+            except (RuntimeError, subprocess.CalledProcessError) as problem:
+                print(f"{peer.name} {variant}: {problem}", flush=True)
+        if found:
+            self._peers[peer.name] = {
+                "one": min((each["one"] for each in found), key=lambda it: it["p50_ms"]),
+                "many": max((each["many"] for each in found), key=lambda it: it["ips"]),
+            }
+            print(peer.name, self._peers[peer.name], flush=True)
+
+    def on_daprd(self) -> float:
+        """Images a second of a mesh whose sidecars are daprd."""
+        with tempfile.TemporaryDirectory() as home, mesh.running(
+            Path(home) / "home", options=("--sidecar", "daprd")
+        ) as running:
+            return float(self._clients(lambda n: running.job("acme", n, self._seconds))["many"]["ips"])
+
+    def figures(self) -> dict[str, Any]:
+        """What goes into the results."""
+        bare_ms = statistics.median(each["p50_ms"] for each in self._bare)
+        ours_ms = statistics.median(each["one"]["p50_ms"] for each in self._ours)
+        pairs = zip(self._ours, self._bare, strict=True)
+        return {
+            "bare_best_ips": round(statistics.median(each["ips"] for each in self._bare), 1),
+            "bare_p50_ms": round(bare_ms, 2),
+            "facetmesh_ips": round(statistics.median(each["many"]["ips"] for each in self._ours), 1),
+            "facetmesh_of_bare": round(statistics.median(o["many"]["ips"] / b["ips"] for o, b in pairs), 3),
+            "facetmesh_p50_ms": round(ours_ms, 2),
+            "facetmesh_many_p50_ms": statistics.median(each["many"]["p50_ms"] for each in self._ours),
+            "facetmesh_many_p99_ms": statistics.median(each["many"]["p99_ms"] for each in self._ours),
+            "bare_cpu_ms": round(statistics.median(each["cpu_ms"] for each in self._bare), 2),
+            "facetmesh_cpu_ms": round(statistics.median(each["many"]["cpu_ms"] for each in self._ours), 2),
+            "overhead_p50_ms": round(ours_ms - bare_ms, 2),
+            "rounds": len(self._ours),
+            "clients": MANY,
+            "peers": {
+                name: {
+                    **found["many"],
+                    "one_client_p50_ms": found["one"]["p50_ms"],
+                    "one_client_ips": found["one"]["ips"],
+                }
+                for name, found in self._peers.items()
+            },
+        }  # fmt: skip
+
+    def _clients(self, job: Any) -> dict[str, Any]:
+        return {name: _json("bench.load", json.dumps(job(n))) for name, n in (("one", 1), ("many", MANY))}
+
+
+def table(figures: dict[str, Any]) -> None:
+    """Prints the figures as people read them."""
+    print(f"{'':12} {'1 client':>20} {f'{MANY} clients':>28}")
+    print(f"{'bare engine':12} {figures['bare_p50_ms']:>17} ms {figures['bare_best_ips']:>20} img/s")
+    print(f"{'facetmesh':12} {figures['facetmesh_p50_ms']:>17} ms {figures['facetmesh_ips']:>20} img/s")
+    for name, found in figures["peers"].items():
+        print(f"{name:12} {found['one_client_p50_ms']:>17} ms {found['ips']:>20} img/s")
+
+
+def _json(module: str, *arguments: object) -> Any:
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+if __name__ == "__main__":
+    main()
