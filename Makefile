@@ -80,6 +80,10 @@ bench: $(VENV)/.dev ## Measure detection beside the bare engine and beside its p
 bench-noisy: $(VENV)/.dev ## Measure what a tenant feels of a neighbour that behaves badly.
 	@$(BIN)/python -m bench.noisy
 
+.PHONY: bench-audit
+bench-audit: $(VENV)/.dev ## Measure the audit log on SQLite and PostgreSQL, beside Tessera where Go is installed.
+	@$(BIN)/python -m bench.audit
+
 .PHONY: bench-daprd
 bench-daprd: $(VENV)/.dev daprd ## Measure a minute of 1,000 audit events a second through daprd and Redis.
 	@$(BIN)/python -m bench.daprd

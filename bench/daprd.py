@@ -36,7 +36,8 @@ from facetmesh.kit.signing import EventSigner
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TENANT = "bench"
+TENANT = "bench"
+"""Whose the events are."""
 _BATCHES_PER_S = 20
 _SETTLE_S = 240.0
 
@@ -78,7 +79,7 @@ async def measure(seconds: float, per_second: int) -> Outcome:
         async with Supervisor(home, 0, lambda _: None, Layout(Sidecar.DAPRD)) as mesh:
             admin = AsyncClient(home.admin_key.read_text().strip(), Endpoints.read(home.endpoints))
             async with admin:
-                await admin.create_tenant(_TENANT)
+                await admin.create_tenant(TENANT)
                 return await _publish_and_count(home, mesh.pids, admin, seconds, per_second)
 
 
@@ -95,7 +96,7 @@ async def _publish_and_count(
     refused: list[str] = []
     for number in range(round(seconds * _BATCHES_PER_S)):
         await asyncio.sleep(max(0.0, began + number / _BATCHES_PER_S - time.monotonic()))
-        batch = [_event(signer) for _ in range(per_second // _BATCHES_PER_S)]
+        batch = [event(signer) for _ in range(per_second // _BATCHES_PER_S)]
         failed = await sidecar.publisher().publish_many(TOPIC, batch, type=EVENT_TYPE)
         refused += failed
         accepted |= {event.id for event in batch} - set(failed)
@@ -127,7 +128,7 @@ async def _logged(admin: AsyncClient, expected: set[str]) -> Counter[str]:
     """How often each of the tenant's events is in the log. It has others too, so its size alone proves nothing."""
     deadline = time.monotonic() + _SETTLE_S
     while True:
-        found = Counter(logged.event.id for logged in await admin.list_events(tenant=_TENANT, limit=None))
+        found = Counter(logged.event.id for logged in await admin.list_events(tenant=TENANT, limit=None))
         if set(found) >= expected or time.monotonic() > deadline:
             return found
         await asyncio.sleep(1)
@@ -139,15 +140,16 @@ def _cpu_s(pids: Mapping[str, int]) -> Mapping[str, float]:
     return {name: used.user + used.system for name, used in times.items()}
 
 
-def _event(signer: EventSigner) -> Outgoing:
-    event = event_pb2.AuditEvent(
+def event(signer: EventSigner) -> Outgoing:
+    """An event as a service publishes it."""
+    made = event_pb2.AuditEvent(
         id=secrets.token_hex(16), service=signer.service, method="facetmesh.detection.v1.DetectionService/Detect",
-        tenant=f"tenants/{_TENANT}", subject=f"tenants/{_TENANT}/keys/k", resource=f"tenants/{_TENANT}/models/m",
+        tenant=f"tenants/{TENANT}", subject=f"tenants/{TENANT}/keys/k", resource=f"tenants/{TENANT}/models/m",
         outcome=event_pb2.AuditEvent.OUTCOME_OK, code="OK", content_salt=secrets.token_bytes(16),
         input_hashes=[secrets.token_bytes(32)], output_hash=secrets.token_bytes(32),
     )  # fmt: skip
-    event.time.GetCurrentTime()
-    return Outgoing(event.id, signer.sign(event), {})
+    made.time.GetCurrentTime()
+    return Outgoing(made.id, signer.sign(made), {})
 
 
 def main() -> None:

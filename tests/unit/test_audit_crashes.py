@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 ROOT = Path(__file__).parents[2]
+DEADLINE_S = 180
 
 
 @pytest.fixture
@@ -47,7 +48,11 @@ async def killed_while_appending(store: str, keys: Path, after_s: float) -> list
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
     )  # fmt: skip
     assert process.stdout is not None
-    lines = [await asyncio.wait_for(process.stdout.readline(), 30)]
+    try:
+        lines = [await asyncio.wait_for(process.stdout.readline(), DEADLINE_S)]
+    except TimeoutError:
+        process.kill()
+        raise
     killer = asyncio.get_running_loop().call_later(after_s, os.kill, process.pid, signal.SIGKILL)
     try:
         lines += (await process.stdout.read()).splitlines(keepends=True)
@@ -135,7 +140,7 @@ async def disturbed(store: str, keys: Path, call: str, what: str) -> list[dict[s
         sys.executable, "-m", "tests.unit.audit_appender", store, str(keys), "4",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, limit=1 << 20,
     )  # fmt: skip
-    out, _ = await asyncio.wait_for(process.communicate(), 120)
+    out, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     return [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith(b"\n")]
 
 

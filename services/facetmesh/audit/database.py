@@ -23,7 +23,7 @@ from facetmesh.verify.entry import ENTRY_BYTES
 from facetmesh.verify.merkle import EMPTY_ROOT, leaf_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from facetmesh.audit.connection import Connection
     from facetmesh.audit.merkle import Tiles
@@ -92,13 +92,17 @@ class LogDatabase:
             if fresh:
                 changed = Tree(edge, head.size).extended([leaf_hash(row.entry) for row in fresh])
                 edge.tiles.update(changed)
-                tiles = [(*place, tile) for place, tile in changed.items()]
-                self._put("tiles (level, number, hashes)", "level, number", tiles)
+                self.put_tiles(changed)
                 self._store_entries(head.size, fresh)
                 size = head.size + len(fresh)
                 head = Head(size, Tree(edge, size).root())
                 self._put("head (only_row, size, root)", "only_row", [(1, head.size, head.root)])
         return Appended(head, reused)
+
+    def put_tiles(self, tiles: Mapping[tuple[int, int], bytes]) -> None:
+        """Writes tiles, by level and number, as a part of a transaction."""
+        rows = [(*place, tile) for place, tile in tiles.items()]
+        self._put("tiles (level, number, hashes)", "level, number", rows)
 
     def find(self, event_id: str) -> Stored | None:
         """The event with this id; None when there is none, or its body has expired."""

@@ -69,8 +69,9 @@ async def fsck(database: LogDatabase, sealer: Sealer | None) -> list[Problem]:
             problems += [Problem(f"event {one.index}", "beyond the log's end") for one in beyond]
     except Unavailable as error:
         return [Problem("store", str(error.__cause__ or error))]
-    except (TypeError, ValueError, OverflowError) as error:  # SQLite keeps a value's type beside the value
-        return [Problem("store", f"a value is of another kind than was written: {error}")]
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        # SQLite keeps a value's type beside the value.
+        return [Problem("store", f"another kind of value than was written: {error}")]
     return problems
 
 

@@ -105,5 +105,5 @@ class SqliteConnection:
 def _our_errors() -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter for a text, or its own words, of a broken file
         raise store_failed(error) from error
