@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import grpc
@@ -10,7 +12,7 @@ from tests.mesh.rig import until
 from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import status
 
-from .conftest import another
+from .conftest import another, answers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +35,14 @@ def test_a_service_that_is_away(gate: Gate, tmp_path: Path) -> None:
         assert (heard.code, heard.reason, heard.retry_after_s) == ("UNAVAILABLE", "SERVICE_UNREACHABLE", 1.0)
         assert http.with_token(token).get("/v1/tenants/acme").status == 200
         until(lambda: http.get("/healthz").status == 503, "the gateway is not healthy without detection")
+
+
+def test_a_killed_gateway_is_replaced(gate: Gate) -> None:
+    killed = gate.mesh.pid("gateway")
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: gate.mesh.pid("gateway") != killed and answers(f"http://127.0.0.1:{gate.ports.gateway}/healthz"),
+          "it serves again")  # fmt: skip
+    assert gate.http.with_key(gate.mesh.tenant("acme")).get("/v1/tenants/acme").status == 200
 
 
 def test_without_auth_nobody_new_gets_in(gate: Gate, tmp_path: Path) -> None:

@@ -162,8 +162,8 @@ def _timeouts(method: api.Method) -> dict[str, Any]:
 
 
 def _bucket(per_s: int) -> dict[str, Any]:
-    """A TokenBucket, filled ten times a second, so that who is over the limit is let in smoothly."""
-    return {"max_tokens": 2 * per_s, "tokens_per_fill": per_s // 10, "fill_interval": "0.1s"}
+    """A TokenBucket that holds two seconds' worth."""
+    return {"max_tokens": 2 * per_s, "tokens_per_fill": per_s, "fill_interval": "1s"}
 
 
 def _cors(origins: Sequence[str]) -> dict[str, Any]:

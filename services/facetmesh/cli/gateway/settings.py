@@ -12,7 +12,7 @@ from facetmesh.kit.errors import FailedPrecondition
 
 _PREFIX = "FACETMESH_GATEWAY_"
 _Origins = Annotated[str, Field(pattern=r"^(https?://[\w.:-]+(,https?://[\w.:-]+)*)?$"), NoDecode]
-_Rate = Annotated[int, Field(ge=10, le=1_000_000)]
+_Rate = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class GatewaySettings(BaseSettings):
