@@ -38,5 +38,6 @@ def cluster(parts: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
         for definitions in parts["definitions"]:
             cluster.kubectl("apply", "--server-side", f"--filename={definitions}")
         cluster.kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s")
-        cluster.kubectl("create", "namespace", "istio-ingress")
+        for namespace in ("istio-ingress", "istio-system"):
+            cluster.kubectl("create", "namespace", namespace)
         yield cluster

@@ -1,0 +1,210 @@
+"""Our routes, in the real Istio: an Envoy that istiod configures splits real calls between the subsets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import jwt
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from tests.contract.harness import free_port
+
+from facetmesh.cli.mesh import binaries
+
+from . import gateway as gateways
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from .controlplane import ControlPlane
+
+pytestmark = pytest.mark.full
+
+K8S = Path(__file__).resolve().parents[2] / "k8s"
+DETECT = "/facetmesh.detection.v1.DetectionService/Detect"
+HOST = "detection.facetmesh.svc.cluster.local"
+CALLS = 1000
+_KEY = generate_private_key(SECP256R1())
+_ROUTE_S = 60
+
+
+class Subset:
+    """A gRPC server that answers every call with what it was sent, and says who it is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.port = free_port()
+        self.metadata: list[dict[str, str | bytes]] = []
+        self._server = grpc.aio.server()
+        self._server.add_generic_rpc_handlers((self,))
+        self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        async def answer(_request: bytes, _context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            self.metadata.append(dict(details.invocation_metadata or ()))
+            return self.name.encode()
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(0)
+
+
+@pytest.fixture(scope="module")
+def gateway(cluster: ControlPlane) -> gateways.Gateway:
+    """The gateway, with our manifests but for what needs certificates."""
+    cluster.programs = {**cluster.programs, "envoy": str(binaries.envoy())}
+    gateway = gateways.start(cluster)
+    public = jwt.algorithms.ECAlgorithm.to_jwk(_KEY.public_key(), as_dict=True) | {"kid": "one", "alg": "ES256"}
+    rendered = yaml.safe_load_all(cluster.kubectl("kustomize", str(K8S / "overlays" / "dev")).stdout)
+    istio = [one for one in rendered if "istio.io" in one["apiVersion"] or one["kind"] == "Namespace"]
+    for one in istio:
+        if one["kind"] == "Gateway":
+            server = one["spec"]["servers"][0]
+            server["port"] = {"number": gateway.port, "name": "http2", "protocol": "HTTP2"}
+            del server["tls"]
+        if one["kind"] == "DestinationRule":
+            one["spec"]["trafficPolicy"]["tls"] = {"mode": "DISABLE"}
+        if one["kind"] == "RequestAuthentication":  # no pod of auth is there to be asked
+            (rule,) = one["spec"]["jwtRules"]
+            del rule["jwksUri"]
+            rule["jwks"] = json.dumps({"keys": [public]})
+    cluster.apply(*istio)
+    return gateway
+
+
+@pytest.fixture
+async def subsets(cluster: ControlPlane) -> AsyncIterator[dict[str, Subset]]:
+    """Both subsets, in place of the Service that pods would stand behind."""
+    subsets = {name: Subset(name) for name in ("v1", "v2")}
+    for subset in subsets.values():
+        await subset.start()
+    cluster.kubectl("delete", "service", "detection", "--namespace=facetmesh", "--ignore-not-found")
+    cluster.apply({
+        "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+        "metadata": {"name": "detection", "namespace": "facetmesh"},
+        "spec": {
+            "hosts": [HOST], "location": "MESH_INTERNAL", "resolution": "STATIC",
+            "ports": [{"number": 7400, "name": "grpc", "protocol": "GRPC"}],
+            "endpoints": [
+                {"address": "127.0.0.1", "ports": {"grpc": one.port}, "labels": {"app": "detection", "version": name}}
+                for name, one in subsets.items()
+            ],
+        },
+    })  # fmt: skip
+    yield subsets
+    for subset in subsets.values():
+        await subset.stop()
+
+
+@pytest.fixture
+async def channel(subsets: dict[str, Subset], gateway: gateways.Gateway) -> AsyncIterator[grpc.aio.Channel]:
+    """To the gateway, once there is somebody behind it."""
+    assert subsets
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        yield channel
+
+
+async def call(channel: grpc.aio.Channel, **metadata: str) -> str:
+    """The subset that answered."""
+    sent = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+    answer = await channel.unary_unary(DETECT)(b"", metadata=sent, timeout=10)
+    return bytes(answer).decode()
+
+
+async def routed(channel: grpc.aio.Channel, wanted: str) -> None:
+    """Waits until istiod's word has reached the gateway: calls for testers arrive."""
+    deadline = time.monotonic() + _ROUTE_S
+    while True:
+        try:
+            assert await call(channel, x_facetmesh_subset=wanted) == wanted
+        except grpc.aio.AioRpcError as error:
+            assert time.monotonic() < deadline, error  # noqa: PT017 - not yet
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+def reweigh(cluster: ControlPlane, canary: int) -> None:
+    """Gives the canary so many of 100 calls."""
+    route = cluster.get("virtualservice", "detection-ingress", "--namespace=facetmesh")["spec"]["http"]
+    number = next(n for n, one in enumerate(route) if one["name"] == "split")
+    patch = [
+        {"op": "replace", "path": f"/spec/http/{number}/route/{n}/weight", "value": weight}
+        for n, weight in enumerate((100 - canary, canary))
+    ]
+    cluster.kubectl(
+        "patch", "virtualservice", "detection-ingress", "--namespace=facetmesh", "--type=json",
+        f"--patch={json.dumps(patch)}",
+    )
+
+
+def weights(gateway: gateways.Gateway) -> list[int]:
+    """What the gateway's Envoy has been told of the route named split, so far."""
+    url = f"http://127.0.0.1:{gateway.admin}/config_dump?resource=dynamic_route_configs"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        configs = json.load(answer)["configs"]
+    hosts = [host for config in configs for host in config["route_config"].get("virtual_hosts", ())]
+    (split,) = (route["route"] for host in hosts for route in host["routes"] if route.get("name") == "split")
+    clusters = split.get("weighted_clusters", {"clusters": [{"name": split.get("cluster"), "weight": 100}]})["clusters"]
+    by_subset = {one["name"].split("|")[2]: one.get("weight", 0) for one in clusters}
+    return [by_subset.get(name, 0) for name in ("v1", "v2")]
+
+
+def deviations(hits: int, calls: int, percent: int) -> float:
+    """How many standard deviations hits are from what the weight asks."""
+    share = percent / 100
+    deviation = math.sqrt(calls * share * (1 - share))
+    return abs(hits - calls * share) / deviation if deviation else abs(hits - calls * share)
+
+
+async def test_weights_split_calls_and_none_is_lost_while_they_change(
+    cluster: ControlPlane, gateway: gateways.Gateway, channel: grpc.aio.Channel
+) -> None:
+    await routed(channel, "v1")
+    await routed(channel, "v2")
+    assert Counter([await call(channel) for _ in range(50)]) == {"v1": 50}
+    for canary in (10, 50, 100, 0):
+        changing = asyncio.create_task(asyncio.to_thread(reweigh, cluster, canary))
+        deadline = time.monotonic() + _ROUTE_S
+        while not (changing.done() and weights(gateway) == [100 - canary, canary]):
+            await call(channel)  # raises if it is lost
+            assert time.monotonic() < deadline, weights(gateway)
+        await changing
+        hits = Counter([await call(channel) for _ in range(CALLS)])["v2"]
+        # By chance it is further off once in 16,000 times.
+        assert deviations(hits, CALLS, canary) <= 4, f"{canary} % asked, {hits} of {CALLS} came"
+    # Testers see what they ask for, whatever the weights.
+    assert Counter([await call(channel, x_facetmesh_subset="v2") for _ in range(50)]) == {"v2": 50}
+
+
+async def test_a_tenant_is_told_by_its_token_and_by_nothing_else(
+    subsets: dict[str, Subset], channel: grpc.aio.Channel
+) -> None:
+    await routed(channel, "v1")
+    now = int(time.time())
+    claims = {
+        "iss": "https://facetmesh.local/auth", "aud": "facetmesh", "sub": "tenants/acme/keys/one",
+        "tenant": "tenants/acme", "iat": now, "exp": now + 600,
+    }
+    token = jwt.encode(claims, _KEY, "ES256", {"kid": "one"})
+    await call(channel, authorization=f"Bearer {token}", x_facetmesh_tenant="tenants/other")
+    assert subsets["v1"].metadata[-1]["x-facetmesh-tenant"] == "tenants/acme"
+    await call(channel, x_facetmesh_tenant="tenants/other")
+    assert "x-facetmesh-tenant" not in subsets["v1"].metadata[-1]
+    forged = jwt.encode(claims, generate_private_key(SECP256R1()), "ES256", {"kid": "one"})
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(channel, authorization=f"Bearer {forged}")
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
