@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .conftest import Gate
 
-DEADLINE_S = 60
+DEADLINE_S = 120
 GET_TENANT = "/facetmesh.auth.v1.AuthService/GetTenant"
 
 
