@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+import secrets
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from facetmesh.audit.note import LogSigner
 from facetmesh.cli.mesh.home import Home
 from facetmesh.client import InvalidArgument, NotFound, PermissionDenied
+from facetmesh.event.v1.event_pb2 import AuditEvent
+from facetmesh.kit.dapr import DaprSidecar
+from facetmesh.kit.signing import EventSigner
 from facetmesh.verify import open_checkpoint, verify_growth, verify_inclusion
 from facetmesh.verify.merkle import leaf_hash
 
@@ -142,3 +149,47 @@ def test_fsck_while_it_is_written(mesh: Mesh) -> None:
     assert found["size"] > 3
     assert found["problems"] == []
     assert found["opened"]
+
+
+async def test_what_is_no_event_goes_to_the_dead_letters_with_a_reason(mesh: Mesh) -> None:
+    """Somebody who reaches the broker publishes what he likes: none of it is logged, and somebody is told."""
+    told = psutil.Process(mesh.pid("detection")).environ()
+    own = json.loads((mesh.home / "secrets" / "detection.json").read_text())
+    signer = EventSigner("detection", base64.b64decode(own["event-signing-key"]))
+    good = AuditEvent(id=secrets.token_hex(16), service="detection", method="facetmesh.x/Y", tenant="tenants/acme")
+    good.time.GetCurrentTime()
+    bad = {
+        "EVENT_MALFORMED": b"\xff\xff no protobuf",
+        "EVENT_TOO_LARGE": bytes(1_000_000),
+        "EVENT_KEY_UNKNOWN": EventSigner("detection", bytes(32)).sign(good),
+        "SERVICE_MISMATCH": signer.sign(changed(good, service="auth")),
+        "TENANT_INVALID": signer.sign(changed(good, tenant="tenants/ACME")),
+        "EVENT_UNPRINTABLE": signer.sign(changed(good, resource="tenants/acme\x1b[2J")),
+        "EVENT_IN_FUTURE": signer.sign(changed(good, days=1)),
+        "EVENT_TOO_OLD": signer.sign(changed(good, days=-400)),
+    }
+    sidecar = DaprSidecar(int(told["DAPR_GRPC_PORT"]), int(told["DAPR_HTTP_PORT"]), told["DAPR_API_TOKEN"])
+    for reason, data in bad.items():
+        await sidecar.publisher().publish(
+            "audit.events", data, event_id=f"bad-{reason}-{secrets.token_hex(4)}", type="facetmesh.event.v1.SignedEvent"
+        )
+    await sidecar.close()
+
+    def refused() -> set[str] | None:
+        lines = (mesh.home / "logs" / "audit.jsonl").read_text().splitlines()
+        found = {json.loads(line).get("reason") for line in lines if "an event was refused" in line}
+        return found if found >= set(bad) else None
+
+    await asyncio.to_thread(until, refused, "all were refused")
+    log = (mesh.home / "logs" / "audit.jsonl").read_text()
+    assert '"events-refused"' in log
+
+
+def changed(event: AuditEvent, *, days: int = 0, **fields: str) -> AuditEvent:
+    """An event of another time, or with other fields."""
+    made = AuditEvent.FromString(event.SerializeToString())
+    made.id = secrets.token_hex(16)
+    made.time.seconds += days * 24 * 3600
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from facetmesh.audit.intake import MAX_EVENT_BYTES, MAX_FUTURE_S, Event, Refusal
+from facetmesh.audit.intake import MAX_EVENT_BYTES, MAX_FUTURE_S, MAX_PAST_S, Event, Refusal
 from facetmesh.event.v1.event_pb2 import SignedEvent
 from facetmesh.kit.audit import Record, Recorder
 from facetmesh.kit.errors import InvalidArgument
@@ -75,6 +75,7 @@ REFUSED: dict[str, tuple[Callable[[World], bytes], str]] = {
     "what is within a tenant": (lambda w: w.signed(tenant="tenants/acme/keys/k1"), "TENANT_INVALID"),
     "in the future": (lambda w: timed(w, at(w, MAX_FUTURE_S + 1)), "EVENT_IN_FUTURE"),
     "in the far future": (lambda w: timed(w, Timestamp(seconds=2**62)), "EVENT_IN_FUTURE"),
+    "in the past": (lambda w: timed(w, at(w, -MAX_PAST_S - 2)), "EVENT_TOO_OLD"),
     "before all time": (lambda w: timed(w, Timestamp(seconds=-(2**62))), "EVENT_TIME_INVALID"),
     "no time": (lambda w: timed(w, Timestamp()), "EVENT_TIME_INVALID"),
     "control characters": (lambda w: w.signed(resource="tenants/acme\x1b[2J"), "EVENT_UNPRINTABLE"),
@@ -130,6 +131,6 @@ async def test_what_a_caller_asks_for_cannot_keep_its_refusal_out(world: World, 
     assert isinstance(world.intake.read(published[0]), Event)
 
 
-@pytest.mark.parametrize("offset_s", [-10_000_000, 0, MAX_FUTURE_S - 1])
+@pytest.mark.parametrize("offset_s", [-MAX_PAST_S + 1, 0, MAX_FUTURE_S - 1])
 def test_an_event_may_be_old_or_a_little_early(world: World, offset_s: float) -> None:
     assert isinstance(world.intake.read(timed(world, at(world, offset_s))), Event)

@@ -24,6 +24,8 @@ MAX_EVENT_BYTES = 64 << 10
 """The largest signed event, in bytes."""
 MAX_FUTURE_S = 600
 """How far a service's clock may be ahead, in seconds."""
+MAX_PAST_S = 366 * 24 * 3600
+"""How old an event may be that comes now, in seconds: longer than any outage of the way here."""
 EVENT_ID = re.compile(r"[0-9a-f]{32}")
 """How an event's id looks."""
 _TENANT = re.compile(r"(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?")
@@ -95,14 +97,22 @@ class Intake:
             return Refusal("EVENT_ID_INVALID", "The id is not 32 lower-case hex characters.")
         if not _TENANT.fullmatch(event.tenant):
             return Refusal("TENANT_INVALID", "The tenant is not a tenant's name.")
-        if event.time.seconds <= 0:
-            return Refusal("EVENT_TIME_INVALID", "The event has no time.")
-        if event.time.seconds > self._clock() + MAX_FUTURE_S:
-            return Refusal("EVENT_IN_FUTURE", f"The event is more than {MAX_FUTURE_S} s ahead of this clock.")
+        wrong = self._wrong_time(event.time.seconds)
+        if wrong is not None:
+            return wrong
         for field, value in event.ListFields():
             if isinstance(value, str) and not value.isprintable():
                 return Refusal("EVENT_UNPRINTABLE", f"The field {field.name} contains control characters.")
         return _event(event, data)
+
+    def _wrong_time(self, seconds: int) -> Refusal | None:
+        if seconds <= 0:
+            return Refusal("EVENT_TIME_INVALID", "The event has no time.")
+        if seconds > self._clock() + MAX_FUTURE_S:
+            return Refusal("EVENT_IN_FUTURE", f"The event is more than {MAX_FUTURE_S} s ahead of this clock.")
+        if seconds < self._clock() - MAX_PAST_S:
+            return Refusal("EVENT_TOO_OLD", f"The event is more than {MAX_PAST_S} s old.")
+        return None
 
 
 def logged_event(data: bytes) -> Event:
