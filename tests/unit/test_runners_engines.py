@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import openvino as ov
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as ops
 
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.runners.engines import ImageInput, open_model, read_model
+from facetmesh.runners.engines.base import Plans, machine_cores
 from facetmesh.runners.settings import EngineSetting
 
 if TYPE_CHECKING:
@@ -100,3 +105,70 @@ def test_what_is_no_model_is_unreadable(tmp_path: Path, content: bytes) -> None:
             read_model(file)
         assert caught.value.reason == "MODEL_UNREADABLE"
         file.write_bytes(content)
+
+
+ONNX_RUNTIME = EngineSetting("onnxruntime", engine="onnxruntime")
+
+
+def onnx_file(path: Path, shape: list[int | str]) -> Path:
+    """An ONNX file that doubles its input."""
+    two = numpy_helper.from_array(np.float32(2), "two")
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["images", "two"], ["doubled"])],
+        "double",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("doubled", TensorProto.FLOAT, shape)],
+        [two],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("shape", [[1, 3, "h", "w"], [1, 3, 4, 6]])
+def test_two_engines_say_the_same_of_an_image(tmp_path: Path, shape: list[int | str]) -> None:
+    """Colours, scale and layout included."""
+    pytest.importorskip("onnxruntime")
+    file = onnx_file(tmp_path / "double.onnx", shape)
+    image = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3), np.uint8)
+    results = [
+        read_model(file).compile(setting, ImageInput(4, 6, mean=127.5, scale=127.5)).infer(image)
+        for setting in (SETTING, ONNX_RUNTIME)
+    ]
+    assert [list(result) for result in results] == [["doubled"], ["doubled"]]
+    np.testing.assert_allclose(results[0]["doubled"], results[1]["doubled"], atol=1e-5)
+
+
+def test_a_device_that_is_not_there_is_no_reason_to_use_another(tmp_path: Path) -> None:
+    """ONNX Runtime would go on, on the CPU."""
+    pytest.importorskip("onnxruntime")
+    file = onnx_file(tmp_path / "double.onnx", [1, 3, 4, 6])
+    if "CUDAExecutionProvider" in importlib.import_module("onnxruntime").get_available_providers():
+        pytest.skip("there is one")
+    with pytest.raises(FailedPrecondition):
+        read_model(file).compile(EngineSetting("cuda", engine="onnxruntime", device="cuda"))
+
+
+def test_the_first_plan_serves_while_the_better_one_is_made() -> None:
+    """Nobody waits, and each is made once."""
+    asked: list[int] = []
+    may_end = threading.Event()
+
+    def make(cores: int) -> str:
+        asked.append(cores)
+        if len(asked) > 1:
+            may_end.wait(30)
+        return f"for {cores}"
+
+    plans = Plans(make)
+    assert plans.get(1) == "for 1"
+    if machine_cores() == 1:
+        return
+    assert [plans.get(2) for _ in range(5)] == ["for 1"] * 5
+    may_end.set()
+    until = time.monotonic() + 30
+    while plans.get(2) != "for 2" and time.monotonic() < until:
+        time.sleep(0.005)
+    assert plans.get(2) == "for 2"
+    assert plans.get(10_000) == plans.get(0)
+    assert sorted(asked)[:2] == [1, 2]

@@ -9,7 +9,18 @@ import pytest
 
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.runners import probe as probing
-from facetmesh.runners.probe import AUTOMATIC, BF16_WITHOUT_AMX, F32, ProbeResult, Trial, candidates, choose, probe
+from facetmesh.runners.probe import (
+    AUTOMATIC,
+    BF16_WITHOUT_AMX,
+    F32,
+    ONNX_RUNTIME,
+    ProbeResult,
+    Trial,
+    candidates,
+    choose,
+    gpu_candidates,
+    probe,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,3 +107,30 @@ def test_no_service_starts_where_no_setting_lived() -> None:
     assert refusal.value.reason == "ENGINE_UNUSABLE"
     alive = ProbeResult("cpu", "engine", (Trial(F32, 1.0),), F32)
     assert alive.chosen() == F32
+
+
+def test_another_engine_serves_where_the_first_does_not_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried only then."""
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "selective.py").write_text(
+        "import os, signal\n"
+        "from facetmesh.runners.trial import measure\n"
+        "def die(context, arguments, blobs):\n"
+        "    if context.setting.engine == 'openvino':\n"
+        "        os.kill(os.getpid(), signal.SIGILL)\n"
+        "    return measure(context, arguments, blobs)\n"
+        "TASKS = {'measure': die}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(probing, "PROGRAM", "selective")
+    found = probe(tmp_path / "cache")
+    assert found.setting == found.chosen() == ONNX_RUNTIME
+    assert "ONNX Runtime" in found.engine
+
+
+def test_a_card_is_tried_where_there_is_one_and_an_engine_for_it(tmp_path: Path) -> None:
+    """Not because of a file alone."""
+    assert gpu_candidates(tmp_path / "none") == ()
+    (tmp_path / "nvidiactl").touch()
+    has_engine = probing._version("onnxruntime-gpu") is not None
+    assert bool(gpu_candidates(tmp_path / "nvidiactl")) == has_engine

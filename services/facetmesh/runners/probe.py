@@ -36,6 +36,14 @@ AUTOMATIC = EngineSetting("automatic", precision=None)
 BF16_WITHOUT_AMX = EngineSetting("bf16-avx512", precision="bf16", max_isa="AVX512_CORE_BF16")
 """bf16 on a CPU whose AMX is not to be used."""
 
+ONNX_RUNTIME = EngineSetting("onnxruntime", engine="onnxruntime")
+"""Where OpenVINO does not live."""
+GPU = (
+    EngineSetting("tensorrt", engine="onnxruntime", device="tensorrt", precision=None),
+    EngineSetting("cuda", engine="onnxruntime", device="cuda", precision=None),
+)
+"""Where there is an NVIDIA card, and ONNX Runtime for it."""
+
 PROGRAM = "facetmesh.runners.trial"
 """What is run to try a setting."""
 
@@ -108,13 +116,17 @@ def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
     """
     facts = _cpu_facts()
     engine = f"OpenVINO {_engine_version()}"
+    if other := _version("onnxruntime-gpu") or _version("onnxruntime"):
+        engine += f", ONNX Runtime {other}"
     key = hashlib.sha256(json.dumps([facts, engine], sort_keys=True).encode()).hexdigest()[:16]
     cache_dir.mkdir(parents=True, exist_ok=True)
     path = cache_dir / f"probe-{key}.json"
     with files.locked(cache_dir / f"probe-{key}.lock"):
         known = None if force else _load(path)
         if known is None:
-            trials = tuple(asyncio.run(_try(setting)) for setting in candidates(facts))
+            trials = tuple(asyncio.run(_try(setting)) for setting in (*candidates(facts), *gpu_candidates()))
+            if not any(trial.ms is not None for trial in trials) and _version("onnxruntime"):
+                trials += (asyncio.run(_try(ONNX_RUNTIME)),)
             cpu = facts.get("model name", platform.machine())
             known = ProbeResult(cpu, engine, trials, choose(trials))
             # What failed altogether is tried again: it may have been for want of memory.
@@ -133,6 +145,11 @@ def candidates(facts: Mapping[str, str]) -> tuple[EngineSetting, ...]:
     if flags & {"avx512_bf16", "bf16"}:
         return (F32, AUTOMATIC)
     return (F32,)
+
+
+def gpu_candidates(devices: Path = Path("/dev/nvidiactl")) -> tuple[EngineSetting, ...]:
+    """Returns the settings to try where there is an NVIDIA card and an engine for it."""
+    return GPU if devices.exists() and _version("onnxruntime-gpu") else ()
 
 
 def choose(trials: tuple[Trial, ...]) -> EngineSetting:
@@ -157,12 +174,19 @@ async def _try(setting: EngineSetting) -> Trial:
 
 
 def _engine_version() -> str:
-    try:
-        return importlib.metadata.version("openvino")
-    except importlib.metadata.PackageNotFoundError:
+    version = _version("openvino")
+    if version is None:
         raise FailedPrecondition(
             'The inference engine is not installed: run `pip install "facetmesh[serve]"`.', reason="ENGINE_MISSING"
-        ) from None
+        )
+    return version
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_facts() -> dict[str, str]:

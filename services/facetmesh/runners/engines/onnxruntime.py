@@ -32,7 +32,7 @@ class OnnxRuntimeModel:
     """A session; `engines.base.Model` says what it does.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file, or its content.
         setting: Which device it runs on.
         image: Makes it take images.
 
@@ -40,7 +40,7 @@ class OnnxRuntimeModel:
         RuntimeError: The file cannot be run on the device.
     """
 
-    def __init__(self, path: Path, setting: EngineSetting, image: ImageInput | None) -> None:
+    def __init__(self, path: Path | bytes, setting: EngineSetting, image: ImageInput | None) -> None:
         self._image = image
         self._plans = Plans(lambda cores: _open(path, setting, cores))
         session = self._plans.get(1)
@@ -66,7 +66,7 @@ class OnnxRuntimeModel:
         return values.astype(_TYPES[self._input.type], copy=False)
 
 
-def _open(path: Path, setting: EngineSetting, cores: int) -> Any:
+def _open(path: Path | bytes, setting: EngineSetting, cores: int) -> Any:
     wanted = _PROVIDERS[setting.device]
     options = ort.SessionOptions()
     options.intra_op_num_threads = cores
