@@ -47,6 +47,15 @@ def test_the_wheel_alone_runs_the_demo(installed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+def test_the_wheel_brings_what_the_gateway_is_made_from(installed: Path, tmp_path: Path) -> None:
+    look = "from facetmesh.cli.gateway.bootstrap import shipped; print(shipped('envoy.yaml'), shipped('openapi.json'))"
+    found = subprocess.run(
+        [str(installed / "python"), "-c", look], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.count("facetmesh/_data/gateway/") == 2
+
+
+@pytest.mark.full
 def test_the_base_install_is_light_and_says_what_it_lacks(tmp_path: Path, installed: Path) -> None:
     (wheel,) = installed.parent.parent.glob("facetmesh-*.whl")
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
