@@ -84,6 +84,10 @@ bench-noisy: $(VENV)/.dev ## Measure what a tenant feels of a neighbour that beh
 bench-audit: $(VENV)/.dev ## Measure the audit log on SQLite and PostgreSQL, beside Tessera where Go is installed.
 	@$(BIN)/python -m bench.audit
 
+.PHONY: bench-auth
+bench-auth: $(VENV)/.dev ## Measure what it costs to know who calls and what he may do.
+	@$(BIN)/python -m bench.auth
+
 .PHONY: bench-daprd
 bench-daprd: $(VENV)/.dev daprd ## Measure a minute of 1,000 audit events a second through daprd and Redis.
 	@$(BIN)/python -m bench.daprd

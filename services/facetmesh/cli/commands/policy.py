@@ -149,13 +149,24 @@ def _client(chosen: Options, owner: str | None) -> Client:
 def _cases(path: Path) -> list[policy_pb2.PolicyCase]:
     text = path.read_text()
     try:
-        found = json.loads(text) if text.lstrip().startswith("[") else [*map(json.loads, text.splitlines())]
+        found = _read(text)
     except ValueError as error:
         raise InvalidArgument(f"{path} is not JSON: {error}", reason="CASES_INVALID") from None
     cases = [_recorded(one) if "id" in one else _case(one) for one in found if isinstance(one, dict)]
     if not cases or len(cases) != len(found):
         raise InvalidArgument(f"{path} has no list of calls.", reason="CASES_INVALID")
     return cases
+
+
+def _read(text: str) -> list[Any]:
+    """A list, what `audit list --json` answers, or an object on each line."""
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(whole, dict):
+        whole = whole.get("events", [whole])
+    return whole if isinstance(whole, list) else []
 
 
 def _case(given: dict[str, Any]) -> policy_pb2.PolicyCase:
