@@ -43,6 +43,7 @@ class StageMetrics(Collector):
             "facetmesh_stage_seconds", "How long the stages of requests took.", ["stage"], buckets=_BUCKETS_S,
             registry=CollectorRegistry(),
         )  # fmt: skip
+        self._stages = {stage: self._seconds.labels(stage) for stage in STAGES}
 
     def watch(self, scheduler: Scheduler) -> None:
         """Reads this scheduler's queue."""
@@ -59,7 +60,7 @@ class StageMetrics(Collector):
         sums["cold"] += served.cold
         for stage, seconds in stages(served).items():
             sums[stage] += seconds
-            self._seconds.labels(stage).observe(seconds)
+            self._stages[stage].observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics."""
