@@ -113,3 +113,23 @@ def test_what_is_piped_is_not_folded_nor_taken_for_markup(run: Any, tmp_path: Pa
     assert home in run("--home", home, "down").stdout.splitlines()[0]
     told = run("models", "list").stdout.splitlines()
     assert any("nudenet-320n" in line and "AGPL-3.0 (must be accepted)" in line for line in told)
+
+
+def test_a_backup_wants_to_know_of_the_secrets_and_overwrites_nothing(run: Any, tmp_path: Path) -> None:
+    def reason(*arguments: str) -> str:
+        done = run("--json", "backup", *arguments)
+        assert done.returncode == 1
+        return str(json.loads(done.stderr)["error"]["reason"])
+
+    phrase = tmp_path / "phrase"
+    phrase.write_text("correct horse battery staple\n")
+    phrase.chmod(0o600)
+    there = str(tmp_path / "home.tar")
+    assert reason(there) == "SECRETS_UNDECIDED"
+    assert reason(there, f"--passphrase-file={phrase}", "--without-secrets") == "SECRETS_UNDECIDED"
+    assert reason(there, "--without-secrets", "--every=0s") == "INTERVAL_INVALID"
+    assert reason(there, "--without-secrets", "--every=soon") == "INTERVAL_INVALID"
+    (tmp_path / "home.tar").write_text("mine")
+    assert reason(there, "--without-secrets") == "TARGET_EXISTS"
+    assert (tmp_path / "home.tar").read_text() == "mine"
+    assert reason(str(tmp_path / "new"), "--without-secrets") == "STATE_MISSING"
