@@ -114,6 +114,25 @@ def test_without_auth_tokens_go_on_and_when_it_is_back_revocations_are_heard(
         assert time.monotonic() - began < 3, "the watches are back soon after auth is"
 
 
+def test_while_auth_hangs_holders_of_tokens_go_on_and_nobody_new_enters(
+    mesh: Mesh, holder: Callable[[str], Holder]
+) -> None:
+    with mesh.client(mesh.admin_key) as admin:
+        key = admin.create_key(tenant="pied-piper", roles=[2, 3, 4])
+    one, hanging = holder(key.secret), mesh.pid("auth")
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        with grpc.insecure_channel(mesh.endpoints.auth) as channel:
+            stub = auth_pb2_grpc.AuthServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as refusal:
+                stub.IssueToken(auth_pb2.IssueTokenRequest(key=key.secret), timeout=3)
+        assert refusal.value.code() in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+        assert one.answers("auth") == {"OK"}
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    until(lambda: one.answers() == {"OK"}, "auth answers again")
+
+
 def test_the_signing_key_changes_without_a_restart(mesh: Mesh, holder: Callable[[str], Holder]) -> None:
     old = holder(mesh.keys["pied-piper"])
     auth = mesh.pid("auth")

@@ -128,7 +128,8 @@ def _hostile(field: FieldDescriptor, tenant: str) -> st.SearchStrategy[Any]:
         return st.dictionaries(_hostile(key, tenant), _hostile(value, tenant), max_size=5)
     if field.message_type is not None:
         if field.message_type.full_name == "google.protobuf.FieldMask":
-            one = st.fixed_dictionaries({"paths": st.lists(st.sampled_from(["display_name", "*", "name", "", "a.b"]))})
+            fields = st.sampled_from(["display_name", "limits", "limits.models", "*", "name", "", "a.b"])
+            one = st.fixed_dictionaries({"paths": st.lists(fields)})
         elif field.message_type.full_name.startswith("google.protobuf."):
             one = st.sampled_from([{"seconds": -1}, {"nanos": -1}, {"seconds": 10**11}, {"seconds": 1, "nanos": -5}])
         else:

@@ -144,3 +144,12 @@ async def test_services_keys_work_inside_only(desk: Desk) -> None:
     assert (await desk.world.grants.grant(OWN, None)).roles == ("service",)
     with pytest.raises(Unauthenticated):
         await desk.exchange.token(OWN)
+
+
+async def test_when_a_single_token_is_revoked_its_tenants_are_had_anew(desk: Desk) -> None:
+    _, text = await desk.world.keys.create("acme", KeySpec())
+    first = await desk.exchange.token(text)
+    desk.exchange.hear([Revocation(f"tenants/globex/tokens/{'0' * 32}", desk.clock.now)])
+    assert await desk.exchange.token(text) == first
+    desk.exchange.hear([Revocation(f"tenants/acme/tokens/{'0' * 32}", desk.clock.now)])
+    assert await desk.exchange.token(text) != first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -220,6 +221,14 @@ async def test_a_state_store_that_is_stolen_holds_no_key(rig: Rig, state: Memory
     )
     secret = key.secret.rpartition("_")[2].encode()
     assert not any(secret in entry.value for entry in state.entries.values())
+    # Nor does anything that is in it open the door in the key's place.
+    body = key.secret.rpartition("_")[0]
+    words = {word for entry in state.entries.values() for word in re.findall(r"[0-9A-Za-z]{20,}", entry.value.decode())}
+    assert words
+    for word in words:
+        for guess in (word, f"{body}_{word}", f"{body}_{word[:49]}", f"{body}_{word[:43]}{secret.decode()[-6:]}"):
+            call = rig.stub.IssueToken(auth_pb2.IssueTokenRequest(key=guess[:256]))
+            assert (await refusal(call))[:2] == ("UNAUTHENTICATED", "KEY_INVALID")
 
 
 async def test_pages(rig: Rig) -> None:

@@ -96,8 +96,11 @@ class Exchange:
     def hear(self, revocations: Sequence[Revocation]) -> None:
         """Forgets the tokens that these cover."""
         self._revocations.add(revocations, self._clock())
-        for digest in [digest for digest, held in self._held.items() if self._revoked(held.grant)]:
-            del self._held[digest]
+        # Which key a single token came from is not said: all of its tenant are had anew.
+        touched = {one.name.partition("/tokens/")[0] for one in revocations if "/tokens/" in one.name}
+        for digest, held in list(self._held.items()):
+            if self._revoked(held.grant) or f"tenants/{held.grant.tenant_id or apikeys.PLATFORM}" in touched:
+                del self._held[digest]
 
     async def _exchange(self, text: str, digest: str) -> str:
         parsed = apikeys.parse(text)

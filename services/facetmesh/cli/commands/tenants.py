@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,11 +60,12 @@ def onboard(
     plan: Plan = None,
     set_: Set = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Give it this model of the catalogue, under its id there; repeatable."),
+        list[str] | None,
+        typer.Option(help="Give it this model: an entry of the catalogue, or a file; repeatable."),
     ] = None,
     accept_licence: Annotated[
         str | None,
-        typer.Option(help="The licence that the tenant accepts, by its SPDX id, where the catalogue asks for it."),
+        typer.Option(help="The licence that the tenant accepts, by its SPDX id: a file's, or what the catalogue asks."),
     ] = None,
     out: Out = None,
     request_id: Annotated[
@@ -84,9 +86,8 @@ def onboard(
     show_once(chosen, made.key, out, data=output.as_data(made))
     if model:
         with Client(made.key.secret, chosen.endpoints) as client:
-            for asset_id in model:
-                added = client.create_model(asset_id, catalog_id=asset_id, accept_licence=accept_licence or "")
-                output.note(f"{added.name} serves.")
+            for one in model:
+                output.note(f"{_give(client, one, accept_licence or '')} serves.")
 
 
 @app.command()
@@ -168,6 +169,14 @@ def undelete(context: typer.Context, tenant: TenantId) -> None:
     """Bring a deleted tenant back."""
     with options(context).admin_client() as client:
         _show(options(context), [client.undelete_tenant(tenant)], one=True)
+
+
+def _give(client: Client, model: str, licence: str) -> str:
+    """Gives a tenant a model of the catalogue, or a file's; returns its name."""
+    file = Path(model)
+    if not file.is_file():
+        return client.create_model(model, catalog_id=model, accept_licence=licence).name
+    return client.upload_model(file.stem, file.read_bytes(), licence=licence, checkpoint=file.suffix == ".pt").name
 
 
 def _wanted(plan: str | None, assignments: list[str] | None) -> tuple[auth_pb2.Tenant, list[str]]:
