@@ -9,6 +9,13 @@ import pytest
 
 from facetmesh.audit.database import RECORD_BYTES, LogDatabase
 from facetmesh.audit.fsck import fsck
+from facetmesh.audit.receipts import opened
+from facetmesh.kit.errors import NotFound
+from facetmesh.kit.keks import Keks
+from facetmesh.kit.keyring import Keyring
+from facetmesh.verify.event import parse
+
+from .audit_world import seed
 
 if TYPE_CHECKING:
     from .audit_world import World
@@ -99,3 +106,22 @@ async def test_a_flipped_bit_is_found_without_keys(world: World, what: str) -> N
     world.alter(f"UPDATE {table} SET {column} = ? WHERE {where}", flip(value, place))  # noqa: S608 - the same
     with closing(world.connect()) as connection:
         assert [problem.where for problem in await fsck(LogDatabase(connection), None)] == ["event 200"]
+
+
+async def test_a_purged_tenants_bodies_are_gone_and_the_log_is_whole(world: World) -> None:
+    """The tenant's keys are destroyed; what is done to it afterwards is logged under a new one."""
+    keyring = Keyring(world.state, Keks([seed("kek")]), reopens=True)
+    world.keyring = keyring
+    before, after = world.event(), world.event()
+    async with world.log() as (log, store):
+        sign = world.services["detection"].sign
+        await log.ingest([sign(before)])
+        await keyring.destroy("acme")
+        await log.ingest([sign(after)])
+        old, new = await store.find(before.id), await store.find(after.id)
+        assert old is not None
+        assert new is not None
+        with pytest.raises(NotFound):
+            await opened(old, keyring)
+        assert parse((await opened(new, keyring)).signed_event)[1] == after
+    assert await world.problems() == []
