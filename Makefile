@@ -64,8 +64,16 @@ cluster: $(VENV)/.serve ## Build the API server and Istio that test-cluster runs
 test-cluster: $(VENV)/.dev cluster ## Run the tests on a real Kubernetes and Istio control plane.
 	@$(PYTEST) tests/cluster
 
+# In the cache, because it has gigabytes: torch and ultralytics.
+CONVERT_ENV := $(or $(FACETMESH_CACHE),$(HOME)/.cache/facetmesh)/convert-env
+
+.PHONY: convert-env
+convert-env: requirements/convert.txt ## Make an environment that converts checkpoints, in the cache (6 GB).
+	@cmp -s $< $(CONVERT_ENV)/done || { $(PYTHON) -m venv --clear $(CONVERT_ENV) && \
+		$(CONVERT_ENV)/bin/python $(PIP) --require-hashes -r $< && cp $< $(CONVERT_ENV)/done; }
+
 .PHONY: test-full
-test-full: $(VENV)/.dev daprd cluster ## Run the tests that take minutes or gigabytes.
+test-full: $(VENV)/.dev daprd cluster convert-env ## Run the tests that take minutes or gigabytes.
 	@$(PYTEST) -m full
 
 .PHONY: test-chaos
@@ -124,6 +132,7 @@ pins: ## Raise the pinned requirements to the newest that fit (needs uv).
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --group build -c requirements/dev.txt -o requirements/serve.txt
 	@$(COMPILE) --upgrade requirements/protos.in -o requirements/protos.txt
 	@$(COMPILE) --upgrade requirements/go.in -o requirements/go.txt
+	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra convert -c requirements/serve.txt -o requirements/convert.txt
 	@$(COMPILE) --upgrade requirements/tritonclient.in -o requirements/tritonclient.txt
 
 .PHONY: clean
