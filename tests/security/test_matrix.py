@@ -21,7 +21,9 @@ from tests.unit.conftest import AUDIENCE, ISSUER, Clock, new_issuer
 
 from facetmesh.auth.grants import Grant
 from facetmesh.kit import access, audit
+from facetmesh.kit.gate import Gate
 from facetmesh.kit.identity import CLOCK_SKEW_S, ROLE_NAMES, TokenVerifier
+from facetmesh.kit.policy import PLATFORM_DEFAULT, Policies, PolicySet, vocabulary
 from facetmesh.kit.revocations import Revocation
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
@@ -58,6 +60,7 @@ class Api:
     clock: Clock
     issuer: TokenIssuer
     verifier: TokenVerifier
+    policies: Policies
     reached: list[str] = field(default_factory=list)
 
     def token(self, role: str, *, methods: Sequence[str] = (), models: Sequence[str] = ()) -> str:
@@ -126,13 +129,15 @@ async def served() -> AsyncIterator[Api]:
     metrics = Metrics.create()
     recorder = audit.Recorder("test", EventSigner("auth", bytes(32)), Bus(), metrics, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
-    server = grpc.aio.server(interceptors=[Guard(verifier, recorder, metrics, max_concurrent_calls=64)])
+    policies = Policies()
+    guard = Guard(verifier, recorder, metrics, max_concurrent_calls=64, gate=Gate(policies))
+    server = grpc.aio.server(interceptors=[guard])
     reached: list[str] = []
     server.add_generic_rpc_handlers(tuple(handlers(reached)))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Api(channel, clock, issuer, verifier, reached)
+        yield Api(channel, clock, issuer, verifier, policies, reached)
     await server.stop(0)
     await recorder.close()
 
@@ -196,6 +201,12 @@ async def attacks(api: Api, method: MethodDescriptor) -> AsyncIterator[tuple[str
     if access.models(None, own):
         token = api.token(role, models=["tenants/acme/models/other"])
         yield "out of scope", await api.call(method, own, token), limited
+    if role != "platform-admin" or "PolicyService" not in path(method):  # that could not be taken back
+        owner = "platform" if role == "platform-admin" else "tenants/acme"
+        forbid = f'@id("no") forbid (principal, action == Action::"{vocabulary.action(path(method)).id}", resource);'
+        api.policies.use(owner, PolicySet(f"{owner}/policies/1", f"{PLATFORM_DEFAULT}\n{forbid}"))
+        yield "policy forbids", await api.call(method, own, api.token(role)), ("PERMISSION_DENIED", "POLICY_DENIED")
+        api.policies.use(owner, None)
     for role in rule.roles - {"platform-admin"}:
         for at in references(method.input_type):
             for tenant in ("globex", "nobody"):

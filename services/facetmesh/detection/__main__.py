@@ -15,6 +15,7 @@ from pydantic import Field
 from facetmesh.detection.answers import Answers
 from facetmesh.detection.charging import charged
 from facetmesh.detection.detector import Detector
+from facetmesh.detection.facts import facts
 from facetmesh.detection.fetching import Fetcher
 from facetmesh.detection.intake import Intake
 from facetmesh.detection.kserve_servicer import KServeServicer
@@ -156,6 +157,7 @@ async def main() -> None:
                 "inference.GRPCInferenceService",
             ],
             ready={},
+            facts=facts(models),
         )
 
 
