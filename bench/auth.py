@@ -182,7 +182,7 @@ async def serve(what: str) -> None:
     if what == "ext_authz":
         recorder: Any = _Recorder()
         exchange = Exchange(_Keys(), issuer(), KeyHash(b"pepper"), _account, time.time)
-        async with checking(exchange, recorder, "127.0.0.1", 0) as port:
+        async with checking(exchange, recorder, lambda server: server.add_insecure_port("127.0.0.1:0")) as port:
             print(port, flush=True)
             await asyncio.Event().wait()
     server = grpc.aio.server()

@@ -46,6 +46,7 @@ from facetmesh.kit.policy import check, full_name, schema
 from facetmesh.kit.revocations import follow
 from facetmesh.kit.serve import Authority, open_mesh, run
 from facetmesh.kit.settings import Port, ServiceSettings, load
+from facetmesh.kit.tls import listen
 
 if TYPE_CHECKING:
     import grpc
@@ -76,7 +77,7 @@ class AuthSettings(ServiceSettings):
     http_port: Port = 0
     """The port of the keys that verify tokens, over HTTP; 0 asks the system."""
     ext_authz_host: str = "127.0.0.1"
-    """The address on which gateways ask about API keys: one that nobody else reaches."""
+    """The address on which gateways ask about API keys: one that nobody else reaches. It is encrypted as others are."""
     ext_authz_port: Port = 0
     """Its port; 0 asks the system."""
 
@@ -141,6 +142,11 @@ async def main() -> None:
         )
         metering = UsageServicer(Metering(budgets, history, settings.now))
 
+        for_gateways = functools.partial(
+            listen, host=settings.ext_authz_host, port=settings.ext_authz_port, files=settings.tls,
+            plaintext=settings.allow_plaintext,
+        )
+
         def add_to_server(server: grpc.aio.Server) -> None:
             auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server)
             policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(policies, trials, words), server)
@@ -150,7 +156,7 @@ async def main() -> None:
         try:
             async with (
                 published(issuer.jwks, settings.host, settings.http_port) as http_port,
-                checking(exchange, mesh.recorder, settings.ext_authz_host, settings.ext_authz_port) as checks_port,
+                checking(exchange, mesh.recorder, for_gateways) as checks_port,
             ):
                 _log.info("serving gateways", extra={"http_port": http_port, "ext_authz_port": checks_port})
                 await mesh.serve(

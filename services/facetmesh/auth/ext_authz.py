@@ -16,7 +16,7 @@ from facetmesh.envoy.service.auth.v3 import external_auth_pb2 as v3
 from facetmesh.envoy.service.auth.v3 import external_auth_pb2_grpc
 from facetmesh.kit import status
 from facetmesh.kit.audit import Record
-from facetmesh.kit.errors import FacetmeshError, NotFound, PermissionDenied, Unauthenticated, Unavailable
+from facetmesh.kit.errors import FacetmeshError, NotFound, PermissionDenied, Unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -65,29 +65,24 @@ class AuthorizationServicer(external_auth_pb2_grpc.AuthorizationServicer):
 
 
 @contextlib.asynccontextmanager
-async def checking(exchange: Exchange, recorder: Recorder, host: str, port: int) -> AsyncIterator[int]:
-    """Answers checks until the context ends, without asking who asks. Yields the port.
+async def checking(
+    exchange: Exchange, recorder: Recorder, listen: Callable[[grpc.aio.Server], int]
+) -> AsyncIterator[int]:
+    """Answers checks until the context ends, whoever asks. Yields the port.
 
     Args:
         exchange: Gives tokens for keys.
         recorder: Takes the audit events of refusals.
-        host: The address that is listened on: one that only gateways reach.
-        port: The port; 0 asks the system.
-
-    Raises:
-        Unavailable: PORT_TAKEN.
+        listen: Opens a port that only gateways reach, and returns it.
     """
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", _LARGEST_CHECK), ("grpc.so_reuseport", 0)]
     )
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(AuthorizationServicer(exchange, recorder), server)
-    try:
-        bound = server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError:
-        raise Unavailable(f"Port {port} on {host} is taken.", reason="PORT_TAKEN") from None
+    port = listen(server)
     await server.start()
     try:
-        yield bound
+        yield port
     finally:
         await server.stop(1)
 
