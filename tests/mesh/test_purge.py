@@ -43,7 +43,7 @@ def test_a_purge_survives_the_death_of_auth(
     photo = assets["photo-six-faces"].read_bytes()
     with running(tmp_path / "home", collector) as mesh:
         with mesh.client(mesh.admin_key) as admin:
-            admin.create_tenant("acme")
+            admin.create_tenant("acme", licence_classes=["permissive", "copyleft"])
             roles = [ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR]
             key = admin.create_key(tenant="acme", roles=roles).secret
         with mesh.client(key) as client:
