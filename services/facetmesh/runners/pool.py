@@ -13,11 +13,12 @@ from facetmesh.kit.errors import DeadlineExceeded, ResourceExhausted, Unavailabl
 from facetmesh.runners.domain import Domain
 from facetmesh.runners.memory import resident_bytes
 from facetmesh.runners.quarantine import Quarantine
+from facetmesh.runners.residency import Residency
 from facetmesh.runners.runner import Runner
 from facetmesh.runners.settings import EngineSetting, PoolLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from facetmesh.runners.tasks import Reply
@@ -63,13 +64,9 @@ class RunnerPool:
             duration_s=self._limits.quarantine_s,
         )
         self._domains: dict[str, Domain] = {}
-        self._places = asyncio.Semaphore(self._limits.runners)
-        self._starts_waiting = 0
-        self._admission = asyncio.Lock()
-        self._changed = asyncio.Event()
-        self._evicted = 0
-        self._leaving: dict[Runner, int] = {}
-        """Runners that were told to go, and the memory that they take until then."""
+        self._residency = Residency(
+            self._domains, self._limits, pinned=pinned, evict=functools.partial(self._retire, drain=True)
+        )
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -151,7 +148,7 @@ class RunnerPool:
     @property
     def evicted(self) -> int:
         """How many runners had to make room for others so far."""
-        return self._evicted
+        return self._residency.evicted
 
     async def close(self) -> None:
         """Stops every child, and returns when none is left; what runs fails."""
@@ -202,8 +199,7 @@ class RunnerPool:
             if not reply.cancelled() and reply.exception() is None:
                 state.deaths = 0
                 self._answered(state, subject)
-        self._changed.set()
-        self._make_room()
+        self._residency.changed()
         self._set_idle_timer(state)
 
     def _answered(self, state: Domain, subject: str) -> None:
@@ -212,22 +208,12 @@ class RunnerPool:
         # Something was loaded for it: that is when a runner grows.
         state.answered.add(subject)
         state.memory_bytes = resident_bytes(state.runner.pid)
-        self._free_memory(self._memory_in_use() - self._limits.memory_bytes)
+        self._residency.grown()
 
     async def _start(self, state: Domain) -> Runner:
         if state.deaths > 1:
             await asyncio.sleep(min(_FIRST_BACKOFF_S * 2 ** (state.deaths - 2), self._limits.max_backoff_s))
-        self._starts_waiting += 1
-        try:
-            self._make_room()
-            await self._places.acquire()
-        finally:
-            self._starts_waiting -= 1
-        try:
-            await self._admit(state)
-        except BaseException:
-            self._places.release()
-            raise
+        await self._residency.enter(state)
         began = time.monotonic()
         try:
             runner = await Runner.start(
@@ -242,7 +228,7 @@ class RunnerPool:
             state.resident = False
             if not isinstance(error, OSError):
                 raise
-            self._places.release()
+            self._residency.left()
             logger.exception("no runner could be spawned", extra={"domain": state.name})
             raise Unavailable("No process could be started.", reason="RUNNER_DIED", retry_after_s=1.0) from error
         logger.info(
@@ -252,8 +238,7 @@ class RunnerPool:
         return runner
 
     def _exited(self, state: Domain, culprits: frozenset[str] | None) -> None:
-        self._places.release()
-        self._changed.set()
+        self._residency.left()
         if culprits is None:
             return
         state.resident = False
@@ -262,88 +247,14 @@ class RunnerPool:
             if self._quarantine.record((state.name, subject)):
                 logger.error("model quarantined", extra={"domain": state.name, "subject": subject})
 
-    async def _admit(self, state: Domain) -> None:
-        """Waits until there is memory for the domain's runner; starts are admitted in the order in which they come."""
-        async with self._admission:
-            while (short := self._memory_in_use() + state.memory_bytes - self._limits.memory_bytes) > 0:
-                others = [other.name for other in self._domains.values() if other.resident]
-                if not others and not self._leaving:
-                    break  # it would not get less by waiting
-                if not self._leaving and all(map(self._pinned, others)):
-                    raise ResourceExhausted(
-                        "There is no memory for another model now.", reason="MEMORY_BUDGET", retry_after_s=5.0
-                    )
-                self._free_memory(short)
-                self._changed.clear()
-                await self._changed.wait()
-            state.began()
-
-    def _memory_in_use(self) -> int:
-        """What runners take that are up or about to be; those that leave are still there."""
-        present = sum(state.memory_bytes for state in self._domains.values() if state.resident)
-        return present + sum(self._leaving.values())
-
-    def _free_memory(self, short: int) -> None:
-        """Lets idle runners go until so many bytes will be free, else a busy one."""
-        short -= sum(self._leaving.values())
-        victims: list[Domain] = []
-        for state in self._evictable():
-            if short <= 0:
-                break
-            if state.idle or not (victims or self._draining()):
-                victims.append(state)
-                short -= state.memory_bytes
-        self._evict(victims)
-
-    def _make_room(self) -> None:
-        """Lets as many runners go as starts wait for a place."""
-        draining = self._draining()
-        short = self._starts_waiting - (len(self._leaving) - draining)
-        if short <= 0 or not self._places.locked():
-            return
-        idle = [state for state in self._evictable() if state.idle][:short]
-        # Those that drain will make room in time, but whoever is idle does so now.
-        busy = [state for state in self._evictable() if not state.idle]
-        self._evict([*idle, *busy[: max(0, short - len(idle) - draining)]])
-
-    def _draining(self) -> int:
-        return sum(runner.calls > 0 for runner in self._leaving)
-
-    def _evictable(self) -> Iterator[Domain]:
-        """Whose runner may go: idle ones first, and then the least recently used.
-
-        A busy one goes only after it has ended a call, and then when its present
-        calls have ended, so that every domain gets on, however many there are.
-        """
-        states = [
-            state
-            for state in self._domains.values()
-            if state.runner is not None and (state.idle or state.served) and not self._pinned(state.name)
-        ]
-        yield from sorted(states, key=lambda state: (not state.idle, state.last_used))
-
-    def _evict(self, victims: Sequence[Domain]) -> None:
-        for state in victims:
-            self._evicted += 1
-            logger.info("runner makes room", extra={"domain": state.name, "memory_bytes": state.memory_bytes})
-            self._retire(state, drain=True)
-
     def _retire(self, state: Domain, *, drain: bool) -> None:
         runner, state.start = state.runner, None
         if runner is None:
             return
         runner.alive = state.resident = False
-        self._leaving[runner] = state.memory_bytes
-        task = asyncio.create_task(self._close_runner(runner, drain=drain))
+        task = asyncio.create_task(self._residency.leave(runner, state.memory_bytes, drain=drain))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    async def _close_runner(self, runner: Runner, *, drain: bool) -> None:
-        try:
-            await runner.close(drain=drain)
-        finally:
-            del self._leaving[runner]
-            self._changed.set()
 
     def _set_idle_timer(self, state: Domain) -> None:
         if state.idle_timer is not None:
