@@ -120,6 +120,8 @@ def unsigned(token: str) -> str:
         pytest.param(changed(header={"alg": "HS256"}), id="alg-confusion"),
         pytest.param(changed(header={"alg": "ES384"}), id="other-alg"),
         pytest.param(changed(header={"typ": "JWT"}), id="other-type"),
+        pytest.param(changed(header={"crit": ["exp"]}), id="critical"),
+        pytest.param(changed(header={"jwk": {"kty": "EC"}}), id="brings-its-key"),
         pytest.param(changed(header={"kid": "nobody"}), id="unknown-kid"),
         pytest.param(changed(header={"kid": "../../etc/passwd"}), id="kid-path"),
         pytest.param(changed(header={"kid": {"$ne": ""}}), id="kid-object"),
@@ -343,6 +345,44 @@ async def test_a_revoked_token_is_refused_also_from_the_cache_and_a_newer_one_is
     await verifier.verify(others)
     clock.now += 0.001  # who rotates a key and uses it at once must get in
     await verifier.verify(issuer.issue(acme_caller)[0])
+
+
+async def test_a_header_that_was_seen_vouches_for_no_other_token(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant
+) -> None:
+    token, _ = issuer.issue(acme_caller)
+    await verifier.verify(token)
+    head, body, signature = token.split(".")
+    other = issuer.issue(acme_caller)[0].split(".")
+    for forged in (
+        f"{head}.{body}.{other[2]}", f"{head}.{other[1]}.{signature}", f"{head}.{body}.", f"{head}.{body}",
+        f"{head}.e30.{signature}", f"{head}..{signature}", f"{head}.{body}.{signature}.{signature}",
+    ):  # fmt: skip
+        with pytest.raises(Unauthenticated) as refusal:
+            await verifier.verify(forged)
+        assert refusal.value.reason == "TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("claims", [[], "x", 1, None, {}, {"iss": ISSUER}, {"iss": ISSUER, "aud": [AUDIENCE]}])
+async def test_what_auths_key_signed_and_is_no_token_of_ours(
+    verifier: TokenVerifier, issuer: TokenIssuer, claims: object
+) -> None:
+    key = issuer._keys.signing()
+    header = {"kid": key.kid, "typ": "at+jwt"}
+    payload = json.dumps(claims).encode()
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(jwt.PyJWS().encode(payload, key.private, "ES256", headers=header))
+
+
+async def test_the_headers_that_are_known_are_bounded(
+    verifier: TokenVerifier, issuer: TokenIssuer, acme_caller: Grant
+) -> None:
+    head, body, signature = issuer.issue(acme_caller)[0].split(".")
+    for number in range(200):  # each is read as the same header
+        padded = base64.urlsafe_b64encode(base64.urlsafe_b64decode(head + "==") + b" " * number).rstrip(b"=").decode()
+        with pytest.raises(Unauthenticated) if number else nullcontext():
+            await verifier.verify(f"{padded}.{body}.{signature}")
+    assert len(verifier._headers) <= 64
 
 
 async def test_a_token_is_as_old_as_the_look_at_its_key(

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
+from jwt.utils import base64url_decode
 
 from facetmesh.access.v1 import access_pb2
 from facetmesh.kit.errors import FacetmeshError, PermissionDenied, Unauthenticated, Unavailable
@@ -39,6 +40,7 @@ MAX_AHEAD_S = 600
 """How far auth's clock may be ahead of ours. A token from the future works no longer for it: only `exp` ends it."""
 _CACHED_TOKENS = 4096
 _KNOWN_HEADERS = 64
+_HEADER = {"alg", "kid", "typ"}
 _THUMBPRINT = "x5t#S256"
 """The member of `cnf` that binds a token to a client certificate (RFC 8705)."""
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -237,6 +239,8 @@ class TokenVerifier:
         kid = header.get("kid")
         if header.get("alg") != ALGORITHM or header.get("typ") != TOKEN_TYPE:
             raise Unauthenticated("The token's type or algorithm is not ours.", reason="TOKEN_INVALID")
+        if header.keys() != _HEADER:  # such as `crit`, which must not be passed over
+            raise Unauthenticated("The token's header is not ours.", reason="TOKEN_INVALID")
         if not isinstance(kid, str) or not _KID.fullmatch(kid):
             raise Unauthenticated("The token names no key.", reason="TOKEN_INVALID")
         if kid not in self._keys:
@@ -252,17 +256,14 @@ class TokenVerifier:
         return key
 
     def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token, key, algorithms=[ALGORITHM], issuer=self._issuer, audience=self._audience,
-                # Times are checked below, against a clock that tests can set.
-                options={"require": ["exp", "iat", "iss", "aud", "sub", "jti"], "verify_exp": False,
-                         "verify_iat": False, "verify_nbf": False},
-            )
-        except jwt.InvalidTokenError:
-            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID") from None
+        claims = _signed(token, key)
+        audiences = claims.get("aud")
+        if not isinstance(audiences, list):
+            audiences = [audiences]
+        if claims.get("iss") != self._issuer or self._audience not in audiences:
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         now = self._clock()
-        expires, issued = claims["exp"], claims["iat"]
+        expires, issued = claims.get("exp", ""), claims.get("iat", "")
         if not all(isinstance(t, int | float) for t in (expires, issued)) or issued > now + MAX_AHEAD_S:
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         if now >= expires + CLOCK_SKEW_S:
@@ -277,7 +278,9 @@ class TokenVerifier:
         confirmation = claims.get("cnf", {_THUMBPRINT: ""})
         if not isinstance(confirmation, dict) or not isinstance(confirmation.get(_THUMBPRINT), str):
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
-        if not isinstance(claims["jti"], str) or not isinstance(claims.get("region", ""), str):
+        if not isinstance(claims.get("jti"), str) or not isinstance(claims.get("sub"), str):
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
+        if not isinstance(claims.get("region", ""), str):
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         return claims
 
@@ -295,6 +298,24 @@ class TokenVerifier:
             if keys.keys() != self._keys.keys():
                 self._verified.clear()  # a key that was withdrawn takes its tokens along
             self._keys = keys
+
+
+def _signed(token: str, key: jwt.PyJWK) -> dict[str, Any]:
+    """What a token says whose header was checked, if its signature holds.
+
+    PyJWT's own decoding would read the header again, and check times by another
+    clock: together half of what the signature costs.
+    """
+    signed, _, signature = token.rpartition(".")
+    try:
+        if not key.Algorithm.verify(signed.encode(), key.key, base64url_decode(signature)):
+            raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
+        claims = json.loads(base64url_decode(signed.partition(".")[2]))
+    except ValueError:
+        claims = None
+    if not isinstance(claims, dict):
+        raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
+    return claims
 
 
 def authorize(principal: Principal, roles: frozenset[str], method: str) -> None:
