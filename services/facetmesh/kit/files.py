@@ -35,6 +35,23 @@ def write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
         raise
 
 
+def settle(folder: Path) -> None:
+    """Returns once all that was made below folder is on the disk. A file with other links was settled with those."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            if path.stat().st_nlink == 1:
+                _sync(path)
+        _sync(Path(place))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock that the file at path stands for; waits for it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -80,7 +79,7 @@ def restore(job: Job) -> Restored:
         _derive(Home(scratch))
         job.progress("checking the log", unpacked.manifest.size, unpacked.manifest.size)
         log_size, checkpoint_size = _check_log(unpacked, scratch)
-        os.sync()
+        files.settle(scratch)
         scratch.rename(home)  # over an empty folder too
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -14,7 +14,6 @@ The order is what makes it consistent:
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ def _taken(job: Job) -> Manifest:
     if job.phrase is not None:
         secrets = {path.name: path.read_text() for path in sorted((job.home.path / SECRETS).glob("*.json"))}
         files.write(job.folder / sealed.NAME, sealed.seal(secrets, job.phrase, text), mode=files.PRIVATE)
-    os.sync()  # all of it, before there is a manifest to say that it is whole
+    files.settle(job.folder)  # before there is a manifest to say that it is whole
     files.write(job.folder / manifest.NAME, text, mode=files.PRIVATE)
     return made
 
