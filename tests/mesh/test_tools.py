@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from facetmesh.cli.mesh.home import Home
+
 from .conftest import FACES, Mesh
+from .rig import Cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,3 +65,24 @@ def test_grpcurl_lists_and_calls(
     assert refused.returncode != 0
     assert "Unauthenticated" in refused.stderr
     assert "TOKEN_MISSING" in refused.stderr
+
+
+@pytest.mark.full
+def test_transparency_devs_fsck_reads_our_export(mesh: Mesh, tmp_path: Path) -> None:
+    """Of the log's files it checks the signature and every tile, with code that shares nothing with ours."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("Go is not installed: with it, this test builds tools/tessera")
+    binary, log, key = tmp_path / "tessera", tmp_path / "log", mesh.home / "log.vkey"
+    subprocess.run([go, "build", "-o", str(binary), "."], cwd=TOOLS / "tessera", check=True)
+    mesh.tenant("acme")
+    Cli(Home(mesh.home)).ok("audit", "export-log", str(log))
+
+    def check() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([binary, "check", log, key], capture_output=True, text=True, check=False)
+
+    assert check().returncode == 0, check().stderr
+    tile = next(file for file in (log / "tile" / "0").rglob("*") if file.is_file())
+    data = tile.read_bytes()
+    tile.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    assert check().returncode == 1

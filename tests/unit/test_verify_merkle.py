@@ -78,10 +78,20 @@ def test_known_consistency(known: Leaves, old: int, new: int) -> None:
     continues(known, old, new, proof)
 
 
-def test_every_inclusion_up_to_256(leaves: Leaves) -> None:
-    for size in range(1, 257):
+def every_inclusion(leaves: Leaves, sizes: range) -> None:
+    """Each leaf of each size."""
+    for size in sizes:
         for index in range(size):
             included(leaves, index, size, Tree(leaves, size).inclusion(index))
+
+
+def test_every_inclusion_up_to_128(leaves: Leaves) -> None:
+    every_inclusion(leaves, range(1, 129))
+
+
+@pytest.mark.full
+def test_every_inclusion_up_to_1024() -> None:
+    every_inclusion(Leaves([leaf_hash(b"%d" % number) for number in range(1024)]), range(129, 1025))
 
 
 @settings(max_examples=300, deadline=None)
@@ -106,8 +116,9 @@ def test_consistency_across_tiles(leaves: Leaves, data: st.DataObject) -> None:
     continues(leaves, old, new, Tree(leaves, new).consistency(old))
 
 
-def test_every_changed_bit_of_an_inclusion_is_noticed(leaves: Leaves) -> None:
-    for size in range(1, 13):
+@pytest.mark.parametrize("sizes", [range(1, 11), pytest.param(range(11, 33), marks=pytest.mark.full)])
+def test_every_changed_bit_of_an_inclusion_is_noticed(leaves: Leaves, sizes: range) -> None:
+    for size in sizes:
         root = leaves.root(size)
         for index in range(size):
             honest = [leaves.hashes[index], root, *Tree(leaves, size).inclusion(index)]
@@ -116,8 +127,9 @@ def test_every_changed_bit_of_an_inclusion_is_noticed(leaves: Leaves) -> None:
                     verify_inclusion(leaf=leaf, index=index, size=size, proof=proof, root=changed_root)
 
 
-def test_every_changed_bit_of_a_consistency_is_noticed(leaves: Leaves) -> None:
-    for new in range(2, 11):
+@pytest.mark.parametrize("sizes", [range(2, 9), pytest.param(range(9, 33), marks=pytest.mark.full)])
+def test_every_changed_bit_of_a_consistency_is_noticed(leaves: Leaves, sizes: range) -> None:
+    for new in sizes:
         for old in range(1, new):
             honest = [leaves.root(old), leaves.root(new), *Tree(leaves, new).consistency(old)]
             for old_root, new_root, *proof in one_bit_changed(honest):
