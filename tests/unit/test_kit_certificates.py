@@ -81,6 +81,7 @@ def test_the_gateway_speaks_for_its_callers() -> None:
         ([f'By=x;Subject="CN=x;Hash={HASH}"'], ""),
         ([f'By=x;Subject="a\\";Hash={HASH}"'], ""),
         ([f"Hash={HASH},Hash={'0' * 64}"], ""),
+        ([f"Hash={HASH};URI=a,By=b;Hash={'0' * 64}"], ""),
         ([f"Hash={HASH}", f"Hash={HASH}"], ""),
         ([f"Hash={HASH}0"], ""), ([f"Hash={HASH[:-1]}"], ""), (["Hash="], ""), ([""], ""), ([], ""), ([b"x"], ""),
         ([f"XHash={HASH}"], ""), ([f"Hash={HASH};" + "x" * 20_000], ""), ([f'Hash={HASH};Subject="'], ""),
