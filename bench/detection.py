@@ -21,6 +21,7 @@ from bench import common, mesh, servers
 
 MANY = 16
 """Clients at a time, where it is about throughput."""
+_WARM_UP_S = 1.0
 
 
 def main() -> None:
@@ -68,7 +69,15 @@ class Bench:
         best = max((_json("bench.bare", str(n), self._seconds) for n in (cores, cores + 1)), key=lambda it: it["ips"])
         self._bare.append({"ips": best["ips"], "p50_ms": one["p50_ms"], "cpu_ms": best["cpu_ms"]})
         with mesh.running(self.home) as running:
-            self._ours.append(self._clients(lambda n: running.job("acme", n, self._seconds)))
+            cold = _json("bench.load", json.dumps(running.job("acme", 1, _WARM_UP_S)))
+            before = running.stages()
+            one = _json("bench.load", json.dumps(running.job("acme", 1, self._seconds)))
+            stages = {
+                name: round(1000 * (total - before[name][0]) / (count - before[name][1]), 2)
+                for name, (total, count) in running.stages().items()
+            }
+            many = _json("bench.load", json.dumps(running.job("acme", MANY, self._seconds)))
+            self._ours.append({"one": one, "many": many, "stages_ms": stages, "cold_ms": cold["first_ms"]})
         print(f"bare {self._bare[-1]}\nours {self._ours[-1]}", flush=True)
 
     def peer(self, peer: servers.Peer) -> None:
@@ -110,6 +119,11 @@ class Bench:
             "bare_cpu_ms": round(statistics.median(each["cpu_ms"] for each in self._bare), 2),
             "facetmesh_cpu_ms": round(statistics.median(each["many"]["cpu_ms"] for each in self._ours), 2),
             "overhead_p50_ms": round(ours_ms - bare_ms, 2),
+            "stages_ms": {
+                stage: statistics.median(each["stages_ms"][stage] for each in self._ours)
+                for stage in self._ours[0]["stages_ms"]
+            },
+            "cold_start_ms": statistics.median(each["cold_ms"] for each in self._ours),
             "rounds": len(self._ours),
             "clients": MANY,
             "peers": {

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench import inputs
 from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, AsyncClient, Endpoints
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 MODEL = "faces"
 _START_S = 120
 _STOP_S = 60
+_LINES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,23 @@ class Mesh:
             "kind": "facetmesh", "pid": self.process.pid, "home": str(self.home), "key": self.key(tenant),
             "model": MODEL, "clients": clients, "seconds": seconds,
         }  # fmt: skip
+
+    def stages(self) -> dict[str, tuple[float, float]]:
+        """Of each stage of detection's requests so far: seconds together, and how many."""
+        (port,) = {
+            line["metrics_port"]
+            for line in map(json.loads, (self.home / "logs" / "detection.jsonl").read_text().splitlines()[-_LINES:])
+            if "metrics_port" in line
+        }
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+        samples = {
+            (sample.name.rpartition("_")[2], sample.labels["stage"]): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name in {"facetmesh_stage_seconds_sum", "facetmesh_stage_seconds_count"}
+        }
+        return {stage: (samples["sum", stage], samples["count", stage]) for kind, stage in samples if kind == "sum"}
 
     async def _tenant(self, tenant: str) -> str:
         async with AsyncClient((self.home / "admin.key").read_text().strip(), self.endpoints) as admin:
