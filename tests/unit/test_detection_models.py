@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from facetmesh.detection.models import MAX_VERSIONS, Facts, Models, Tensor, Version
+from facetmesh.detection.models import MAX_VERSIONS, Models
 from facetmesh.detection.splits import Traffic
 from facetmesh.detection.store import DaprStore
+from facetmesh.detection.versions import Facts, Tensor, Version
 from facetmesh.kit.errors import (
     Aborted,
     FailedPrecondition,

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from facetmesh.detection.detector import Detector, Result
-    from facetmesh.detection.models import Models, Version
+    from facetmesh.detection.models import Models
     from facetmesh.detection.statistics import Statistics
     from facetmesh.detection.tensors import Array, TensorRunner
+    from facetmesh.detection.versions import Version
 
 _Outcome = TypeVar("_Outcome")
 _SHADOWS = 4

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from facetmesh.detection.models import Version
+    from facetmesh.detection.versions import Version
     from facetmesh.runners.tasks import Runners
 
 _TIMEOUT_S = 30.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.detection import licences
 from facetmesh.detection.hints import NONE, Hints
-from facetmesh.detection.models import Version
+from facetmesh.detection.versions import Version
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 
 if TYPE_CHECKING:

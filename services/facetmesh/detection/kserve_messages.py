@@ -12,8 +12,9 @@ from facetmesh.kit.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from facetmesh.detection.models import Model, Tensor, Version
+    from facetmesh.detection.models import Model
     from facetmesh.detection.statistics import Tally
+    from facetmesh.detection.versions import Tensor, Version
 
 # The field of InferTensorContents that holds a datatype, and how its elements are packed.
 _CONTENTS: Mapping[str, tuple[str, str]] = {

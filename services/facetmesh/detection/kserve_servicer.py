@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from facetmesh.detection.answers import Answers
-    from facetmesh.detection.models import Model, Models, Version
+    from facetmesh.detection.models import Model, Models
     from facetmesh.detection.statistics import Statistics
+    from facetmesh.detection.versions import Version
     from facetmesh.kit.audit import Recorder
 
 _STREAM = "inference.GRPCInferenceService/ModelStreamInfer"

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from facetmesh.detection.detector import Detection, Result
-    from facetmesh.detection.models import Model, Version
+    from facetmesh.detection.models import Model
     from facetmesh.detection.signatures import Policy
     from facetmesh.detection.splits import Stickiness
     from facetmesh.detection.uploads import Upload
+    from facetmesh.detection.versions import Version
 
 _DEFAULTS = Options()
 _TASKS: Mapping[str, model_pb2.Task.ValueType] = {

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from facetmesh.detection.intake import Intake
-    from facetmesh.detection.models import Model, Models, Version
+    from facetmesh.detection.models import Model, Models
     from facetmesh.detection.store import DaprStore
     from facetmesh.detection.uploads import Uploads
+    from facetmesh.detection.versions import Version
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from facetmesh.detection.answers import Answers
     from facetmesh.detection.detector import Image, Options
     from facetmesh.detection.fetching import Fetcher
-    from facetmesh.detection.models import Version
+    from facetmesh.detection.versions import Version
     from facetmesh.kit.audit import Recorder
 
 _STREAM = "facetmesh.detection.v1.DetectionService/DetectStream"

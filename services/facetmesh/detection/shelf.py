@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from facetmesh.detection.models import Version
     from facetmesh.detection.uploads import BlobStore
+    from facetmesh.detection.versions import Version
 
 _IN_USE_S = 60.0
 """A file that was asked for so lately may be about to be opened."""

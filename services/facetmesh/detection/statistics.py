@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from facetmesh.detection.models import Version
+    from facetmesh.detection.versions import Version
 
 _KEPT = 4096
 

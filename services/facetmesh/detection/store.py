@@ -14,10 +14,11 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from facetmesh.detection.models import Facts, Model, Tensor, Version
+from facetmesh.detection.models import Model
 from facetmesh.detection.signatures import Policy
 from facetmesh.detection.splits import Traffic
 from facetmesh.detection.uploads import Upload
+from facetmesh.detection.versions import Facts, Tensor, Version
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
 

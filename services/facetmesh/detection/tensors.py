@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from facetmesh.detection.detector import Detector
-    from facetmesh.detection.models import Tensor, Version
+    from facetmesh.detection.versions import Tensor, Version
     from facetmesh.runners.tasks import Reply, Runners
 
 SIZES: Mapping[str, int] = {

@@ -11,7 +11,7 @@ import importlib.util
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from facetmesh.detection.models import Facts, Tensor
+from facetmesh.detection.versions import Facts, Tensor
 from facetmesh.kit.errors import DeadlineExceeded, FailedPrecondition, Internal, ResourceExhausted, Unavailable
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
 

@@ -1,0 +1,120 @@
+"""The frames of a video: in their order, however long each takes; late ones wait or are dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from facetmesh.detection.frames import Frames
+from facetmesh.kit.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+DEADLINE_S = 30
+
+
+async def video(frames: int) -> AsyncIterator[int]:
+    """Frames as fast as they are taken."""
+    for number in range(frames):
+        yield number
+
+
+async def test_answers_come_in_the_order_of_the_frames() -> None:
+    chance = random.Random(1)  # noqa: S311 - a test that can be repeated
+
+    async def work(frame: int) -> int:
+        await asyncio.sleep(chance.random() / 500)
+        return frame * 10
+
+    async with asyncio.timeout(DEADLINE_S):
+        answers = [frame async for frame in Frames(video(50), work, newest=False, max_wait_s=0).answers()]
+    assert [frame.asked for frame in answers] == list(range(50))
+    assert [frame.answer for frame in answers] == [number * 10 for number in range(50)]
+
+
+async def test_what_is_wrong_with_one_frame_does_not_end_the_video() -> None:
+    async def work(frame: int) -> int:
+        if frame == 1:
+            raise InvalidArgument("No image.", reason="IMAGE_NOT_RECOGNIZED")
+        return frame
+
+    async with asyncio.timeout(DEADLINE_S):
+        answers = [frame async for frame in Frames(video(3), work, newest=False, max_wait_s=0).answers()]
+    assert [frame.error.reason if frame.error else "" for frame in answers] == ["", "IMAGE_NOT_RECOGNIZED", ""]
+
+
+async def test_who_sends_waits_where_frames_do() -> None:
+    """No more are taken than a few, until answers are read."""
+    taken = 0
+    gate = asyncio.Event()
+
+    async def endless() -> AsyncIterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    async def work(frame: int) -> int:
+        await gate.wait()
+        return frame
+
+    answers = Frames(endless(), work, newest=False, max_wait_s=0).answers()
+    async with asyncio.timeout(DEADLINE_S):
+        first = asyncio.create_task(anext(answers))
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert taken < 20
+        gate.set()
+        assert (await first).answer == 1
+    await answers.aclose()  # type: ignore[attr-defined]
+
+
+async def test_only_the_newest_is_worked_on_where_the_others_are_dropped() -> None:
+    gate, worked = asyncio.Event(), []
+
+    async def work(frame: int) -> int:
+        await gate.wait()
+        worked.append(frame)
+        return frame
+
+    async def burst() -> AsyncIterator[int]:
+        for number in range(10):
+            yield number
+            await asyncio.sleep(0.001)
+        gate.set()
+
+    async with asyncio.timeout(DEADLINE_S):
+        answers = [frame async for frame in Frames(burst(), work, newest=True, max_wait_s=0).answers()]
+    assert [frame.asked for frame in answers] == list(range(10))
+    assert answers[-1].answer == 9
+    assert 0 < sum(frame.dropped for frame in answers) == 10 - len(worked)
+
+
+async def test_one_that_waited_too_long_is_dropped() -> None:
+    async def work(frame: int) -> int:
+        await asyncio.sleep(0.05)
+        return frame
+
+    async with asyncio.timeout(DEADLINE_S):
+        answers = [frame async for frame in Frames(video(8), work, newest=False, max_wait_s=0.01).answers()]
+    assert not answers[0].dropped
+    assert any(frame.dropped for frame in answers)
+
+
+async def test_a_source_that_fails_ends_it_after_the_frames_before() -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        raise InvalidArgument("Only the first message has settings.", reason="SETTINGS_REPEATED")
+
+    async def work(frame: int) -> int:
+        return frame
+
+    seen = []
+    with pytest.raises(InvalidArgument):  # noqa: PT012 - what came before the error counts
+        async for frame in Frames(source(), work, newest=False, max_wait_s=0).answers():
+            seen.append(frame.answer)  # noqa: PERF401 - likewise
+    assert seen == [1]
