@@ -157,8 +157,11 @@ import psutil
 spared, service, every = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 while True:
     for child in psutil.Process(service).children():
-        if child.pid != spared and "facetmesh.runners.worker" in " ".join(child.cmdline() or [""]):
-            child.kill()
+        try:
+            if child.pid != spared and "facetmesh.runners.worker" in " ".join(child.cmdline()):
+                child.kill()
+        except psutil.Error:
+            pass  # it was gone already
     time.sleep(every)
 """
 

@@ -34,7 +34,7 @@ async def detection(limits: PoolLimits, pinned: str = "") -> AsyncIterator[tuple
     async with RunnerPool("unruly", limits=limits, pinned=lambda name: name == pinned) as pool:
         scheduler = Scheduler(pool, SchedulerLimits(2, queue=16))
         yield scheduler, pool
-        await scheduler.close()
+        scheduler.close()
 
 
 async def call(scheduler: Scheduler, tenant: str, task: str = "echo", **arguments: object) -> int:

@@ -114,6 +114,7 @@ async def main() -> None:
             served=account,
             patience=deadlines.seconds_left,
         )
+        stack.callback(scheduler.close)
         stages.watch(scheduler)
         mesh.telemetry.metrics.registry.register(stages)
         store = DaprStore(mesh.dapr.state())

@@ -201,13 +201,11 @@ class Scheduler:
         """How many requests run."""
         return len(self._running)
 
-    async def close(self) -> None:
-        """Refuses what waits, and returns when nothing runs."""
+    def close(self) -> None:
+        """Refuses what waits. What runs ends with its runners."""
         while (taken := self._waiting.take()) is not None:
             _, job, _ = taken
             _fail(job, Unavailable("The service is shutting down.", reason="SHUTTING_DOWN", retry_after_s=1.0))
-        if self._running:
-            await asyncio.wait(self._running)
 
     def _admit(self, domain: str, cost: float, weight: float, timeout_s: float) -> None:
         if timeout_s <= 0:
