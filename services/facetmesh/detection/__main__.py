@@ -17,6 +17,7 @@ from facetmesh.detection.charging import charged
 from facetmesh.detection.detector import Detector
 from facetmesh.detection.facts import facts
 from facetmesh.detection.fetching import Fetcher
+from facetmesh.detection.gpu import gpu_metrics
 from facetmesh.detection.intake import Intake
 from facetmesh.detection.kserve_servicer import KServeServicer
 from facetmesh.detection.metrics import VersionMetrics
@@ -117,6 +118,8 @@ async def main() -> None:
         stack.callback(scheduler.close)
         stages.watch(scheduler)
         mesh.telemetry.metrics.registry.register(stages)
+        if (cards := gpu_metrics()) is not None:
+            mesh.telemetry.metrics.registry.register(cards)
         store = DaprStore(mesh.dapr.state())
         blobs = Blobs(open_store(settings.blobs or str(settings.home / "model-blobs")), await mesh.keyring())
         mesh.purge = functools.partial(purge, store, blobs)
