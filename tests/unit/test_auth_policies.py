@@ -94,6 +94,9 @@ async def test_cases_are_decided_by_what_is_tried(trials: Trials, clock: Clock) 
     assert [one.allowed for one in tried] == [True, False, False]
     assert tried[1].deciding == (f"{ACME}/policies/trial#night",)
     assert (await trials.decide("platform", [Case(DETECT, "tenants/acme/keys/k")]))[0].allowed
+    suspend = Case("facetmesh.auth.v1.AuthService/SuspendTenant", "platform/admin", ("platform-admin",), ACME)
+    (decision,) = await trials.decide(ACME, [suspend], '@id("no") forbid (principal, action, resource);')
+    assert decision.deciding == ("platform/policies/default#platform-admins",)
 
 
 async def test_a_decision_is_explained(trials: Trials, book: PolicyBook) -> None:

@@ -75,12 +75,14 @@ class Trials:
             InvalidArgument: POLICY_INVALID, METHOD_UNKNOWN or TIME_INVALID.
         """
         sets = await self._sets(owner, text)
-        return [decide(*self._asked(owner, case), sets) for case in cases]
+        asked = [self._asked(owner, case) for case in cases]
+        return [decide(question, now, _for(question, sets)) for question, now in asked]
 
     async def explain(self, owner: str, case: Case) -> tuple[Decision, Mapping[str, str]]:
         """How a call is decided, and the texts of the policies that decide, by name. Raises as `decide` does."""
-        sets = {one.name: one for one in await self._sets(owner, "")}
-        decision = decide(*self._asked(owner, case), list(sets.values()))
+        question, now = self._asked(owner, case)
+        sets = {one.name: one for one in _for(question, await self._sets(owner, ""))}
+        decision = decide(question, now, list(sets.values()))
         texts = {}
         for name in decision.deciding:
             set_name, _, policy_id = name.partition("#")
@@ -103,7 +105,8 @@ class Trials:
             raise InvalidArgument(f'method: there is no "{case.method}".', reason="METHOD_UNKNOWN")
         subject = case.subject or ("platform/admin" if owner == PLATFORM else f"{owner}/{_EXAMPLE_KEY}")
         match = _SUBJECT_TENANT.fullmatch(subject)
-        tenant = match[1] if match else None if owner == PLATFORM else owner
+        of_platform = owner == PLATFORM or subject.startswith(f"{PLATFORM}/")
+        tenant = match[1] if match else None if of_platform else owner
         roles = case.roles or (("caller",) if tenant else ("platform-admin",))
         now = self._clock() if case.time_s is None else case.time_s
         if not 0 <= now < _LAST_S:
@@ -112,3 +115,8 @@ class Trials:
             Question(subject, tenant, frozenset(roles), case.method, case.resource or tenant or "", case.facts),
             Circumstances(now, case.region, case.plan, case.source),
         )
+
+
+def _for(question: Question, sets: Sequence[PolicySet]) -> list[PolicySet]:
+    """The sets that count for a caller: those who belong to no tenant are not subject to a tenant's."""
+    return [one for one in sets if question.tenant is not None or one.name.startswith(f"{PLATFORM}/")]

@@ -77,7 +77,7 @@ class Allowance:
         wait_s = self._bucket.take(now) if self._bucket is not None else 0.0
         if wait_s:
             raise ResourceExhausted(
-                f"The limit of {self._whole.requests_per_s:g} calls a second is reached.",
+                f"The limit of {self._whole.requests_per_s:.15g} calls a second is reached.",
                 reason="RATE_LIMITED", metadata={"account": self._name}, retry_after_s=min(wait_s, _LONGEST_RETRY_S),
             )  # fmt: skip
 
@@ -90,7 +90,7 @@ class Allowance:
         self._most = max(self._most, self._in_progress + 1)
         if self._whole.concurrency and self._in_progress >= self._part.concurrency:
             raise ResourceExhausted(
-                f"The limit of {self._whole.concurrency:g} calls in progress is reached.",
+                f"The limit of {self._whole.concurrency:.15g} calls in progress is reached.",
                 reason="CONCURRENCY_LIMITED", metadata={"account": self._name}, retry_after_s=_SOON_S,
             )  # fmt: skip
         self._in_progress += 1
@@ -134,6 +134,6 @@ class Allowance:
                 # Where others may still hold something, it is worth asking again soon.
                 retry_s = _SOON_S if part > 0 else _DAY_S - wall % _DAY_S
                 raise ResourceExhausted(
-                    f"The day's limit of {whole:g} {what} is reached; the day ends at 0:00 UTC.",
+                    f"The day's limit of {whole:.15g} {what} is reached; the day ends at 0:00 UTC.",
                     reason=reason, metadata={"account": self._name}, retry_after_s=retry_s,
                 )  # fmt: skip

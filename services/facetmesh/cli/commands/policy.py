@@ -152,14 +152,17 @@ def _cases(path: Path) -> list[policy_pb2.PolicyCase]:
         found = _read(text)
     except ValueError as error:
         raise InvalidArgument(f"{path} is not JSON: {error}", reason="CASES_INVALID") from None
-    cases = [_recorded(one) if "id" in one else _case(one) for one in found if isinstance(one, dict)]
-    if not cases or len(cases) != len(found):
+    objects = [one for one in found if isinstance(one, dict)]
+    events = [one.get("event", one) for one in objects if "event" in one or "id" in one]
+    # What has no roles was nobody's call: public, refused before anybody was recognised, or work that no call caused.
+    cases = [_recorded(one) for one in events if one.get("roles")] if events else [_case(one) for one in objects]
+    if not cases or len(objects) != len(found):
         raise InvalidArgument(f"{path} has no list of calls.", reason="CASES_INVALID")
     return cases
 
 
 def _read(text: str) -> list[Any]:
-    """A list, what `audit list --json` answers, or an object on each line."""
+    """A list, what `audit events --json` answers, or an object on each line."""
     try:
         whole = json.loads(text)
     except ValueError:

@@ -50,4 +50,8 @@ def _rows(limits: auth_pb2.Limits, used: auth_pb2.Limits, key: str = "") -> Iter
     for field, name in _NAMES.items():
         limit = getattr(limits, field)
         if limit or (not key and getattr(used, field)):
-            yield name, f"{getattr(used, field):g}", f"{limit:g}" if limit else "no limit", key
+            yield name, _number(getattr(used, field)), _number(limit) if limit else "no limit", key
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
