@@ -16,8 +16,6 @@ class EngineSetting:
     """What runs ONNX models; TensorFlow Lite files are always OpenVINO's."""
     device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     """Where ONNX Runtime runs them."""
-    max_batch: int = 1
-    """Images that are run at a time where so many wait: 1 where the device gains nothing by it."""
     precision: Literal["f32", "bf16"] | None = "f32"
     """The arithmetic's precision; None leaves it to the engine."""
     max_isa: str | None = None

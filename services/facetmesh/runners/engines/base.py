@@ -19,7 +19,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """Makes a model take (n, H, W, 3) uint8 RGB images, which are converted as it wants them.
+    """Makes a model take (1, H, W, 3) uint8 RGB images, which are converted as it wants them.
 
     The model sees (value - mean) / scale, in the layout it was made for.
     """
@@ -32,8 +32,6 @@ class ImageInput:
     """Subtracted from each value, 0 to 255."""
     scale: float = 255.0
     """Each value is divided by it then."""
-    batch: int = 1
-    """Images at a time; 0 for any number."""
 
 
 class Model(Protocol):
@@ -49,7 +47,7 @@ class Model(Protocol):
 
         Args:
             array: The input, of the model's shape and type; with `ImageInput`,
-                (n, H, W, 3) uint8.
+                (1, H, W, 3) uint8.
             cores: How many the call may use; 0 for all.
 
         Returns:

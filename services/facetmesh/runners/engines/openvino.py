@@ -98,8 +98,7 @@ def _with_image_input(model: Any, image: ImageInput) -> Any:
     (shape,) = (_shape(port) for port in model.inputs)
     planar = shape[1] == 3  # noqa: PLR2004 - the colours
     height, width = image.height, image.width
-    batch = image.batch or -1
-    model.reshape((batch, 3, height, width) if planar else (batch, height, width, 3))
+    model.reshape((1, 3, height, width) if planar else (1, height, width, 3))
     processor = PrePostProcessor(model)
     entry = processor.input()
     entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
