@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,11 +23,12 @@ from facetmesh.verify.event import open_announcement, parse
 from .audit_world import World, seed, service_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from facetmesh.audit.history import Page
     from facetmesh.audit.intake import Refusal
+    from facetmesh.audit.log import Appended, Row
     from facetmesh.audit.store import Store
 
 ALL = parse_filter("")
@@ -288,3 +289,74 @@ async def test_nothing_of_an_event_stands_in_the_file(tmp_path: Path) -> None:
     assert event.id.encode() in content
     for text in (b"203.0.113.77", b"secret-project", event.input_hashes[0], event.content_salt):
         assert text not in content
+
+
+class Slow:
+    """The store, each of whose appends waits until it may go on."""
+
+    def __init__(self, store: Store) -> None:
+        """Counts the appends."""
+        self._store = store
+        self.batches: list[int] = []
+        self.gate = asyncio.Event()
+        self.broken = False
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the store's."""
+        return getattr(self._store, name)
+
+    async def append(self, rows: Sequence[Row]) -> Appended:
+        """Waits, then appends."""
+        self.batches.append(len(rows))
+        await self.gate.wait()
+        if self.broken:
+            raise Unavailable("The store is down.")
+        return await self._store.append(rows)
+
+
+async def test_what_comes_during_a_commit_shares_the_next(world: World, store: Store) -> None:
+    slow = Slow(store)
+    log = await Log.open(slow, world.keyring, world.signer, world.intake)  # type: ignore[arg-type]
+    twice, clash = world.signed(), world.event()
+    sign = world.services["detection"].sign
+    other = world.event(id=clash.id)
+    given = [[world.signed()], [twice], [twice, world.signed()], [sign(clash)], [sign(other), world.signed()]]
+    tasks = [asyncio.create_task(log.ingest(messages)) for messages in given]
+    async with asyncio.timeout(30):
+        while not slow.batches or len(log._waiting) < 4:
+            await asyncio.sleep(0.01)
+    slow.gate.set()
+    verdicts = [reasons(await task) for task in tasks]
+    assert len(slow.batches) == 2
+    assert sum(slow.batches) == 7
+    assert sorted(verdict or "" for one in verdicts for verdict in one) == [""] * 6 + ["EVENT_ID_REUSED"]
+    assert log.head.size == 3 + 5
+
+
+async def test_a_commit_that_fails_fails_for_all_who_share_it(world: World, store: Store) -> None:
+    slow = Slow(store)
+    slow.broken = True
+    log = await Log.open(slow, world.keyring, world.signer, world.intake)  # type: ignore[arg-type]
+    tasks = [asyncio.create_task(log.ingest([world.signed()])) for _ in range(4)]
+    async with asyncio.timeout(30):
+        while not slow.batches or len(log._waiting) < 3:
+            await asyncio.sleep(0.01)
+    slow.gate.set()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(result, Unavailable)
+    slow.broken = False
+    assert await log.ingest([world.signed()]) == [None]
+
+
+async def test_one_who_is_cancelled_takes_nobody_along(world: World, store: Store) -> None:
+    slow = Slow(store)
+    log = await Log.open(slow, world.keyring, world.signer, world.intake)  # type: ignore[arg-type]
+    first, second = (asyncio.create_task(log.ingest([world.signed()])) for _ in range(2))
+    async with asyncio.timeout(30):
+        while not slow.batches or not log._waiting:
+            await asyncio.sleep(0.01)
+    first.cancel()
+    slow.gate.set()
+    assert await second == [None]
+    with pytest.raises(asyncio.CancelledError):
+        await first

@@ -120,6 +120,29 @@ class Sealer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Rows that wait for the transaction before theirs to end."""
+
+    rows: Sequence[Row]
+    reused: asyncio.Future[frozenset[bytes]]
+    """The digests of those whose ids stand for other events, once they are stored."""
+
+    def succeed(self, reused: frozenset[bytes]) -> None:
+        """Says that they are stored."""
+        if not self.reused.done():
+            self.reused.set_result(reused)
+
+    def fail(self, error: BaseException) -> None:
+        """Says why they are not, as far as is known."""
+        if self.reused.done():
+            return
+        if not isinstance(error, Exception):  # it is another's task that was cancelled, not this one's
+            error = Unavailable("The events were not logged now.", reason="LOG_STORE_UNAVAILABLE", retry_after_s=1)
+        self.reused.set_exception(error)
+        self.reused.exception()  # who was cancelled while waiting does not look
+
+
 class Log:
     """The log. `open` makes one.
 
@@ -139,6 +162,7 @@ class Log:
         self._head = head
         self._checkpoint = signer.checkpoint(head.size, head.root)
         self._appending = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
         self._growth = asyncio.Event()
         self._closed = False
         self._arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
@@ -271,14 +295,30 @@ class Log:
         if not events:
             return frozenset()
         rows = [await self._row(event) for event in events]
+        waiting = _Waiting(rows, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
         async with self._appending:
-            appended = await self._store.append(rows)
-            self._advance(appended.head)
+            if not waiting.reused.done():  # else whoever was here before has taken them along
+                await self._append_waiting()
+        reused = await waiting.reused
         for row in rows:
             arrival = self._arrivals.get(row.id)
             if arrival is not None:
                 arrival.set()
-        return appended.reused
+        return reused
+
+    async def _append_waiting(self) -> None:
+        """Appends the rows of all who wait in one transaction: what came meanwhile shares its cost."""
+        batch, self._waiting = self._waiting, []
+        try:
+            appended = await self._store.append([row for one in batch for row in one.rows])
+        except BaseException as error:
+            for one in batch:
+                one.fail(error)
+            raise
+        self._advance(appended.head)
+        for one in batch:
+            one.succeed(appended.reused)
 
     def _advance(self, head: Head) -> None:
         if head.size <= self._head.size:
