@@ -44,7 +44,7 @@ from facetmesh.kit.telemetry import Metrics
 from facetmesh.verify.entry import entry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from facetmesh.kit.dapr import Outgoing
 
@@ -67,13 +67,13 @@ def rows(count: int) -> list[Row]:
     return made
 
 
-def core(database: LogDatabase, count: int) -> float:
-    """Durable entries a second, appended in batches, each committed."""
+def core(database: LogDatabase, count: int) -> tuple[float, float]:
+    """Durable entries a second, appended in batches, each committed; and entries a second of this process's core."""
     batches = [rows(_BATCH) for _ in range(count // _BATCH)]
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for batch in batches:
         database.append(batch)
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - began), count / (time.process_time() - used)
 
 
 @contextmanager
@@ -100,17 +100,21 @@ def tessera(folder: Path) -> Iterator[Callable[[int], float] | None]:
 def cores(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     """The log's core on each store, and Tessera's, one after the other in each round."""
     found: dict[str, list[float]] = {"sqlite": [], "postgres": [], "tessera": []}
+    used: dict[str, list[float]] = {"sqlite": [], "postgres": []}
     with postgres_server() as server, tessera(folder) as go:
         url = server.new_database()
         for number in range(rounds):
             file = folder / f"core-{number}.db"
             for name, connection in (("sqlite", SqliteConnection(file)), ("postgres", PostgresConnection(url))):
-                found[name].append(core(LogDatabase(connection), count))
+                rate, of_a_core = core(LogDatabase(connection), count)
+                found[name].append(rate)
+                used[name].append(of_a_core)
                 connection.close()
             disk = sum(path.stat().st_size for path in folder.glob(f"{file.name}*"))
             if go is not None:
                 found["tessera"].append(go(count))
     best = {f"{name}_entries_per_s": round(max(rates)) for name, rates in found.items() if rates}
+    best |= {f"{name}_entries_per_core_s": round(max(rates)) for name, rates in used.items()}
     return {**best, "rounds": {name: [round(rate) for rate in rates] for name, rates in found.items()},
             "sqlite_disk_bytes_each": round(disk / count), "body_bytes": _BODY_BYTES}  # fmt: skip
 
@@ -155,24 +159,24 @@ class Publisher:
 
 
 @asynccontextmanager
-async def mesh() -> AsyncIterator[tuple[AsyncClient, Publisher]]:
+async def mesh() -> AsyncIterator[tuple[AsyncClient, Publisher, Mapping[str, int]]]:
     """A mesh of its own on the embedded sidecar."""
     with tempfile.TemporaryDirectory(prefix="facetmesh-bench-") as folder:
         home = Home(Path(folder))
         async with Supervisor(home, 0, lambda _: None, Layout(Sidecar.EMBEDDED)) as running, _admin(home) as admin:
             await admin.create_tenant(TENANT)
-            yield admin, Publisher(home, running.pids["detection"])
+            yield admin, Publisher(home, running.pids["detection"]), running.pids
 
 
 def _admin(home: Home) -> AsyncClient:
     return AsyncClient(home.admin_key.read_text().strip(), Endpoints.read(home.endpoints))
 
 
-async def through(count: int) -> float:
-    """Events a second from the first publish to the checkpoint that has the last."""
-    async with mesh() as (admin, publisher):
+async def through(name: str, count: int) -> dict[str, Any]:
+    """Events a second from the first publish to the checkpoint that has the last, and what one costs each process."""
+    async with mesh() as (admin, publisher, pids):
         batches = [[event(publisher.signer) for _ in range(256)] for _ in range(count // 256)]
-        before = await _size(admin)
+        before, used = await _size(admin), _cpu_s(pids)
         began = time.perf_counter()
         for start in range(0, len(batches), 4):
             await asyncio.gather(*map(publisher.publish, batches[start : start + 4]))
@@ -182,12 +186,20 @@ async def through(count: int) -> float:
             await asyncio.sleep(0.05)
         took = time.perf_counter() - began
         await publisher.sidecar.close()
-        return 256 * len(batches) / took
+        events = 256 * len(batches)
+        cpu = {one: round((now - used[one]) / events * 1000, 3) for one, now in _cpu_s(pids).items()}
+        return {f"{name}_events_per_s": round(events / took), f"{name}_cpu_ms_each": cpu}
+
+
+def _cpu_s(pids: Mapping[str, int]) -> dict[str, float]:
+    """What the sidecar and audit have used, in seconds of a core."""
+    times = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items() if name in {"sidecar", "audit"}}
+    return {name: one.user + one.system for name, one in times.items()}
 
 
 async def latencies(seconds: float, per_second: int) -> dict[str, Any]:
     """How soon after its acknowledgement an event is in the log, and what waiting for that adds to a call."""
-    async with mesh() as (admin, publisher):
+    async with mesh() as (admin, publisher, _):
         accepted: dict[str, float] = {}
         arrived: dict[str, float] = {}
 
@@ -248,11 +260,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         folder = Path(scratch)
         figures = cores(folder, given.entries, given.rounds)
         figures |= proofs(folder, given.log_size, 2000)
-    figures["sqlite_events_per_s"] = round(asyncio.run(through(given.events)))
+    figures |= asyncio.run(through("sqlite", given.events))
     figures |= asyncio.run(latencies(given.seconds, 200))
     with postgres_server() as server:
         os.environ["FACETMESH_LOG_URL"] = server.new_database()
-        figures["postgres_events_per_s"] = round(asyncio.run(through(given.events)))
+        figures |= asyncio.run(through("postgres", given.events))
     return figures
 
 
