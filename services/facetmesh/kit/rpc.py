@@ -13,31 +13,26 @@ Errors become google.rpc.Status here and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
-import protovalidate
-from google.protobuf.message import DecodeError
 
 from facetmesh.kit import access, audit, deadlines, identity, status
 from facetmesh.kit.certificates import Certificates
 from facetmesh.kit.errors import (
-    Cancelled,
     FacetmeshError,
-    FieldViolation,
-    Internal,
     InvalidArgument,
     ResourceExhausted,
     Unauthenticated,
-    Unimplemented,
 )
 from facetmesh.kit.gate import Gate, nothing
 from facetmesh.kit.gateways import Gateway
+from facetmesh.kit.handlers import known, message, no_such_method, reader
 from facetmesh.kit.incoming import Incoming
 from facetmesh.kit.source import source
+from facetmesh.kit.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -49,7 +44,6 @@ if TYPE_CHECKING:
 
 MODEL_HEADER = "x-facetmesh-model"
 _BEARER = "bearer "
-_log = logging.getLogger(__name__)
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -83,7 +77,6 @@ class Guard(grpc.aio.ServerInterceptor):
         """Who may speak for others."""
         self.certificates = Certificates(self.gateway)
         """Finds the certificates of callers."""
-        self._validator = protovalidate.Validator()
         self._in_progress = 0
 
     async def intercept_service(
@@ -95,7 +88,7 @@ class Guard(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None:
-            return _no_such_method()
+            return no_such_method()
         if method.strip("/").partition("/")[0] in access.EXEMPT_SERVICES:
             return handler
         rule = access.rule(method)
@@ -134,7 +127,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def check(self, principal: identity.Principal | None, request: Message | None, context: Any) -> None:
         """Returns when the request may be worked on; raises what it is refused with."""
-        request = _message(request)
+        request = message(request)
         if self._in_progress > self._limit:
             raise ResourceExhausted(
                 "The service is at its limit of calls in progress.", reason="TOO_MANY_CALLS", retry_after_s=1
@@ -151,21 +144,14 @@ class Guard(grpc.aio.ServerInterceptor):
         """Returns when a later message of a stream may be worked on; raises what it is refused with."""
         if principal is not None:
             await self._verifier.verify(principal.token)
-        await self._authorize(principal, _message(request))
+        await self._authorize(principal, message(request))
 
     async def _authorize(self, principal: identity.Principal | None, request: Message) -> None:
         if principal is not None:
             access.authorize_tenant(principal, access.named(principal, request))
             access.authorize_models(principal, request)
             await self._gate.authorize(principal, request, audit.current())
-        try:
-            self._validator.validate(request)
-        except protovalidate.ValidationError as error:
-            violations = [FieldViolation(_path(v), v.proto.message) for v in error.violations]
-            first = violations[0]
-            raise InvalidArgument(
-                f"{first.field}: {first.description}", reason="FIELD_INVALID", violations=violations
-            ) from None
+        validate(request)
 
     def enter(self, principal: identity.Principal | None, method: str) -> Callable[[], None]:
         """Takes a place among the tenant's calls in progress; what is returned gives it back."""
@@ -294,13 +280,13 @@ class _Call:
         return incoming
 
     async def _fail(self, context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> None:
-        known = _known(error)
-        if known is None:
+        ours = known(error)
+        if ours is None:
             return
-        self._guard.finished(self._rule, self._record, known)
-        self._guard.refused(self._record, known)
+        self._guard.finished(self._rule, self._record, ours)
+        self._guard.refused(self._record, ours)
         if not isinstance(error, asyncio.CancelledError):
-            await status.abort(context, known)
+            await status.abort(context, ours)
 
 
 def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcMethodHandler[Any, Any]:
@@ -312,49 +298,8 @@ def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcM
         (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
     }[bool(handler.request_streaming), bool(handler.response_streaming)]
     around = call.stream if handler.response_streaming else call.unary
-    coders = (_reader(cast("Any", handler.request_deserializer)), handler.response_serializer)
+    coders = (reader(cast("Any", handler.request_deserializer)), handler.response_serializer)
     wrapped: grpc.RpcMethodHandler[Any, Any] = cast("Any", make)(around(cast("Any", method)), *coders)
     return wrapped
 
 
-def _message(request: Message | None) -> Message:
-    if request is None:
-        raise InvalidArgument("The request is no message of this method's type.", reason="MESSAGE_MALFORMED")
-    return request
-
-
-def _reader(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
-    """Reads a message; None for what is none, because gRPC would answer an exception with UNKNOWN and its text."""
-
-    def read(data: bytes) -> Message | None:
-        try:
-            return deserialize(data)
-        except DecodeError:
-            return None
-
-    return read
-
-
-def _no_such_method() -> grpc.RpcMethodHandler[Any, Any]:
-    async def refuse(_: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await status.abort(context, Unimplemented("There is no such method here.", reason="METHOD_UNKNOWN"))
-
-    return grpc.stream_unary_rpc_method_handler(refuse)
-
-
-def _known(error: BaseException) -> FacetmeshError | None:
-    if isinstance(error, FacetmeshError):
-        return error
-    if isinstance(error, grpc.aio.AioRpcError):
-        return status.from_rpc_error(error)
-    if isinstance(error, asyncio.CancelledError):
-        return Cancelled("The caller went away.", reason="CALLER_GONE")
-    if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
-        _log.error("a call failed through our fault", exc_info=error)
-        return Internal("An internal error. It has been logged.")
-    return None
-
-
-def _path(violation: protovalidate.Violation) -> str:
-    field = violation.proto.field
-    return ".".join(element.field_name for element in field.elements) if field else "request"

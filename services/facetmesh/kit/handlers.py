@@ -1,0 +1,66 @@
+"""gRPC's handlers as the guard needs them: what they read, what there is none of, and what they raise."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from facetmesh.kit import status
+from facetmesh.kit.errors import Cancelled, FacetmeshError, Internal, InvalidArgument, Unimplemented
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from google.protobuf.message import Message
+
+_log = logging.getLogger(__name__)
+
+
+def reader(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
+    """Reads a message; None for what is none, because gRPC would answer an exception with UNKNOWN and its text."""
+
+    def read(data: bytes) -> Message | None:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return None
+
+    return read
+
+
+def message(request: Message | None) -> Message:
+    """What a reader read.
+
+    Raises:
+        InvalidArgument: MESSAGE_MALFORMED; it was none.
+    """
+    if request is None:
+        raise InvalidArgument("The request is no message of this method's type.", reason="MESSAGE_MALFORMED")
+    return request
+
+
+def no_such_method() -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler that says that there is none, without reading anything."""
+
+    async def refuse(_: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await status.abort(context, Unimplemented("There is no such method here.", reason="METHOD_UNKNOWN"))
+
+    return grpc.stream_unary_rpc_method_handler(refuse)
+
+
+def known(error: BaseException) -> FacetmeshError | None:
+    """What a call ended with, as an error of ours; None where there is nothing to tell anybody."""
+    if isinstance(error, FacetmeshError):
+        return error
+    if isinstance(error, grpc.aio.AioRpcError):
+        return status.from_rpc_error(error)
+    if isinstance(error, asyncio.CancelledError):
+        return Cancelled("The caller went away.", reason="CALLER_GONE")
+    if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+        _log.error("a call failed through our fault", exc_info=error)
+        return Internal("An internal error. It has been logged.")
+    return None
