@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ class Runners:
     began: list[str] = field(default_factory=list)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
     fails: bool = False
+    resting: dict[str, float] = field(default_factory=dict)
 
     async def call(
         self, *, domain: str, task: str, arguments: Mapping[str, Any], blobs: Sequence[bytes] = (), subject: str,
@@ -52,6 +54,10 @@ class Runners:
             raise errors.Unavailable("It died.", reason="RUNNER_DIED")
         self.cold.discard((domain, subject))
         return Reply({**arguments, "domain": domain}, list(blobs))
+
+    def rests_s(self, domain: str) -> float:
+        """As the test says."""
+        return max(0.0, self.resting.get(domain, 0.0) - time.monotonic())
 
     def warm(self, domain: str, subject: str) -> bool:
         """Whether the test did not say that it is cold."""
@@ -307,6 +313,23 @@ async def test_loads_never_take_the_last_slot() -> None:
     assert world.runners.began == ["b", "a"]
     await world.runners.release(3)
     await asyncio.gather(warm, *loads)
+
+
+async def test_a_process_that_keeps_dying_waits_without_a_slot() -> None:
+    """All slots are the others' meanwhile, and then it has its turn."""
+    world = World(slots=1)
+    world.runners.resting["bad"] = time.monotonic() + 0.3
+    bad = world.ask("bad")
+    good = world.ask("good")
+    await settled()
+    assert world.runners.began == ["good"]
+    await world.runners.release()
+    await good
+    async with asyncio.timeout(DEADLINE_S):
+        while not world.runners.running:
+            await asyncio.sleep(0.01)
+    await world.runners.release()
+    assert (await bad).values["domain"] == "bad"
 
 
 async def test_a_failure_gives_its_slot_back() -> None:

@@ -57,6 +57,10 @@ class Runners(Protocol):
         """Whether the domain's process is up and has answered for the subject."""
         ...
 
+    def rests_s(self, domain: str) -> float:
+        """How long the domain's process, which died again and again, is not started anew, in seconds."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
@@ -139,6 +143,7 @@ class Scheduler:
         self._waiting: FairQueue[_Job] = FairQueue()
         self._free = limits.slots
         self._loads = 0
+        self._alarm: asyncio.TimerHandle | None = None
         self._running: dict[asyncio.Task[None], tuple[float, float, int]] = {}
         """Of each: when it began, what it is expected to cost, and its slots."""
         self._costs: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -250,8 +255,24 @@ class Scheduler:
             task.add_done_callback(self._running.pop)
 
     def _may_start(self, job: _Job) -> bool:
-        """Whether a job may have a slot now: loads leave one to those whose models are there."""
+        """Whether a job may have a slot now: loads leave one to those whose models are there.
+
+        A process that keeps dying waits for its next start without a slot.
+        """
+        rests_s = self._runners.rests_s(job.domain)
+        if rests_s > 0:
+            self._dispatch_in(rests_s)
+            return False
         return self._loads < max(1, self._limits.slots - 1) or self._runners.warm(job.domain, job.subject)
+
+    def _dispatch_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._alarm is not None and now < self._alarm.when() <= now + seconds:
+            return  # it rings before
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = loop.call_later(seconds, self._dispatch)
 
     async def _run(self, job: _Job, *, expected: float, slots: int, cold: bool) -> None:
         began = self._clock()

@@ -37,6 +37,8 @@ class Domain:
         """Whether it has a runner that was not told to go, or is having one spawned."""
         self.deaths = 0
         """Deaths since the last reply."""
+        self.not_before = 0.0
+        """When the next runner may be started, by the monotonic clock."""
         self.last_used = time.monotonic()
         self.idle_timer: asyncio.TimerHandle | None = None
 

@@ -137,6 +137,11 @@ class RunnerPool:
         state = self._domains.get(domain)
         return state is not None and state.runner is not None and subject in state.answered
 
+    def rests_s(self, domain: str) -> float:
+        """How long the domain's runner, which died again and again, is not started anew, in seconds."""
+        state = self._domains.get(domain)
+        return 0.0 if state is None else max(0.0, state.not_before - time.monotonic())
+
     def pids(self) -> dict[str, int]:
         """The process id of each domain that has a runner up."""
         return {name: state.runner.pid for name, state in self._domains.items() if state.runner is not None}
@@ -211,8 +216,7 @@ class RunnerPool:
         self._residency.grown()
 
     async def _start(self, state: Domain) -> Runner:
-        if state.deaths > 1:
-            await asyncio.sleep(min(_FIRST_BACKOFF_S * 2 ** (state.deaths - 2), self._limits.max_backoff_s))
+        await asyncio.sleep(self.rests_s(state.name))
         await self._residency.enter(state)
         began = time.monotonic()
         try:
@@ -243,6 +247,9 @@ class RunnerPool:
             return
         state.resident = False
         state.deaths += 1
+        if state.deaths > 1:
+            backoff_s = min(_FIRST_BACKOFF_S * 2 ** (state.deaths - 2), self._limits.max_backoff_s)
+            state.not_before = time.monotonic() + backoff_s
         for subject in culprits:
             if self._quarantine.record((state.name, subject)):
                 logger.error("model quarantined", extra={"domain": state.name, "subject": subject})
