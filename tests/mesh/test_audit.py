@@ -13,7 +13,7 @@ import pytest
 
 from facetmesh.audit.note import LogSigner
 from facetmesh.cli.mesh.home import Home
-from facetmesh.client import InvalidArgument, NotFound, PermissionDenied
+from facetmesh.client import ROLE_AUDITOR, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
 from facetmesh.event.v1.event_pb2 import AuditEvent
 from facetmesh.kit.dapr import DaprSidecar
 from facetmesh.kit.signing import EventSigner
@@ -23,8 +23,10 @@ from facetmesh.verify.merkle import leaf_hash
 from .rig import Cli, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from facetmesh.audit.v1.audit_pb2 import LoggedEvent
     from facetmesh.verify import Checkpoint
 
     from .conftest import Mesh
@@ -99,6 +101,32 @@ def test_events_are_filtered_followed_and_exported(mesh: Mesh) -> None:
             next(iter(client.export_events(tenant="globex")))
         with pytest.raises(PermissionDenied):
             next(iter(client.watch_events(tenant="-")))
+
+
+def test_who_is_shut_out_sees_no_more(mesh: Mesh) -> None:
+    """A stream that was opened with a key ends when the key is revoked: nothing more comes."""
+    with mesh.client(mesh.tenant("acme")) as acme:
+        key = acme.create_key(roles=[ROLE_AUDITOR])
+        with mesh.client(key.secret) as auditor:
+            newest = auditor.list_events(limit=1)[0].index
+            watching = auditor.watch_events(start_index=newest)
+            next(watching)
+            acme.revoke_key(key.name)
+
+            def shut_out() -> bool:
+                acme.list_events(limit=1)  # an event, so that there is something to be seen
+                return ended(watching)
+
+            until(shut_out, "the stream has ended")
+
+
+def ended(watching: Iterator[LoggedEvent]) -> bool:
+    """Whether the next that comes is that the token no longer counts."""
+    try:
+        next(watching)
+    except Unauthenticated:
+        return True
+    return False
 
 
 def test_retention_is_the_platforms_to_choose(mesh: Mesh) -> None:

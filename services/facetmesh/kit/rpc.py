@@ -157,6 +157,15 @@ class Guard(grpc.aio.ServerInterceptor):
         """Takes a place among the tenant's calls in progress; what is returned gives it back."""
         return self._gate.enter(principal, method)
 
+    async def check_still(self, principal: identity.Principal | None) -> None:
+        """Returns while answers may go on: a token may expire or be revoked meanwhile. Services' streams have no end.
+
+        Raises:
+            Unauthenticated: They may not.
+        """
+        if principal is not None and "service" not in principal.roles:
+            await self._verifier.verify(principal.token)
+
     async def accept(
         self, rule: access.Rule, record: audit.Record, principal: identity.Principal | None
     ) -> None:
@@ -231,7 +240,9 @@ class _Call:
             accepted = False
             try:
                 async for response in method(await self._checked(request, context), context):
-                    if not accepted:  # nothing unaccounted leaves
+                    if accepted:
+                        await self._guard.check_still(self._principal)
+                    else:  # nothing unaccounted leaves
                         await self._guard.accept(self._rule, self._record, self._principal)
                         accepted = True
                     yield response
