@@ -76,11 +76,15 @@ async def serving(state: MemoryState, folder: Path, *, profiles: Any = None, **o
     recorder = audit.Recorder("test", EventSigner("detection", bytes(32)), bus, Metrics.create())
     tenancy = profiles or Unlimited()
     kept = Blobs(open_store(str(blobs)), Keyring(state, bytes(32)))
-    async with RunnerPool("facetmesh.detection.program") as pool:
+    shelf = Shelf(catalog, kept, clear, max_bytes=256 << 20)
+
+    def readable(domain: str) -> list[Path]:
+        return [catalog.models_folder(), shelf.readable(domain)]
+
+    async with RunnerPool("facetmesh.detection.program", readable=readable) as pool:
         models = Models(store)
-        shelf = Shelf(catalog, kept, clear, max_bytes=256 << 20)
         uploads = Uploads(store, kept, time.time, max_bytes=64 << 20, part_bytes=PART_BYTES)
-        workshop = Workshop(functools.partial(RunnerPool, limits=LIMITS), **options)
+        workshop = Workshop(functools.partial(RunnerPool, limits=LIMITS, readable=readable), **options)
         intake = Intake(
             models, catalog, uploads, shelf, workshop=workshop, policies=store, tenancy=tenancy, clock=time.time
         )

@@ -97,7 +97,15 @@ async def main() -> None:
             runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes, concurrency=settings.slots),
         )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facetmesh-", dir=_memory())))
-        processes = functools.partial(RunnerPool, setting=setting, readable=[catalog.models_folder(), folder])
+        store = DaprStore(mesh.dapr.state())
+        blobs = Blobs(open_store(settings.blobs or str(settings.home / "model-blobs")), await mesh.keyring())
+        mesh.purge = functools.partial(purge, store, blobs)
+        shelf = Shelf(catalog, blobs, folder, max_bytes=settings.model_cache_bytes)
+
+        def readable(domain: str) -> list[Path]:
+            return [catalog.models_folder(), shelf.readable(domain)]
+
+        processes = functools.partial(RunnerPool, setting=setting, readable=readable)
         pool = await stack.enter_async_context(
             processes("facetmesh.detection.program", limits=limits, pinned=settings.pinned_tenants.__contains__)
         )
@@ -120,11 +128,7 @@ async def main() -> None:
         mesh.telemetry.metrics.registry.register(stages)
         if (cards := gpu_metrics()) is not None:
             mesh.telemetry.metrics.registry.register(cards)
-        store = DaprStore(mesh.dapr.state())
-        blobs = Blobs(open_store(settings.blobs or str(settings.home / "model-blobs")), await mesh.keyring())
-        mesh.purge = functools.partial(purge, store, blobs)
         models = Models(store, serves=settings.serves_alias)
-        shelf = Shelf(catalog, blobs, folder, max_bytes=settings.model_cache_bytes)
         uploads = Uploads(store, blobs, settings.now, max_bytes=settings.max_model_bytes)
         intake = Intake(
             models,

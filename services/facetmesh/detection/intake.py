@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from facetmesh.detection import licences
 from facetmesh.detection.hints import NONE, Hints
 from facetmesh.detection.versions import Version
+from facetmesh.detection.workshop import UPLOAD
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ class Intake:
 
     async def _take(self, upload: Upload, model_id: str, spec: Spec, signer: str) -> Version:
         """Makes a version out of a file that is here."""
-        with tempfile.TemporaryDirectory(dir=self._shelf.folder) as folder:
+        with tempfile.TemporaryDirectory(prefix=UPLOAD, dir=self._shelf.folder) as folder:
             path = Path(folder) / "model.onnx"
             sha256 = spec.sha256
             await self._uploads.assemble(upload, path)

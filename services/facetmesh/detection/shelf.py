@@ -1,6 +1,7 @@
 """Where the files of models are: in blobs, encrypted, and for runners to read, in a folder of their own.
 
-The folder is emptied when the service ends. By default it is in memory, so that
+Each tenant has a folder within that, which no other tenant's processes can read.
+It is emptied when the service ends. By default it is in memory, so that
 no model lies on a disk in clear.
 """
 
@@ -66,6 +67,12 @@ class Shelf:
         self._used: OrderedDict[Path, tuple[float, int]] = OrderedDict()
         self._fetching: dict[Path, asyncio.Lock] = {}
 
+    def readable(self, domain: str) -> Path:
+        """The folder that an isolation domain's processes may read: a tenant's, or that of one upload's inspection."""
+        folder = self.folder / domain
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
     async def path(self, version: Version) -> Path:
         """A version's file, ready to be read.
 
@@ -77,7 +84,7 @@ class Shelf:
         """
         if not version.parts:
             return self._catalog.path(version.catalog_id)
-        path = self.folder / f"{version.tenant_id}-{version.sha256}.onnx"
+        path = self.readable(version.tenant_id) / f"{version.sha256}.onnx"
         async with self._fetching.setdefault(path, asyncio.Lock()):
             if path not in self._used:
                 await self._fetch(version, path)

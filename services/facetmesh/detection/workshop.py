@@ -31,6 +31,9 @@ INSPECT_TIMEOUT_S = 60.0
 """Reading, compiling and one image: the largest YOLO takes about 10 s on two cores."""
 CONVERT_TIMEOUT_S = 300.0
 """Importing torch takes most of a minute on a slow disk."""
+UPLOAD = "upload_"
+"""How folders of files that are inspected are called: like no tenant."""
+_TRUSTED = "catalogue_"
 INSPECTION = "facetmesh.detection.inspection_program"
 CONVERSION = "facetmesh.detection.conversion_program"
 _LARGEST_SIDE = 4096
@@ -80,7 +83,10 @@ class Workshop:
                 MODEL_CRASHED: it did not keep the limits.
         """
         arguments = {"path": str(path), "sha256": sha256, "hints": asdict(hints)}
-        reply = await self._run(INSPECTION, "inspect", arguments, timeout_s=self._inspect_timeout_s)
+        # The process may read the folder of its own file, and nobody else's.
+        folder = path.parent.name
+        domain = folder if folder.startswith(UPLOAD) else _TRUSTED
+        reply = await self._run(INSPECTION, "inspect", arguments, domain=domain, timeout_s=self._inspect_timeout_s)
         return _facts(reply.values)
 
     async def convert(self, checkpoint: bytes) -> bytes:
@@ -96,18 +102,27 @@ class Workshop:
                 "export the model to ONNX yourself.",
                 reason="CONVERT_MISSING",
             )
-        reply = await self._run(CONVERSION, "convert", {}, [checkpoint], timeout_s=CONVERT_TIMEOUT_S)
+        reply = await self._run(
+            CONVERSION, "convert", {}, [checkpoint], domain=f"{UPLOAD}conversion", timeout_s=CONVERT_TIMEOUT_S
+        )
         if len(reply.blobs) != 1:
             raise _nonsense()
         return reply.blobs[0]
 
     async def _run(
-        self, program: str, task: str, arguments: Mapping[str, Any], blobs: Sequence[bytes] = (), *, timeout_s: float
+        self,
+        program: str,
+        task: str,
+        arguments: Mapping[str, Any],
+        blobs: Sequence[bytes] = (),
+        *,
+        domain: str,
+        timeout_s: float,
     ) -> Reply:
         try:
             async with self._turn, self._processes(program) as runners:
                 return await runners.call(
-                    domain=task, task=task, arguments=arguments, blobs=blobs, subject=task, timeout_s=timeout_s
+                    domain=domain, task=task, arguments=arguments, blobs=blobs, subject=task, timeout_s=timeout_s
                 )
         except DeadlineExceeded:
             raise FailedPrecondition(

@@ -39,7 +39,8 @@ class RunnerPool:
         setting: How their engines are opened; see `probe`.
         limits: What they may use.
         readable: Folders whose files they may read by name, beside the libraries
-            they run on; None for every file.
+            they run on, the same for all domains or as it says for each; None
+            for every file.
         pinned: Whether a domain's runner is kept, idle or not, whoever else wants
             its place.
     """
@@ -50,7 +51,7 @@ class RunnerPool:
         *,
         setting: EngineSetting | None = None,
         limits: PoolLimits | None = None,
-        readable: Sequence[Path] | None = None,
+        readable: Sequence[Path] | Callable[[str], Sequence[Path]] | None = None,
         pinned: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._readable = readable
@@ -225,7 +226,7 @@ class RunnerPool:
                 domain=state.name,
                 setting=self._setting,
                 limits=self._limits.runner,
-                readable=self._readable,
+                readable=self._readable(state.name) if callable(self._readable) else self._readable,
                 on_exit=functools.partial(self._exited, state),
             )
         except BaseException as error:
