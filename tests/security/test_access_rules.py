@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.security.api import METHODS, path
+from tests.security.api import METHODS, kind, path
 
 from facetmesh.access.v1 import access_pb2
 from facetmesh.fusion.v1 import fusion_pb2
 from facetmesh.kit import access
-from facetmesh.kit.errors import PermissionDenied
+from facetmesh.kit.errors import InvalidArgument, PermissionDenied
 from facetmesh.kit.identity import Principal
+from facetmesh.kit.validation import validate
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
+    from google.protobuf.message import Message
 
 PUBLIC = {
     "facetmesh.auth.v1.AuthService/IssueToken", "facetmesh.auth.v1.AuthService/GetJwks",
@@ -36,6 +38,20 @@ def test_what_tenants_may_call_names_their_resources(method: MethodDescriptor) -
     if rule.public or rule.roles in ({"platform-admin"}, {"service"}):
         return
     assert access._reference_fields(method.input_type), "no field says whose the request is"
+
+
+@pytest.mark.parametrize("method", METHODS, ids=path)
+def test_a_tenants_request_that_names_nothing_gets_nowhere(method: MethodDescriptor) -> None:
+    rule = access.rule("/" + path(method))
+    if rule.public or rule.roles in ({"platform-admin"}, {"service"}):
+        return
+
+    def entered(request: Message) -> None:
+        access.authorize_tenant(Principal("s", "tenants/acme", frozenset({"caller"})), access.named(None, request))
+        validate(request)
+
+    with pytest.raises((PermissionDenied, InvalidArgument)):
+        entered(kind(method.input_type)())
 
 
 def test_a_method_without_a_rule_lets_nobody_in() -> None:
