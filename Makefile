@@ -77,8 +77,9 @@ test-full: $(VENV)/.dev daprd cluster convert-env ## Run the tests that take min
 	@$(PYTEST) -m full
 
 .PHONY: test-chaos
-test-chaos: $(VENV)/.dev daprd ## Try each fault ten times, and write what was seen into docs/faults.md.
+test-chaos: $(VENV)/.dev daprd ## Try each fault ten times into docs/faults.md, and the log's writes a thousand times.
 	@$(BIN)/python tools/faults.py
+	@FACETMESH_KILLS=1000 FACETMESH_FAULTS=160 $(PYTEST) -m full tests/unit/test_audit_crashes.py
 
 .PHONY: bench
 bench: $(VENV)/.dev ## Measure detection beside the bare engine and beside its peers (installs those; 10 minutes).
