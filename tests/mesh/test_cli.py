@@ -67,8 +67,8 @@ def test_a_revoked_key_is_useless(cli: Cli, key_file: Path) -> None:
 def test_a_key_is_limited_and_rotated(cli: Cli, key_file: Path, tmp_path: Path) -> None:
     assert key_file
     key = tmp_path / "limited.key"
-    methods = "--method=facetmesh.detection.v1.DetectionService/*"
-    made = cli.ok("keys", "create", "initech", methods, "--model=other", "--days=1", f"--out={key}")
+    methods = [f"--method=facetmesh.detection.v1.{each}" for each in ("DetectionService/*", "ModelService/ListModels")]
+    made = cli.ok("keys", "create", "initech", *methods, "--model=other", "--days=1", f"--out={key}")
     assert made["models"] == ["tenants/initech/models/other"]
     assert "expire_time" in made
     (tmp_path / "photo.jpg").write_bytes(b"x")

@@ -117,12 +117,15 @@ def test_what_does_not_fit_is_told(acme: Caller) -> None:
     assert "output0" in acme.refusal("ModelInfer", other).message
     assert acme.refusal("ModelInfer", inference_pb2.ModelInferRequest(model_name="faces")).reason == "INPUT_MISMATCH"
     assert acme.refusal("ModelInfer", photo(b"no image")).reason == "IMAGE_NOT_RECOGNIZED"
-    for name in ("nobody", "../globex/models/faces", "Faces!"):
+    for name in ("nobody", "Faces!", "faces/versions/1"):
         assert acme.refusal("ModelInfer", tensor(model=name)).reason == "MODEL_NOT_FOUND"
 
 
 def test_tenants_are_kept_apart(acme: Caller, mesh: Mesh) -> None:
-    mesh.tenant("globex")
+    mesh.tenant("globex")  # has a model of that name
+    for way in ("", "../", "tenants/acme/", "tenants/acme/../", "tenants/acme/../../", "tenants/acme/models/../../"):
+        for name in (f"{way}globex/models/faces", f"{way}tenants/globex/models/faces"):
+            assert acme.refusal("ModelInfer", tensor(model=name)).code in {"PERMISSION_DENIED", "NOT_FOUND"}, name
     refused = acme.refusal("ModelInfer", tensor(model="tenants/globex/models/faces"))
     assert (refused.code, refused.reason) == ("PERMISSION_DENIED", "TENANT_MISMATCH")
     index = acme("RepositoryIndex", inference_pb2.RepositoryIndexRequest())

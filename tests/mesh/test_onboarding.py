@@ -38,12 +38,12 @@ def test_one_command_and_a_tenant_is_served(mesh: Mesh, tmp_path: Path, group: b
 
 def test_one_token_is_revoked_by_its_name(mesh: Mesh) -> None:
     cli = Cli(Home(mesh.home))
-    made = cli.ok("tenants", "onboard", "hooli")
+    made = cli.ok("tenants", "onboard", "piedpiper")
     with mesh.client(made["key"]["secret"]) as client:
         token = client.token()
-        assert token.name.startswith("tenants/hooli/tokens/")
+        assert token.name.startswith("tenants/piedpiper/tokens/")
         cli.ok("keys", "revoke-token", token.name)
-        assert client.get_tenant("hooli").name == "tenants/hooli"  # the client exchanges its key again
+        assert client.get_tenant("piedpiper").name == "tenants/piedpiper"  # the client exchanges its key again
 
 
 def test_keys_that_wrap_keys_are_rotated_while_they_serve(mesh: Mesh, group: bytes) -> None:

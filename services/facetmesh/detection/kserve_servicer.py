@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _STREAM = "inference.GRPCInferenceService/ModelStreamInfer"
 _EXTENSIONS = ("model_repository", "model_configuration", "statistics", "binary_tensor_data")
-_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_NAME = re.compile(r"(?:tenants/(?P<tenant>[a-z][a-z0-9-]{1,38}[a-z0-9])/models/)?(?P<model>[a-z][a-z0-9-]{0,62})")
+"""How a model is named: by its id, or whole."""
 
 
 class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
@@ -182,9 +183,10 @@ class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def _ids(name: str) -> tuple[str, str]:
-    """The tenant's id and the model's; the guard has seen to it that the tenant is the caller's."""
-    tenant, _, model_id = name.rpartition("/models/")
-    tenant_id = (tenant or audit.current().tenant).rpartition("/")[2]
-    if not _ID.fullmatch(model_id):
+    """The tenant's id and the model's. Nothing but the two spellings is read: the guard has seen to it that the
+    tenant of a whole name is the caller's, and what it read otherwise than this must not get through.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
         raise NotFound("There is no such model.", reason="MODEL_NOT_FOUND")
-    return tenant_id, model_id
+    return found["tenant"] or audit.current().tenant.rpartition("/")[2], found["model"]
