@@ -7,13 +7,14 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from facetmesh.detection.scheduler import Scheduler, SchedulerLimits
 from facetmesh.kit import errors
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
+
+from .runner_processes import runner_processes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -100,4 +101,4 @@ async def test_sixty_models_on_memory_for_ten() -> None:
         assert len(answered) >= 60
         assert most <= budget
         assert pool.evicted >= 45
-        assert len(psutil.Process().children()) <= 16
+        assert len(runner_processes()) <= 16

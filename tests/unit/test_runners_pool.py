@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from facetmesh.kit import errors
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.settings import EngineSetting, PoolLimits, RunnerLimits
+
+from .runner_processes import runner_processes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -335,7 +336,7 @@ async def test_memory_is_measured_and_the_least_recently_used_makes_room() -> No
             assert pool.memory()[domain] >= MODEL_BYTES
         assert pool.pids().keys() == {"c", "d"}
         assert pool.evicted == 2
-        await until(lambda: len(psutil.Process().children()) == 2)
+        await until(lambda: len(runner_processes()) == 2)
 
 
 async def test_what_is_pinned_stays() -> None:
@@ -455,7 +456,7 @@ async def test_closing_stops_those_that_wait_too(tmp_path: Path) -> None:
     for call in (busy.call, *waiting):
         with pytest.raises(errors.Unavailable):
             await call
-    assert psutil.Process().children() == []
+    assert runner_processes() == []
 
 
 async def test_a_start_that_nobody_waits_for_any_more_leaves_no_process(
@@ -466,9 +467,9 @@ async def test_a_start_that_nobody_waits_for_any_more_leaves_no_process(
     monkeypatch.syspath_prepend(str(tmp_path))
     async with pool_with(program="slow", idle_s=0.05) as pool:
         call = asyncio.create_task(pool.call(domain="acme", task="echo"))
-        await until(lambda: psutil.Process().children() != [])
+        await until(lambda: runner_processes() != [])
         call.cancel()
-        await until(lambda: psutil.Process().children() == [])
+        await until(lambda: runner_processes() == [])
         assert pool.pids() == {}
 
 

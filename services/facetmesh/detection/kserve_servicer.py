@@ -183,8 +183,10 @@ class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def _ids(name: str) -> tuple[str, str]:
-    """The tenant's id and the model's. Nothing but the two spellings is read: the guard has seen to it that the
-    tenant of a whole name is the caller's, and what it read otherwise than this must not get through.
+    """The tenant's id and the model's.
+
+    Nothing but the two spellings is read: the guard has seen to it that the tenant of a whole name is the caller's, and
+    what it might read otherwise than this must not get through.
     """
     found = _NAME.fullmatch(name)
     if found is None:
