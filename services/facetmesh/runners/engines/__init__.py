@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "ImageInput", "Model", "Shape", "open_model", "read_model"]
 
+_REFUSALS = (RuntimeError, UnicodeDecodeError)
+"""What an engine raises; the second where its text quotes a broken file, byte for byte."""
+
 
 class Graph:
     """A model that has been read and not yet compiled.
@@ -58,7 +61,7 @@ class Graph:
 
                 return OnnxRuntimeModel(self._path, setting, image)
             return self._source.compile(setting, image)
-        except RuntimeError as error:
+        except _REFUSALS as error:
             raise _unreadable() from error
 
 
@@ -77,7 +80,7 @@ def read_model(path: Path, *, sha256: str | None = None) -> Graph:
         if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise FailedPrecondition("The model's file has changed since it was registered.", reason="MODEL_CHANGED")
         return Graph(path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, *_REFUSALS) as error:
         raise _unreadable() from error
 
 
