@@ -39,6 +39,7 @@ def check(mesh: Mesh, method: MethodDescriptor, examples: int) -> None:
         token = client.token().access_token
     metadata = (("authorization", f"Bearer {token}"),)
     known = [f"tenants/{tenant}/models/faces"]
+    endless = method.name.startswith("Watch")
     requests = arbitrary(method.input_type, tenant, known) | valid(method.input_type, tenant, known)
 
     with grpc.insecure_channel(getattr(mesh.endpoints, service)) as channel:
@@ -47,10 +48,12 @@ def check(mesh: Mesh, method: MethodDescriptor, examples: int) -> None:
         @given(request=requests)
         def answered(request: object) -> None:
             try:
-                call = multicallable(channel, method)(request, metadata=metadata, timeout=30)
+                call = multicallable(channel, method)(request, metadata=metadata, timeout=0.1 if endless else 30)
                 if method.server_streaming:
                     list(call)
             except grpc.RpcError as error:
+                if endless and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:  # it would have gone on
+                    return
                 told = refusal(error)
                 assert told.code in ANSWERS, f"{told.code} {told.reason}: {told.message}"
                 assert told.reason
