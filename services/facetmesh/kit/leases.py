@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _CAREFUL = Amounts(requests_per_s=5, concurrency=2, images=500, compute_s=300)
 CAREFUL = Grant("", _CAREFUL, _CAREFUL)
 """What an account may take that nothing is known of, while auth does not answer."""
-_INTRODUCE_S = 0.5
-"""How long the first call of an account waits for auth."""
+_INTRODUCE_S = 2.0
+"""How long the first call of an account waits for an auth that is there but slow."""
 _SOONEST_S = 0.2
 """How soon after a report the next may go out, when calls are refused."""
 _AGAIN_S = 1.0
