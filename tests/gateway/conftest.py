@@ -49,7 +49,7 @@ class Gate:
         ports = self.ports
         return Sites(
             gateway=ports.gateway, admin=ports.gateway_admin, keys=ports.auth_http, ext_authz=ports.ext_authz,
-            services={service: ports.of(service).grpc for service in SERVICES}, token=self._gateway_token,
+            services={service: (ports.of(service).grpc,) for service in SERVICES}, token=self._gateway_token,
         )
 
     @property
@@ -104,11 +104,22 @@ def another(gate: Gate, folder: Path, *, dead: tuple[str, ...] = (), **told: Any
     sites = replace(gate.sites, gateway=ports.gateway, admin=ports.gateway_admin)
     nobody = ports.redis
     sites = replace(
-        sites, services={name: nobody if name in dead else port for name, port in sites.services.items()},
+        sites, services={name: (nobody,) if name in dead else own for name, own in sites.services.items()},
         **{name: nobody for name in ("keys", "ext_authz") if name in dead},
     )
     with running_envoy(Envoy(binaries.envoy(), folder / "envoy", GatewaySettings(**told), sites)):
         yield Http(ports.gateway)
+
+
+@contextmanager
+def in_front_of(gate: Gate, folder: Path, *detections: int) -> Iterator[Envoy]:
+    """One more gateway of the same mesh, with these ports as detection's replicas."""
+    ports = choose(0)
+    sites = replace(gate.sites, gateway=ports.gateway, admin=ports.gateway_admin)
+    sites = replace(sites, services={**sites.services, "detection": detections})
+    envoy = Envoy(binaries.envoy(), folder / "envoy", GatewaySettings(), sites)
+    with running_envoy(envoy):
+        yield envoy
 
 
 @contextmanager

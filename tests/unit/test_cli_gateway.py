@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SITES = Sites(
     gateway=21000, admin=21050, keys=21051, ext_authz=21052,
-    services={"auth": 21001, "detection": 21002, "fusion": 21003, "audit": 21004},
+    services={"auth": (21001,), "detection": (21002,), "fusion": (21003,), "audit": (21004,)},
 )  # fmt: skip
 
 

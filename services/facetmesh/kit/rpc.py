@@ -26,6 +26,7 @@ from facetmesh.kit.errors import (
     InvalidArgument,
     ResourceExhausted,
     Unauthenticated,
+    Unavailable,
 )
 from facetmesh.kit.gate import Gate, nothing
 from facetmesh.kit.gateways import Gateway
@@ -77,6 +78,8 @@ class Guard(grpc.aio.ServerInterceptor):
         """Who may speak for others."""
         self.certificates = Certificates(self.gateway)
         """Finds the certificates of callers."""
+        self.draining = False
+        """Whether new calls are refused, because the service is about to end."""
         self._in_progress = 0
 
     async def intercept_service(
@@ -94,6 +97,8 @@ class Guard(grpc.aio.ServerInterceptor):
         rule = access.rule(method)
         record = audit.Record(rule.method)
         try:
+            if self.draining:
+                raise Unavailable("The service is about to end.", reason="DRAINING", retry_after_s=1)
             principal = None if rule.public else await self._authenticate(handler_call_details)
             if principal is not None:
                 record.identify(subject=principal.subject, tenant=principal.tenant or "", roles=principal.roles)

@@ -53,6 +53,8 @@ LIVENESS = "liveness"
 """The health service's name for «the process runs», whatever it depends on."""
 _PROBE_EVERY_S = 1.0
 _PROBE_TIMEOUT_S = 3.0
+_LAME_DUCK_S = 0.3
+"""How long new calls are refused before the server stops; each refused caller waits longer before the next."""
 _log = logging.getLogger(__name__)
 
 
@@ -210,6 +212,9 @@ class Mesh:
             await health.enter_graceful_shutdown()
             await receiver.close()
             in_hand.close()
+            # What arrives while gRPC's server stops is told CANCELLED: so callers are told to go before.
+            guard.draining = True
+            await asyncio.sleep(_LAME_DUCK_S)
             await server.stop(settings.drain_s)
             close_metrics()
 

@@ -41,8 +41,8 @@ class Sites:
     """Where the gateway takes all public traffic."""
     admin: int
     """Where it says whether it is ready and what it has counted."""
-    services: Mapping[str, int]
-    """The API of each service."""
+    services: Mapping[str, Sequence[int]]
+    """The API of each service, a port for each replica."""
     keys: int
     """Where auth publishes the keys that verify tokens."""
     ext_authz: int
@@ -201,8 +201,8 @@ def _clusters(settings: GatewaySettings, sites: Sites) -> list[dict[str, Any]]:
         "circuit_breakers": {"thresholds": [{"max_requests": 4096, "max_pending_requests": 4096, "max_retries": 16}]},
     }  # fmt: skip
     made = [
-        _cluster(name, _HOST, port, typed_extension_protocol_options=http2, **watched)
-        for name, port in sites.services.items()
+        _cluster(name, _HOST, *ports, typed_extension_protocol_options=http2, **watched)
+        for name, ports in sites.services.items()
     ]
     made += [
         _cluster("ext_authz", _HOST, sites.ext_authz, typed_extension_protocol_options=http2),
@@ -213,11 +213,13 @@ def _clusters(settings: GatewaySettings, sites: Sites) -> list[dict[str, Any]]:
     return made
 
 
-def _cluster(name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
-    endpoint = {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+def _cluster(name: str, host: str, *ports: int, **more: Any) -> dict[str, Any]:
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for port in ports
+    ]
     return {
         "name": name, "type": "STRICT_DNS", "connect_timeout": "2s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         **more,
     }  # fmt: skip
 

@@ -26,13 +26,17 @@ _POLL_S = 0.05
 
 
 class Tier(IntEnum):
-    """Each tier serves before the next is started, and ends after the next has ended."""
+    """Each tier serves before the next is started. In which order they end: STOP_ORDER."""
 
     STORES = 0
     """What sidecars need."""
     SIDECARS = 1
     SERVICES = 2
     GATEWAY = 3
+
+
+STOP_ORDER = (Tier.SERVICES, Tier.GATEWAY, Tier.SIDECARS, Tier.STORES)
+"""While services drain, they still need their sidecars, and the gateway (Envoy cuts its calls off at SIGTERM)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ def _gateway(place: Place, token: str) -> Program:
     ports = place.ports
     sites = Sites(
         gateway=ports.gateway, admin=ports.gateway_admin, keys=ports.auth_http, ext_authz=ports.ext_authz,
-        services={service: ports.of(service).grpc for service in SERVICES}, token=token,
+        services={service: (ports.of(service).grpc,) for service in SERVICES}, token=token,
     )
     envoy = Envoy(binaries.envoy(), place.home.path / "gateway", settings.load(), sites)
     return place.others("gateway", Tier.GATEWAY, envoy.command(), functools.partial(until_ok, envoy.health))

@@ -21,7 +21,17 @@ import psutil
 
 from facetmesh.cli.mesh.layout import Layout
 from facetmesh.cli.mesh.ports import Ports, choose
-from facetmesh.cli.mesh.process import Process, Program, Tier, descendants, describe_exit, end, is_alive, rotate
+from facetmesh.cli.mesh.process import (
+    STOP_ORDER,
+    Process,
+    Program,
+    Tier,
+    descendants,
+    describe_exit,
+    end,
+    is_alive,
+    rotate,
+)
 from facetmesh.cli.mesh.programs import Place, programs
 from facetmesh.cli.mesh.secrets import ensure
 from facetmesh.kit import errors, files
@@ -188,8 +198,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         self._home.endpoints.unlink(missing_ok=True)
-        # From the last tier to the first: while services drain, they still need their sidecars.
-        for tier in reversed(Tier):
+        for tier in STOP_ORDER:
             own = [process for process in self._running.values() if process.program.tier is tier]
             grace_s = _SIDECARS_GRACE_S if tier is Tier.SIDECARS else GRACE_S
             await asyncio.gather(*(process.stop(grace_s) for process in own))
