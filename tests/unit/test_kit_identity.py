@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from facetmesh.auth.grants import Grant
 from facetmesh.detection.v1 import detection_pb2, model_pb2
-from facetmesh.kit import access
+from facetmesh.kit import access, identity
 from facetmesh.kit.errors import PermissionDenied, Unauthenticated, Unavailable
 from facetmesh.kit.identity import (
     CLOCK_SKEW_S,
@@ -394,3 +394,23 @@ async def test_a_token_is_as_old_as_the_look_at_its_key(
     verifier.hear([Revocation("tenants/acme/keys/k1", looked_s + 1)])  # between the look and the token
     with pytest.raises(Unauthenticated):
         await verifier.verify(token)
+
+
+@pytest.mark.parametrize(
+    ("roles", "tenant", "said", "charged"),
+    [
+        ({"service"}, "tenants/acme", "tenants/acme/keys/k1", "tenants/acme/keys/k1"),
+        ({"service"}, "tenants/acme", "tenants/globex/keys/k1", "who"),
+        ({"service"}, None, "tenants/acme/keys/k1", "who"),
+        ({"service"}, "tenants/acme", "", "who"),
+        ({"caller"}, "tenants/acme", "tenants/acme/keys/k2", "who"),
+    ],
+)
+def test_only_a_service_says_for_which_key_of_its_tenant_it_works(
+    roles: set[str], tenant: str | None, said: str, charged: str
+) -> None:
+    principal = identity.Principal("who", tenant, frozenset(roles))
+    identity.set_current(identity.working_for(principal, said))
+    assert (identity.charged_subject(), identity.subject()) == (charged, "who")
+    identity.set_current(None)
+    assert identity.charged_subject() == ""

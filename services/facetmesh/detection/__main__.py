@@ -110,7 +110,7 @@ async def main() -> None:
             processes("facetmesh.detection.program", limits=limits, pinned=settings.pinned_tenants.__contains__)
         )
         stages = StageMetrics(pool)
-        charge = charged(mesh.leases, identity.subject)
+        charge = charged(mesh.leases, identity.charged_subject)
 
         def account(served: Served) -> None:
             stages.add(served)

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from facetmesh.detection.agreement import agreement
+from facetmesh.detection.charging import copying
 from facetmesh.detection.detector import Image, Options
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument
 
@@ -109,7 +110,7 @@ class Answers:
         return result
 
     async def _mirror(self, shadow: Version, image: Image, options: Options, result: Result) -> None:
-        with contextlib.suppress(FacetmeshError):
+        with contextlib.suppress(FacetmeshError), copying():
             copy = await self._counted(shadow, self._detector.detect(shadow, image, options))
             self._statistics.compared(shadow, agreement(result, copy))
             return

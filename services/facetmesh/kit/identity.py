@@ -15,7 +15,7 @@ import re
 import time
 from collections import OrderedDict
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
@@ -82,6 +82,8 @@ class Principal:
     """The thumbprint of the client certificate that the token is bound to; "" for none."""
     token: str = field(default="", repr=False)
     """The token itself."""
+    works_for: str = ""
+    """The key for whose call a service makes this one; "" where it says of none."""
 
     @property
     def is_platform_admin(self) -> bool:
@@ -113,6 +115,19 @@ def subject() -> str:
     """The subject of the current RPC's caller; "" outside of one, and where no token came."""
     principal = _current.get()
     return principal.subject if principal else ""
+
+
+def charged_subject() -> str:
+    """Whose limits the work of the current RPC counts for, beside the tenant's: the key that caused it."""
+    principal = _current.get()
+    return (principal.works_for or principal.subject) if principal else ""
+
+
+def working_for(principal: Principal, key: str) -> Principal:
+    """The principal with what it says of whom it works for: a service is believed, of its tenant's keys."""
+    if key and "service" in principal.roles and principal.tenant and key.startswith(f"{principal.tenant}/keys/"):
+        return replace(principal, works_for=key)
+    return principal
 
 
 def set_current(principal: Principal | None) -> None:

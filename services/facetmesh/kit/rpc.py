@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from facetmesh.kit.telemetry import Metrics
 
 MODEL_HEADER = "x-facetmesh-model"
+FOR_HEADER = "x-facetmesh-for"
+"""In which a service says for which key's call it makes this one."""
 _BEARER = "bearer "
 
 
@@ -110,9 +112,17 @@ class Guard(grpc.aio.ServerInterceptor):
         return _wrapped(handler, call)
 
     async def _authenticate(self, details: grpc.HandlerCallDetails) -> identity.Principal:
+        served = ""
+        token: str | None = None
         for key, value in details.invocation_metadata or ():
-            if key == "authorization" and isinstance(value, str) and value[: len(_BEARER)].lower() == _BEARER:
-                return await self._verifier.verify(value[len(_BEARER) :])
+            if not isinstance(value, str):
+                continue
+            if key == FOR_HEADER:
+                served = value
+            elif token is None and key == "authorization" and value[: len(_BEARER)].lower() == _BEARER:
+                token = value[len(_BEARER) :]
+        if token is not None:
+            return identity.working_for(await self._verifier.verify(token), served)
         raise Unauthenticated(
             "A token is required: exchange an API key for one with IssueToken.", reason="TOKEN_MISSING"
         )
