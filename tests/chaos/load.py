@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -89,7 +90,13 @@ class Load:
         self.receipts.append((await client.detect("faces", self._world.target)).receipt)
 
     async def _fuse(self, client: AsyncClient) -> None:
-        operation = await client.create_fusion(self._world.source, self._world.target, face_model="faces")
+        consent = await client.create_consent(
+            [self._world.source], subject="somebody", purpose="chaos", evidence=b"signed",
+            expire_time=datetime.now(UTC) + timedelta(hours=1),
+        )
+        operation = await client.create_fusion(
+            self._world.source, self._world.target, face_model="faces", consent=consent.name
+        )
         self.operations.append(operation.name)
         await client.wait_fusion(operation.name)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from facetmesh.cli.mesh.home import Home
+    from facetmesh.client import Client
 
 _Answer = TypeVar("_Answer")
 DEADLINE_S = 60
@@ -94,3 +96,11 @@ def patiently(
 def none_left(family: list[psutil.Process]) -> bool:
     """Whether all of them are gone."""
     return not any(is_alive(process) for process in family)
+
+
+def consented(client: Client, photo: bytes) -> str:
+    """The name of a consent to fuse a photo's largest face."""
+    return client.create_consent(
+        [photo], subject="somebody", purpose="a test", evidence=b"signed",
+        expire_time=datetime.now(UTC) + timedelta(hours=1),
+    ).name

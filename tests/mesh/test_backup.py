@@ -24,7 +24,7 @@ from facetmesh.client import FacetmeshError, NotFound
 from facetmesh.verify import open_checkpoint, verify_growth, verify_receipt
 
 from .conftest import Collector, Mesh, running
-from .rig import Cli, none_left, patiently, until
+from .rig import Cli, consented, none_left, patiently, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,7 +77,9 @@ class Load:
         self.receipts.append((time.time(), name))
 
     def _fuse(self, client: Client) -> None:
-        operation = client.create_fusion(self.source, self.target, face_model="faces")
+        operation = client.create_fusion(
+            self.source, self.target, face_model="faces", consent=consented(client, self.source)
+        )
         self.fusions.append((time.time(), operation.name))
         client.wait_fusion(operation.name)
 

@@ -18,6 +18,7 @@ from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.kit import status
 
 from .conftest import FACES, Mesh
+from .rig import consented
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,7 +174,7 @@ def test_a_fusion_without_faces(mesh: Mesh, astronaut: bytes) -> None:
     blank = io.BytesIO()
     Image.new("RGB", (640, 480), (90, 120, 150)).save(blank, "PNG")
     with mesh.client(mesh.tenant("acme")) as client, pytest.raises(FacetmeshError) as refusal:
-        client.fuse(astronaut, blank.getvalue(), face_model="faces")
+        client.fuse(astronaut, blank.getvalue(), face_model="faces", consent=consented(client, astronaut))
     assert refusal.value.reason == "NO_FACE"
     assert "target" in refusal.value.message
 

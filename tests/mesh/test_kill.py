@@ -19,7 +19,7 @@ from facetmesh.client import DeadlineExceeded, FacetmeshError, NotFound, Unauthe
 from facetmesh.verify import open_checkpoint, verify_growth, verify_receipt
 
 from .conftest import Collector, Mesh, running
-from .rig import none_left, until
+from .rig import consented, none_left, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,10 +97,10 @@ def _kill_in_the_middle(mortal: Mesh, group: bytes, astronaut: bytes, victim: st
     key = mortal.tenant("acme")
     log_key = (mortal.home / "log.vkey").read_text().strip()
     with mortal.client(key) as client:
-        client.fuse(astronaut, group, face_model="faces")  # both runners are up
+        client.fuse(astronaut, group, face_model="faces", consent=consented(client, astronaut))  # both runners are up
         old = open_checkpoint(client.checkpoint().note, log_key)
         receipts = [client.detect("faces", group).receipt for _ in range(5)]
-        operation = client.create_fusion(astronaut, group, face_model="faces")
+        operation = client.create_fusion(astronaut, group, face_model="faces", consent=consented(client, astronaut))
         back = killed(mortal, victim)
         made = insist(lambda: client.wait_fusion(operation.name))
         content = insist(lambda: client.download_fusion(made.name))
@@ -128,7 +128,7 @@ def test_after_the_supervisor_the_next_up_goes_on(
         key = mesh.tenant("acme")
         with mesh.client(key) as client:
             receipt = client.detect("faces", group).receipt
-            operation = client.create_fusion(astronaut, group, face_model="faces")
+            operation = client.create_fusion(astronaut, group, face_model="faces", consent=consented(client, astronaut))
         family = mesh.family()
         mesh.process.kill()
         mesh.process.wait()

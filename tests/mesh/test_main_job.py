@@ -14,7 +14,7 @@ from facetmesh.client import NotFound, PermissionDenied, Unauthenticated
 from facetmesh.verify import VerificationError, matches_input, open_checkpoint, verify_growth, verify_receipt
 
 from .conftest import FACES, Mesh
-from .rig import until
+from .rig import consented, until
 
 if TYPE_CHECKING:
     from facetmesh.audit.v1 import audit_pb2
@@ -61,7 +61,10 @@ def test_six_faces_are_found_and_the_receipt_proves_it(mesh: Mesh, group: bytes)
 def test_a_face_is_fused_and_the_receipt_names_both_photos(mesh: Mesh, group: bytes, astronaut: bytes) -> None:
     stages: list[int] = []
     with mesh.client(mesh.tenant("acme")) as client:
-        made = client.fuse(astronaut, group, face_model="faces", progress=lambda m: stages.append(m.stage))
+        made = client.fuse(
+            astronaut, group, face_model="faces", consent=consented(client, astronaut),
+            progress=lambda m: stages.append(m.stage),
+        )
         receipt = client.receipt(made.fusion.receipt)
     assert hashlib.sha256(made.content).hexdigest() == made.fusion.sha256
     assert made.fusion.size_bytes == len(made.content)

@@ -19,7 +19,7 @@ from facetmesh.client import (
 )
 
 from .conftest import running
-from .rig import until
+from .rig import consented, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_purge_survives_the_death_of_auth(
             client.create_model("faces", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
             receipt = client.detect("faces", photo).receipt
             assert client.receipt(receipt, wait_s=30)
-            client.fuse(photo, photo, face_model="faces")
+            client.fuse(photo, photo, face_model="faces", consent=consented(client, photo))
         until(lambda: {"audit", "fusion"} <= set(wrapped_keys(mesh, "acme")), "there is something to destroy")
         with mesh.client(mesh.admin_key) as admin:
             admin.delete_tenant("acme")

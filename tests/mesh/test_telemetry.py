@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .rig import until
+from .rig import consented, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_fusion_is_one_trace_through_services_and_pub_sub(
     mesh: Mesh, collector: Collector, group: bytes, astronaut: bytes
 ) -> None:
     with mesh.client(mesh.tenant("acme")) as client:
-        made = client.fuse(astronaut, group, face_model="faces")
+        made = client.fuse(astronaut, group, face_model="faces", consent=consented(client, astronaut))
         receipt = client.receipt(made.fusion.receipt)
     from facetmesh.verify import verify_receipt  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ from facetmesh.detection.v1 import model_pb2, model_pb2_grpc
 from facetmesh.kit import status
 
 from .conftest import FACES, running
-from .rig import Cli
+from .rig import Cli, consented
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,8 @@ def test_a_mesh_speaks_tls_throughout_and_tokens_are_bound(
         places = (where.auth, where.detection, where.fusion, where.audit)
         with Client(secret, Endpoints(*places, Tls(authority.pem, leaf.key, leaf.certificate))) as client:
             assert len(client.detect("nudenet-320n", photo, labels=FACES).detections) == 6
-            fused = client.fuse(photo, photo, face_model="nudenet-320n")  # fusion asks detection
+            consent = consented(client, photo)
+            fused = client.fuse(photo, photo, face_model="nudenet-320n", consent=consent)  # fusion asks detection
             assert client.receipt(fused.fusion.receipt, wait_s=30)
             token = client.token().access_token
         with pytest.raises(Unauthenticated) as refusal:

@@ -8,22 +8,28 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.fusion.consent_store import DaprConsentStore
+from facetmesh.fusion.consents import Consents, SourceFace, Terms
 from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.faces import Face, Found
-from facetmesh.fusion.fusions import Fusions
+from facetmesh.fusion.fusions import Fusions, Wish
+from facetmesh.fusion.operations import Caller
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.store import DaprStore
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit.errors import FacetmeshError, NotFound
+from facetmesh.kit.keyring import Keyring
 
 from .conftest import Clock, MemoryState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from facetmesh.fusion.consents import Consent
     from facetmesh.fusion.operations import Operation, Ref
 
 MODEL = "tenants/acme/models/faces"
+NOBODY = Caller()
 SMALL, LARGE = Face((0, 0, 10, 10)), Face((20, 0, 60, 50))
 
 
@@ -47,6 +53,10 @@ class MemoryBlobs:
     async def delete(self, tenant: str, key: str) -> None:
         """Deletes data."""
         self.blobs.pop((tenant, key), None)
+
+    async def delete_all(self, tenant: str) -> None:
+        """Deletes all of a tenant's data."""
+        self.blobs = {place: data for place, data in self.blobs.items() if place[0] != tenant}
 
 
 @dataclass
@@ -147,9 +157,12 @@ class World:
         self.blobs = MemoryBlobs()
         self.script = Script()
         self.recorder = Recorder()
-        self.registry = Registry(DaprStore(self.state), clock)
+        self.store = DaprStore(self.state)
+        self.registry = Registry(self.store, clock)
         self.woken: list[Ref] = []
-        self.fusions = Fusions(self.registry, self.blobs, self._wake)
+        self.consent_store = DaprConsentStore(self.state, Keyring(self.state, bytes(32)))
+        self.consents = Consents(self.consent_store, clock)
+        self.fusions = Fusions(self.registry, self.blobs, self.consents, self._wake)
         self.worker = self._worker("w1", self.registry)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -167,18 +180,37 @@ class World:
 
     def _worker(self, owner: str, registry: Registry) -> Worker:
         return Worker(
-            owner, registry=registry, blobs=self.blobs, finder=self.script, fuser=self.script, recorder=self.recorder,
-            trace=lambda *_: nullcontext(),
+            owner, registry=registry, blobs=self.blobs, consents=self.consents, finder=self.script, fuser=self.script,
+            recorder=self.recorder, trace=lambda *_: nullcontext(),
         )  # fmt: skip
 
     def dispatcher(self, concurrency: int = 2) -> Dispatcher:
         """A dispatcher of the first worker's jobs."""
         return Dispatcher(self.registry, self.worker, concurrency)
 
-    async def create(self, tenant_id: str = "acme", target: bytes = b"target", **options: Any) -> Operation:
+    async def create(
+        self, tenant_id: str = "acme", target: bytes = b"target", *, caller: Caller = NOBODY, request_id: str = "",
+        **wishes: Any,
+    ) -> Operation:
         """Asks for a fusion."""
-        asked: dict[str, Any] = {"face_model": MODEL, **options}
-        return await self.fusions.create(tenant_id, b"source", target, **asked)
+        if "consent" not in wishes:
+            wishes["consent"] = (await self.consent(tenant_id)).name
+        wish = Wish(**{"face_model": MODEL, **wishes})
+        return await self.fusions.create(tenant_id, b"source", target, wish, caller=caller, request_id=request_id)
+
+    async def consent(self, tenant_id: str = "acme") -> Consent:
+        """The consent of whom the source shows, for three of its faces; always the same one."""
+        return await self.consents.create(tenant_id, terms(self.clock), "the one of all tests")
+
+
+def terms(clock: Clock, **changes: Any) -> Terms:
+    """What whom the source shows agreed to, for three of its faces, until an hour after the clock's first time."""
+    faces = tuple(SourceFace(sha256(b"source"), index) for index in (0, 1, 7))
+    agreed: dict[str, Any] = {
+        "subject": "Ada", "purpose": "a poster", "faces": faces, "evidence_sha256": sha256(b"signed"),
+        "expires_s": type(clock)().now + 3600, **changes,
+    }  # fmt: skip
+    return Terms(**agreed)
 
 
 def sha256(data: bytes) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .conftest import Clock
 
+CONSENT = "tenants/acme/consents/ba864c9130dca97a53e7beffef4245e1"
 REQUEST_ID = "2f9b6c1e-0000-4000-8000-000000000001"
 
 
@@ -43,14 +44,17 @@ def record() -> audit.Record:
 
 
 @pytest.fixture
-def servicer(world: World, record: audit.Record) -> FusionServicer:
-    """The servicer."""
+async def servicer(world: World, record: audit.Record) -> FusionServicer:
+    """The servicer, and the consent that fusions name."""
     del record
+    assert (await world.consent()).name == CONSENT
     return FusionServicer(world.fusions)
 
 
 def creation(**fields: object) -> pb.CreateFusionRequest:
-    fusion = pb.Fusion(source_image=b"source", target_image=b"target", face_model=MODEL, target_face_index=1)
+    fusion = pb.Fusion(
+        source_image=b"source", target_image=b"target", face_model=MODEL, target_face_index=1, consent=CONSENT
+    )
     return pb.CreateFusionRequest(parent="tenants/acme", fusion=fusion, **fields)  # type: ignore[arg-type]
 
 
@@ -73,7 +77,10 @@ async def test_a_new_operation_is_queued_and_its_record_says_what_came(
     assert not operation.done
     assert (about.stage, about.percent, about.attempts) == (pb.FusionMetadata.STAGE_QUEUED, 0, 0)
     assert about.fusion == operation.name.replace("operations", "fusions") == record.resource
-    assert record.inputs == (hashlib.sha256(b"source").digest(), hashlib.sha256(b"target").digest())
+    consent = await world.consent()
+    assert record.inputs == (
+        hashlib.sha256(b"source").digest(), hashlib.sha256(b"target").digest(), bytes.fromhex(consent.sha256)
+    )  # fmt: skip
     stored = await world.fusions.get(ref(operation))
     assert stored.caller.subject == "tenants/acme/keys/k1"
     assert stored.job.target_face_index == 1
@@ -90,6 +97,7 @@ async def test_a_finished_operation_holds_the_fusion(servicer: FusionServicer, w
     assert operation.response.Unpack(fusion)
     assert fusion.name == metadata(operation).fusion
     assert (fusion.face_model, fusion.target_face_index, fusion.media_type) == (MODEL, 1, "image/png")
+    assert fusion.consent == CONSENT
     assert (fusion.target_face.x_min, fusion.target_face.y_max) == (0, 10)
     assert fusion.receipt
     assert fusion.create_time == metadata(operation).create_time

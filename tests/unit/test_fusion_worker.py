@@ -43,7 +43,8 @@ async def test_a_job_is_done_and_accounted_for(world: World) -> None:
     (record,) = world.recorder.records
     assert result.receipt == record.receipt
     assert (record.tenant, record.subject, record.error) == ("tenants/acme", "tenants/acme/keys/k1", None)
-    assert record.told["inputs"] == [bytes.fromhex(sha256(b"source")), bytes.fromhex(sha256(b"target"))]
+    digests = [sha256(b"source"), sha256(b"target"), (await world.consent()).sha256]
+    assert record.told["inputs"] == [bytes.fromhex(digest) for digest in digests]
     assert record.told["output"] == bytes.fromhex(result.sha256)
     assert {tenant for tenant, _, _ in world.script.found_in} == {"acme"}
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ FACE_LABELS = ("FACE_FEMALE", "FACE_MALE")
 CROWD, PORTRAIT = "photo-six-faces", "photo-astronaut"
 NEEDED = (DETECTOR, "blazeface-full", "blazeface-short", "facemesh", CROWD, PORTRAIT)
 _MODEL = "faces"
+_PUBLIC_DOMAIN = b"NASA's portraits are in the public domain."
+"""What the demo has in place of a signed form."""
 _KEY_ROLES = (ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR)
 
 
@@ -150,7 +153,11 @@ class Demo:
 
     async def _fuse(self, acme: AsyncClient) -> str:
         source, target = self._photos[PORTRAIT].read_bytes(), self._photos[CROWD].read_bytes()
-        result = await acme.fuse(source, target, face_model=_MODEL)
+        consent = await acme.create_consent(
+            [source], subject="the astronaut", purpose="To be shown in facetmesh's demo.", evidence=_PUBLIC_DOMAIN,
+            expire_time=datetime.now(UTC) + timedelta(days=1),
+        )
+        result = await acme.fuse(source, target, face_model=_MODEL, consent=consent.name)
         self._fusion = result.fusion.name
         self._receipts["fusion"] = result.fusion.receipt
         self._fused.write_bytes(result.content)

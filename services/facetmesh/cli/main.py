@@ -12,7 +12,21 @@ import typer
 
 from facetmesh import __version__
 from facetmesh.cli import output
-from facetmesh.cli.commands import audit, backup, demo, detect, doctor, fuse, keys, mesh, models, policy, tenants, usage
+from facetmesh.cli.commands import (
+    audit,
+    backup,
+    consents,
+    demo,
+    detect,
+    doctor,
+    fuse,
+    keys,
+    mesh,
+    models,
+    policy,
+    tenants,
+    usage,
+)
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.options import Options
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Internal
@@ -45,6 +59,7 @@ app.add_typer(policy.app, name="policy", help="Try out, set and explain policies
 app.command("usage")(usage.usage)
 app.add_typer(models.app, name="models", help="The catalogue, and the models that a tenant has.")
 app.command("detect")(detect.detect)
+app.add_typer(consents.app, name="consents", help="Keep, list and revoke what people agreed to.")
 app.command("fuse")(fuse.fuse)
 app.add_typer(audit.app, name="audit", help="Read the audit log, and verify what it says.")
 

@@ -15,13 +15,14 @@ from facetmesh.client import calls
 from facetmesh.client.administration import Administration
 from facetmesh.client.auditing import Auditing
 from facetmesh.client.channels import open_channel
+from facetmesh.client.consenting import Consenting
 from facetmesh.client.detecting import Detecting
 from facetmesh.client.endpoints import Endpoints
 from facetmesh.client.governance import Governance
 from facetmesh.client.modelling import Modelling
 from facetmesh.client.tokens import TokenSource, with_token
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc
-from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
+from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import status
 from facetmesh.kit.errors import InvalidArgument
 
@@ -45,7 +46,7 @@ class FusedImage:
     """The image file."""
 
 
-class AsyncClient(Administration, Modelling, Detecting, Auditing, Governance):
+class AsyncClient(Administration, Modelling, Detecting, Consenting, Auditing, Governance):
     """Calls a mesh.
 
     Every method raises the class of `facetmesh.client` that is named after the
@@ -86,7 +87,9 @@ class AsyncClient(Administration, Modelling, Detecting, Auditing, Governance):
         detection = await channel(where.detection)
         self._detection = detection_pb2_grpc.DetectionServiceStub(detection)
         self._models = model_pb2_grpc.ModelServiceStub(detection)
-        self._fusion = fusion_pb2_grpc.FusionServiceStub(await channel(where.fusion))
+        fusion = await channel(where.fusion)
+        self._fusion = fusion_pb2_grpc.FusionServiceStub(fusion)
+        self._consents = consent_pb2_grpc.ConsentServiceStub(fusion)
         self._audit = audit_pb2_grpc.AuditServiceStub(await channel(where.audit))
         return self
 
@@ -112,6 +115,7 @@ class AsyncClient(Administration, Modelling, Detecting, Auditing, Governance):
         face_model: str,
         source_face_index: int = 0,
         target_face_index: int = 0,
+        consent: str = "",
         request_id: str | None = None,
     ) -> operations_pb2.Operation:
         """Starts to put the face of one photo into another; `wait_fusion` gets the result.
@@ -122,11 +126,13 @@ class AsyncClient(Administration, Modelling, Detecting, Auditing, Governance):
             face_model: The tenant's model that finds the faces, by name or id.
             source_face_index: Which face is taken; 0 is the largest.
             target_face_index: Which face is replaced; 0 is the largest.
+            consent: The consent of whose face is taken, by name or id (`create_consent`).
             request_id: A UUID; a second call with the same one returns the first one's operation.
         """
         fusion = fusion_pb2.Fusion(
             source_image=source, target_image=target, face_model=await self._name("models", face_model),
             source_face_index=source_face_index, target_face_index=target_face_index,
+            consent=await self._name("consents", consent) if consent else "",
         )
         request = fusion_pb2.CreateFusionRequest(
             parent=await self._parent(None), fusion=fusion, request_id=request_id or str(uuid.uuid4()),
@@ -190,12 +196,13 @@ class AsyncClient(Administration, Modelling, Detecting, Auditing, Governance):
         face_model: str,
         source_face_index: int = 0,
         target_face_index: int = 0,
+        consent: str = "",
         progress: Callable[[fusion_pb2.FusionMetadata], None] | None = None,
     ) -> FusedImage:
         """`create_fusion`, `wait_fusion` and `download_fusion` in one."""
         operation = await self.create_fusion(
             source, target, face_model=face_model, source_face_index=source_face_index,
-            target_face_index=target_face_index,
+            target_face_index=target_face_index, consent=consent,
         )
         fusion = await self.wait_fusion(operation.name, progress=progress)
         return FusedImage(fusion, await self.download_fusion(fusion.name))

@@ -34,6 +34,7 @@ _IDEMPOTENT = {
     "facetmesh.fusion.v1.FusionService": (
         "CreateFusion", "GetOperation", "ListOperations", "WaitOperation", "CancelOperation", "DownloadFusion",
     ),
+    "facetmesh.fusion.v1.ConsentService": ("CreateConsent", "GetConsent", "ListConsents", "RevokeConsent"),
     "facetmesh.audit.v1.AuditService": (
         "GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "GetLogFile", "GetReceipt", "GetRetention",
         "ListEvents",

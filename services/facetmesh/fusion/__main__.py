@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import functools
 import secrets
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from facetmesh.fusion.charging import ChargedFuser
+from facetmesh.fusion.consent_servicer import ConsentServicer
+from facetmesh.fusion.consent_store import DaprConsentStore
+from facetmesh.fusion.consents import Consents
 from facetmesh.fusion.detection import DetectionFaces
 from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.events import TOPIC, JobEvents
@@ -20,7 +23,7 @@ from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
-from facetmesh.fusion.v1 import fusion_pb2_grpc
+from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit import catalog, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
@@ -29,6 +32,9 @@ from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.probe import probe
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
+
+if TYPE_CHECKING:
+    import grpc
 
 LANDMARK_MODEL = "facemesh"
 """The catalogue's id of the model that finds a face's points."""
@@ -54,6 +60,8 @@ class FusionSettings(ServiceSettings):
     """A runner unused for so long is stopped, in seconds."""
     runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
     """Private memory that one runner may use."""
+    consent_required: bool = True
+    """Whether a fusion must name the consent of whose face is taken. Turn it off only where no real person is shown."""
 
 
 async def main() -> None:
@@ -77,15 +85,19 @@ async def main() -> None:
         finder = DetectionFaces(settings.detection_address, settings.tls, mesh.auth.token, mesh.auth.forget)
         stack.push_async_callback(finder.close)
         state = mesh.dapr.state()
-        blobs = Blobs(open_store(settings.blobs or str(settings.home / "blobs")), await mesh.keyring())
+        keyring = await mesh.keyring()
+        blobs = Blobs(open_store(settings.blobs or str(settings.home / "blobs")), keyring)
         store = DaprStore(state)
-        mesh.purge = functools.partial(purge, store, blobs)
+        consent_store = DaprConsentStore(state, keyring)
+        consents = Consents(consent_store, settings.now, required=settings.consent_required)
+        mesh.purge = functools.partial(purge, store, blobs, consent_store)
         registry = Registry(store, settings.now)
         fuser = Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256)
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,
             blobs=blobs,
+            consents=consents,
             finder=finder,
             fuser=ChargedFuser(fuser, mesh.leases),
             recorder=mesh.recorder,
@@ -93,12 +105,18 @@ async def main() -> None:
         )
         dispatcher = Dispatcher(registry, worker, settings.workers)
         events = JobEvents(mesh.dapr.publisher(), dispatcher.wake, registry.get)
-        servicer = FusionServicer(Fusions(registry, blobs, events.announce))
+        servicer = FusionServicer(Fusions(registry, blobs, consents, events.announce))
+        consent_servicer = ConsentServicer(consents, settings.now)
+
+        def add(server: grpc.aio.Server) -> None:
+            fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server)
+            consent_pb2_grpc.add_ConsentServiceServicer_to_server(consent_servicer, server)
+
         dispatching = asyncio.create_task(dispatcher.run())
         try:
             await mesh.serve(
-                lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server),
-                services=["facetmesh.fusion.v1.FusionService"],
+                add,
+                services=["facetmesh.fusion.v1.FusionService", "facetmesh.fusion.v1.ConsentService"],
                 ready={},
                 handlers={TOPIC: events.handle},
             )

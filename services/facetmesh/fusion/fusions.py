@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from facetmesh.fusion.consents import SourceFace
 from facetmesh.fusion.operations import Caller, Job, Operation, Ref
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from facetmesh.fusion.consents import Consents
     from facetmesh.fusion.registry import Registry
 
 
 _NOBODY = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be done with two images."""
+
+    face_model: str
+    """The model that finds the faces."""
+    source_face_index: int = 0
+    """Which face is taken; 0 is the largest."""
+    target_face_index: int = 0
+    """Which face is replaced; 0 is the largest."""
+    consent: str = ""
+    """The resource name of the consent of whose face is taken."""
 
 
 class Blobs(Protocol):
@@ -40,12 +57,16 @@ class Fusions:
     Args:
         registry: Their operations.
         blobs: Where images are kept.
+        consents: Who agreed to what.
         wake: Makes workers look at an operation.
     """
 
-    def __init__(self, registry: Registry, blobs: Blobs, wake: Callable[[Ref], Awaitable[None]]) -> None:
+    def __init__(
+        self, registry: Registry, blobs: Blobs, consents: Consents, wake: Callable[[Ref], Awaitable[None]]
+    ) -> None:
         self._registry = registry
         self._blobs = blobs
+        self._consents = consents
         self._wake = wake
 
     async def create(
@@ -53,10 +74,8 @@ class Fusions:
         tenant_id: str,
         source: bytes,
         target: bytes,
+        wish: Wish,
         *,
-        face_model: str,
-        source_face_index: int = 0,
-        target_face_index: int = 0,
         caller: Caller = _NOBODY,
         request_id: str = "",
     ) -> Operation:
@@ -66,18 +85,18 @@ class Fusions:
             tenant_id: Whose it is.
             source: The file that gives the face.
             target: The file that receives it.
-            face_model: The model that finds the faces.
-            source_face_index: Which face is taken; 0 is the largest.
-            target_face_index: Which face is replaced; 0 is the largest.
+            wish: What is to be done with them.
             caller: Who asks.
             request_id: A repeated one returns the first call's operation.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED: the request_id came with something else before.
+            FailedPrecondition: The consent does not allow it (`Consent.check`), or there is none: CONSENT_MISSING.
         """
+        agreed = await self._consents.named(tenant_id, wish.consent)
         job = Job(
             hashlib.sha256(source).hexdigest(), hashlib.sha256(target).hexdigest(),
-            face_model, source_face_index, target_face_index,
+            **asdict(wish), consent_sha256=agreed.sha256 if agreed else "",
         )
         store, now = self._registry.store, self._registry.clock()
         operation_id = Ref.new(tenant_id, now).id
@@ -85,6 +104,8 @@ class Fusions:
             operation_id = await store.reserve(tenant_id, request_id, operation_id)
         operation = Operation(tenant_id, operation_id, job, now, caller)
         if (existing := await store.get(operation.ref)) is None:
+            if agreed is not None:
+                agreed.check(SourceFace(job.source_sha256, job.source_face_index), now)
             # Announced first: whatever a crash leaves behind is found and cleared away.
             await store.announce(operation.ref)
             await asyncio.gather(

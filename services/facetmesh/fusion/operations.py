@@ -70,6 +70,15 @@ class Job:
     """0 is the largest face."""
     target_face_index: int
     """0 is the largest face."""
+    consent: str = ""
+    """Of whose face is taken: tenants/{tenant}/consents/{consent}; "" where none is asked for."""
+    consent_sha256: str = ""
+    """What the receipt commits to of it, in hex."""
+
+    @property
+    def inputs(self) -> list[bytes]:
+        """The SHA-256 digests of what goes into it: source, target, and the consent."""
+        return [bytes.fromhex(one) for one in (self.source_sha256, self.target_sha256, self.consent_sha256) if one]
 
 
 @dataclass(frozen=True, slots=True)

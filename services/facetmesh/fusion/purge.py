@@ -1,4 +1,4 @@
-"""The end of a tenant in fusion: its operations and its images."""
+"""The end of a tenant in fusion: its operations, its images and its consents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ class PurgeBlobs(Protocol):
         ...
 
 
-async def purge(store: PurgeStore, blobs: PurgeBlobs, tenant_id: str) -> None:
+class PurgeConsents(Protocol):
+    """Where consents are kept."""
+
+    async def delete_all(self, tenant_id: str) -> None:
+        """Deletes a tenant's consents, and their index last."""
+        ...
+
+
+async def purge(store: PurgeStore, blobs: PurgeBlobs, consents: PurgeConsents, tenant_id: str) -> None:
     """Deletes all that is kept of a tenant. Repeating it does no harm.
 
     Raises:
@@ -41,4 +49,5 @@ async def purge(store: PurgeStore, blobs: PurgeBlobs, tenant_id: str) -> None:
     for ref in await store.refs(tenant_id):
         await store.forget(ref)
     await blobs.delete_all(tenant_id)
+    await consents.delete_all(tenant_id)
     await store.delete_all(tenant_id)

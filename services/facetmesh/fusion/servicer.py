@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 
+from facetmesh.fusion.fusions import Wish
 from facetmesh.fusion.operations import Caller, Ref, Stage
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import audit, identity, status, telemetry
@@ -49,17 +50,11 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
             request.parent.rpartition("/")[2],
             fusion.source_image,
             fusion.target_image,
-            face_model=fusion.face_model,
-            source_face_index=fusion.source_face_index,
-            target_face_index=fusion.target_face_index,
+            Wish(fusion.face_model, fusion.source_face_index, fusion.target_face_index, fusion.consent),
             caller=Caller(identity.current().subject, telemetry.carrier().get("traceparent", "")),
             request_id=request.request_id,
         )
-        job = operation.job
-        audit.current().describe(
-            resource=operation.fusion_name,
-            inputs=[bytes.fromhex(job.source_sha256), bytes.fromhex(job.target_sha256)],
-        )
+        audit.current().describe(resource=operation.fusion_name, inputs=operation.job.inputs)
         return _operation(operation)
 
     async def GetOperation(self, request: fusion_pb2.GetOperationRequest, _: Any) -> operations_pb2.Operation:
@@ -138,6 +133,7 @@ def _fusion(operation: Operation) -> fusion_pb2.Fusion:
         size_bytes=result.size_bytes,
         sha256=result.sha256,
         receipt=result.receipt,
+        consent=job.consent,
     )
     _set(message.create_time, operation.created_s)
     return message

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from facetmesh.fusion.consents import SourceFace
 from facetmesh.fusion.faces import choose
 from facetmesh.fusion.fuser import MEDIA_TYPE
 from facetmesh.fusion.fusions import result_key, source_key, target_key
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from facetmesh.fusion.consents import Consents
     from facetmesh.fusion.faces import Face, FaceFinder, Found
     from facetmesh.fusion.fusions import Blobs
     from facetmesh.fusion.operations import Ref
@@ -78,6 +80,7 @@ class Worker:
         owner: Its name in leases, unlike any other's.
         registry: The operations.
         blobs: Where images are kept.
+        consents: Who agreed to what.
         finder: Finds faces.
         fuser: Fuses them.
         recorder: Accounts for each job that ends.
@@ -90,6 +93,7 @@ class Worker:
         *,
         registry: Registry,
         blobs: Blobs,
+        consents: Consents,
         finder: FaceFinder,
         fuser: FaceFuser,
         recorder: Recorder,
@@ -99,6 +103,7 @@ class Worker:
         self._registry = registry
         self._clock = registry.clock
         self._blobs = blobs
+        self._consents = consents
         self._finder = finder
         self._fuser = fuser
         self._recorder = recorder
@@ -174,6 +179,7 @@ class Worker:
         if attempt.attempts > MAX_ATTEMPTS:
             raise Unavailable("The work was begun too often without an end.", reason="ATTEMPTS_EXHAUSTED")
         tenant_id, job = attempt.tenant_id, attempt.job
+        await self._check_consent(attempt)
         source, target = await asyncio.gather(
             self._input(attempt, source_key(attempt.ref), job.source_sha256),
             self._input(attempt, target_key(attempt.ref), job.target_sha256),
@@ -189,10 +195,17 @@ class Worker:
         )
         # From here on it cannot be cancelled: what the log says was made is what there is.
         await self._advance(attempt, Stage.STORING)
+        await self._check_consent(attempt)  # it may have been revoked meanwhile
         await self._blobs.put(tenant_id, result_key(attempt.ref, attempt.attempts), image)
         digest = hashlib.sha256(image)
         receipt = await self._account(attempt, None, in_target.model_version, digest.digest())
         return Fusion(source_face.box, target_face.box, MEDIA_TYPE, len(image), digest.hexdigest(), receipt)
+
+    async def _check_consent(self, attempt: Operation) -> None:
+        job = attempt.job
+        await self._consents.check(
+            attempt.tenant_id, job.consent, SourceFace(job.source_sha256, job.source_face_index)
+        )
 
     async def _input(self, attempt: Operation, key: str, sha256: str) -> bytes:
         data = await self._blobs.get(attempt.tenant_id, key)
@@ -219,7 +232,7 @@ class Worker:
                 record.describe(
                     resource=attempt.fusion_name,
                     model_version=model_version,
-                    inputs=[bytes.fromhex(job.source_sha256), bytes.fromhex(job.target_sha256)],
+                    inputs=job.inputs,
                     output=output,
                 )
                 if error is not None:

@@ -23,6 +23,9 @@ def fuse(
     face_model: Annotated[str, typer.Option(help="The tenant's model that finds faces, by name or id.")],
     source_face: Annotated[int, typer.Option(help="Which face is taken; 0 is the largest.", min=0)] = 0,
     target_face: Annotated[int, typer.Option(help="Which face is replaced; 0 is the largest.", min=0)] = 0,
+    consent: Annotated[
+        str, typer.Option(help="The consent of whose face is taken, by name or id: see `facetmesh consents create`.")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Where the result is written.", dir_okay=False)] = Path("fused.png"),
 ) -> None:
     """Put the face of one photo into another."""
@@ -30,7 +33,7 @@ def fuse(
     with chosen.tenant_client() as client, output.err.status("queued") as status:
         result = client.fuse(
             source.read_bytes(), target.read_bytes(), face_model=face_model, source_face_index=source_face,
-            target_face_index=target_face, progress=lambda now: _show(now, status),
+            target_face_index=target_face, consent=consent, progress=lambda now: _show(now, status),
         )
     out.write_bytes(result.content)
     view = output.facts({"fusion": result.fusion.name, "receipt": result.fusion.receipt, "picture": out})

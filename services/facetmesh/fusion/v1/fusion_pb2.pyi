@@ -41,6 +41,7 @@ class Fusion(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}/fusions/{fusion}."""
     source_image: _builtins.bytes
@@ -65,6 +66,12 @@ class Fusion(_message.Message):
     """SHA-256 of the result, in hex."""
     receipt: _builtins.str
     """The receipt's name, for audit's GetReceipt."""
+    consent: _builtins.str
+    """The consent of whose face is taken: tenants/{tenant}/consents/{consent}. FAILED_PRECONDITION
+    with CONSENT_MISSING, CONSENT_MISMATCH (it is about other faces), CONSENT_EXPIRED or
+    CONSENT_REVOKED, which is looked at again right before the result is stored. Only an operator
+    can let fusions do without.
+    """
     @_builtins.property
     def target_face(self) -> Global___FaceBox:
         """Where the face was put, in pixels of the target."""
@@ -93,10 +100,11 @@ class Fusion(_message.Message):
         sha256: _builtins.str = ...,
         receipt: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        consent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "source_face", b"source_face", "target_face", b"target_face"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "face_model", b"face_model", "media_type", b"media_type", "name", b"name", "receipt", b"receipt", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "face_model", b"face_model", "media_type", b"media_type", "name", b"name", "receipt", b"receipt", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
