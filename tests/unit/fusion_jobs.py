@@ -16,7 +16,7 @@ from facetmesh.fusion.fusions import Fusions, Wish
 from facetmesh.fusion.operations import Caller
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.store import DaprStore
-from facetmesh.fusion.worker import Worker
+from facetmesh.fusion.worker import Stages, Worker
 from facetmesh.kit.errors import FacetmeshError, NotFound
 from facetmesh.kit.keyring import Keyring
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from facetmesh.fusion.consents import Consent
+    from facetmesh.fusion.marker import Facts
     from facetmesh.fusion.operations import Operation, Ref
 
 MODEL = "tenants/acme/models/faces"
@@ -99,6 +100,12 @@ class Script:
         finally:
             self.running -= 1
 
+    async def mark(self, tenant_id: str, subject: str, image: bytes, facts: Facts) -> bytes:
+        """Marks."""
+        assert subject.startswith("operations/")
+        assert facts.receipt.startswith(f"tenants/{tenant_id}/receipts/")
+        return b" ".join([image, b"marked", facts.receipt.encode()])
+
 
 @dataclass
 class Record:
@@ -106,14 +113,14 @@ class Record:
 
     tenant: str
     subject: str
-    number: int
+    id: str
     told: dict[str, object] = field(default_factory=dict)
     error: FacetmeshError | None = None
 
     @property
     def receipt(self) -> str:
         """Its name."""
-        return f"{self.tenant}/receipts/{self.number}"
+        return f"{self.tenant}/receipts/{self.id}"
 
     def describe(
         self, *, resource: str, model_version: str = "", inputs: Sequence[bytes] = (), output: bytes = b""
@@ -133,10 +140,12 @@ class Recorder:
     """Raised instead of accepting, one each."""
 
     @asynccontextmanager
-    async def record(self, *, method: str, tenant: str, subject: str) -> AsyncIterator[Record]:
+    async def record(
+        self, *, method: str, tenant: str, subject: str, event_id: str | None = None
+    ) -> AsyncIterator[Record]:
         """Records what is done within."""
         assert method == "facetmesh.fusion/fuse"
-        record = Record(tenant, subject, len(self.records))
+        record = Record(tenant, subject, event_id or str(len(self.records)))
         try:
             yield record
         except FacetmeshError as error:
@@ -180,8 +189,8 @@ class World:
 
     def _worker(self, owner: str, registry: Registry) -> Worker:
         return Worker(
-            owner, registry=registry, blobs=self.blobs, consents=self.consents, finder=self.script, fuser=self.script,
-            recorder=self.recorder, trace=lambda *_: nullcontext(),
+            owner, registry=registry, blobs=self.blobs, consents=self.consents,
+            stages=Stages(self.script, self.script, self.script), recorder=self.recorder, trace=lambda *_: nullcontext(),
         )  # fmt: skip
 
     def dispatcher(self, concurrency: int = 2) -> Dispatcher:

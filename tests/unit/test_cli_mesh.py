@@ -18,7 +18,8 @@ from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.mesh.ports import SERVICES, Ports, choose
 from facetmesh.cli.mesh.process import KEPT_LOGS, describe_exit, last_words, rotate
 from facetmesh.cli.mesh.secrets import ensure, rotate_token_key
-from facetmesh.kit import apikeys, errors
+from facetmesh.kit import apikeys, credentials, errors
+from facetmesh.kit.credentials import Credential
 from facetmesh.verify import VerifierKey
 
 if TYPE_CHECKING:
@@ -200,3 +201,19 @@ def test_the_last_error_is_what_a_process_died_of(tmp_path: Path) -> None:
 def test_exit_codes_in_words() -> None:
     assert describe_exit(3) == "exit code 3"
     assert describe_exit(-9) == "killed by SIGKILL"
+
+
+def test_a_state_folder_of_before_gets_a_credential_and_keeps_it(home: Home) -> None:
+    ensure(home)
+    path = home.secrets / "fusion.json"
+    stored = json.loads(path.read_text())
+    first = stored.pop(credentials.SECRET)
+    path.write_text(json.dumps(stored))
+    ensure(home)
+    again = json.loads(path.read_text())
+    made = again.pop(credentials.SECRET)
+    assert Credential.read(made).chain != Credential.read(first).chain
+    assert again == stored
+    ensure(home)
+    assert json.loads(path.read_text())[credentials.SECRET] == made
+    assert mode(path) == 0o600

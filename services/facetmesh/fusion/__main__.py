@@ -19,13 +19,14 @@ from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.events import TOPIC, JobEvents
 from facetmesh.fusion.fuser import Fuser
 from facetmesh.fusion.fusions import Fusions
+from facetmesh.fusion.marker import Marker
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
 from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc
-from facetmesh.fusion.worker import Worker
-from facetmesh.kit import catalog, telemetry
+from facetmesh.fusion.worker import Stages, Worker
+from facetmesh.kit import catalog, credentials, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
@@ -60,6 +61,8 @@ class FusionSettings(ServiceSettings):
     """A runner unused for so long is stopped, in seconds."""
     runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
     """Private memory that one runner may use."""
+    provenance: bool = True
+    """Whether results carry a signed C2PA manifest that says that a model made them."""
     consent_required: bool = True
     """Whether a fusion must name the consent of whose face is taken. Turn it off only where no real person is shown."""
 
@@ -93,13 +96,16 @@ async def main() -> None:
         mesh.purge = functools.partial(purge, store, blobs, consent_store)
         registry = Registry(store, settings.now)
         fuser = Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256)
+        marker = None
+        if settings.provenance:
+            secret = await mesh.dapr.secrets().get(credentials.SECRET)
+            marker = Marker(pool, credentials.Credential.read(secret))
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,
             blobs=blobs,
             consents=consents,
-            finder=finder,
-            fuser=ChargedFuser(fuser, mesh.leases),
+            stages=Stages(finder, ChargedFuser(fuser, mesh.leases), marker),
             recorder=mesh.recorder,
             trace=telemetry.continued,
         )

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "image/png"
 """What results are: without loss, so that all but the face stays as it was."""
 _TIMEOUT_S = 60.0
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How its files begin."""
 
 
 class Fuser:
@@ -62,7 +63,7 @@ class Fuser:
             timeout_s=_TIMEOUT_S,
         )
         match list(reply.blobs):
-            case [image] if image.startswith(_PNG):
+            case [image] if image.startswith(PNG):
                 return image
         raise Internal("The pipeline's process gave no sensible answer.", reason="RUNNER_REPLY_INVALID")
 

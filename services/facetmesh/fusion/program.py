@@ -1,4 +1,4 @@
-"""Fusion's program, which runs in a runner's child: the one task `fuse`."""
+"""Fusion's program, which runs in a runner's child: its tasks `fuse`, `mark` and `seal`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from facetmesh.fusion.pipeline import landmarks
 from facetmesh.fusion.pipeline.fuse import fuse as fuse_faces
+from facetmesh.fusion.pipeline.mark import Marking
 from facetmesh.fusion.pipeline.refine import corrected
-from facetmesh.kit.errors import FacetmeshError, InvalidArgument
+from facetmesh.kit.errors import FacetmeshError, InvalidArgument, Unavailable
 from facetmesh.runners.engines import open_model
 from facetmesh.runners.images import decode, encode_png
 from facetmesh.runners.tasks import Reply
@@ -63,6 +64,30 @@ def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
     return Reply({which: _quality(face) for which, face in faces.items()}, [encode_png(result)])
 
 
+def mark(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
+    """Makes the manifest of a picture, up to its signature.
+
+    Arguments: `id` for `seal`; `chain`, the signer's certificates in PEM; `facts`, what the manifest says.
+    The one blob is the PNG file. Replies what is to be signed.
+    """
+    (image,) = blobs
+    made = Marking(image, arguments["chain"], arguments["facts"])
+    context.forget(arguments["id"])
+    return Reply(blobs=[context.once(("mark", arguments["id"]), lambda: made).begin()])
+
+
+def seal(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
+    """Ends what `mark` began. Arguments: `id`. The one blob is the signature. Replies the marked PNG file."""
+    (signature,) = blobs
+    marking = context.once(("mark", arguments["id"]), _lost)
+    context.forget(arguments["id"])
+    return Reply(blobs=[marking.finish(signature)])
+
+
+def _lost() -> Marking:
+    raise Unavailable("The process was replaced while it marked the picture.", reason="RUNNER_DIED", retry_after_s=1)
+
+
 def _decode(blob: bytes, which: str) -> NDArray[np.uint8]:
     try:
         return decode(blob)
@@ -76,4 +101,4 @@ def _quality(face: landmarks.Face) -> dict[str, float]:
     return {"score": face.score, "yaw_deg": face.yaw_deg, "eye_distance_px": face.unit}
 
 
-TASKS: Mapping[str, Task] = {"fuse": fuse}
+TASKS: Mapping[str, Task] = {"fuse": fuse, "mark": mark, "seal": seal}

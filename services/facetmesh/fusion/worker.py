@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.fusion.consents import SourceFace
 from facetmesh.fusion.faces import choose
 from facetmesh.fusion.fuser import MEDIA_TYPE
 from facetmesh.fusion.fusions import result_key, source_key, target_key
+from facetmesh.fusion.marker import Facts
 from facetmesh.fusion.operations import LEASE_S, MAX_ATTEMPTS, Fusion, Operation, Stage
 from facetmesh.kit.errors import (
     Aborted,
@@ -58,7 +61,9 @@ class Record(Protocol):
 class Recorder(Protocol):
     """Accounts for work: `kit.audit.Recorder`."""
 
-    def record(self, *, method: str, tenant: str, subject: str) -> AbstractAsyncContextManager[Record]:
+    def record(
+        self, *, method: str, tenant: str, subject: str, event_id: str | None = None
+    ) -> AbstractAsyncContextManager[Record]:
         """Records what is done within; on leaving, the event has been accepted."""
         ...
 
@@ -73,6 +78,26 @@ class FaceFuser(Protocol):
         ...
 
 
+class ResultMarker(Protocol):
+    """Marks results: `marker.Marker`."""
+
+    async def mark(self, tenant_id: str, subject: str, image: bytes, facts: Facts) -> bytes:
+        """The file with its manifest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What a job's images go through, in this order."""
+
+    finder: FaceFinder
+    """Finds faces."""
+    fuser: FaceFuser
+    """Fuses them."""
+    marker: ResultMarker | None
+    """Marks what was made; None where results are not marked."""
+
+
 class Worker:
     """Does one job at a time, as often as it is called.
 
@@ -81,8 +106,7 @@ class Worker:
         registry: The operations.
         blobs: Where images are kept.
         consents: Who agreed to what.
-        finder: Finds faces.
-        fuser: Fuses them.
+        stages: What a job's images go through.
         recorder: Accounts for each job that ends.
         trace: A span of that name, in those traces.
     """
@@ -94,8 +118,7 @@ class Worker:
         registry: Registry,
         blobs: Blobs,
         consents: Consents,
-        finder: FaceFinder,
-        fuser: FaceFuser,
+        stages: Stages,
         recorder: Recorder,
         trace: Callable[[str, Sequence[str]], AbstractContextManager[None]],
     ) -> None:
@@ -104,8 +127,7 @@ class Worker:
         self._clock = registry.clock
         self._blobs = blobs
         self._consents = consents
-        self._finder = finder
-        self._fuser = fuser
+        self._stages = stages
         self._recorder = recorder
         self._trace = trace
 
@@ -190,15 +212,17 @@ class Worker:
         source_face = choose(in_source.faces, job.source_face_index, "source")
         target_face = choose(in_target.faces, job.target_face_index, "target")
         await self._advance(attempt, Stage.FUSING)
-        image = await self._fuser.fuse(
-            tenant_id, f"operations/{attempt.id}", source, source_face, target, target_face
-        )
+        subject, event_id = f"operations/{attempt.id}", secrets.token_hex(16)
+        image = await self._stages.fuser.fuse(tenant_id, subject, source, source_face, target, target_face)
+        if (marker := self._stages.marker) is not None:
+            facts = Facts(f"tenants/{tenant_id}/receipts/{event_id}", job.source_sha256, job.target_sha256)
+            image = await marker.mark(tenant_id, subject, image, facts)
         # From here on it cannot be cancelled: what the log says was made is what there is.
         await self._advance(attempt, Stage.STORING)
         await self._check_consent(attempt)  # it may have been revoked meanwhile
         await self._blobs.put(tenant_id, result_key(attempt.ref, attempt.attempts), image)
         digest = hashlib.sha256(image)
-        receipt = await self._account(attempt, None, in_target.model_version, digest.digest())
+        receipt = await self._account(attempt, None, in_target.model_version, digest.digest(), event_id)
         return Fusion(source_face.box, target_face.box, MEDIA_TYPE, len(image), digest.hexdigest(), receipt)
 
     async def _check_consent(self, attempt: Operation) -> None:
@@ -215,7 +239,7 @@ class Worker:
 
     async def _find(self, attempt: Operation, image: bytes, which: str) -> Found:
         try:
-            return await self._finder.find(attempt.tenant_id, attempt.job.face_model, image)
+            return await self._stages.finder.find(attempt.tenant_id, attempt.job.face_model, image)
         except FacetmeshError as error:
             raise type(error)(
                 f"Finding faces in the {which} image: {error.message}",
@@ -223,12 +247,19 @@ class Worker:
             ) from error
 
     async def _account(
-        self, attempt: Operation, error: FacetmeshError | None, model_version: str = "", output: bytes = b""
+        self,
+        attempt: Operation,
+        error: FacetmeshError | None,
+        model_version: str = "",
+        output: bytes = b"",
+        event_id: str | None = None,
     ) -> str:
         """Gets the end of a job recorded; returns the receipt's name."""
         tenant, job = f"tenants/{attempt.tenant_id}", attempt.job
         try:
-            async with self._recorder.record(method=METHOD, tenant=tenant, subject=attempt.caller.subject) as record:
+            async with self._recorder.record(
+                method=METHOD, tenant=tenant, subject=attempt.caller.subject, event_id=event_id
+            ) as record:
                 record.describe(
                     resource=attempt.fusion_name,
                     model_version=model_version,

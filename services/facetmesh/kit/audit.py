@@ -216,12 +216,15 @@ class Recorder:
         future.add_done_callback(self._count_lost)
 
     @contextlib.asynccontextmanager
-    async def record(self, *, method: str, tenant: str, subject: str) -> AsyncIterator[Record]:
+    async def record(
+        self, *, method: str, tenant: str, subject: str, event_id: str | None = None
+    ) -> AsyncIterator[Record]:
         """Records work that no RPC covers. On leaving, the event has been accepted.
 
-        An error that leaves the block is recorded as the outcome and goes on.
+        An error that leaves the block is recorded as the outcome and goes on. An event_id of 32 random hex
+        characters is given by who must name the receipt before.
         """
-        record = Record(method, tenant, subject)
+        record = Record(method, tenant, subject, id=event_id or secrets.token_hex(16))
         try:
             yield record
         except FacetmeshError as error:

@@ -8,6 +8,7 @@ keys that audit trusts, the log's verifier key) is written again at each start.
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import os
 import secrets
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from facetmesh.cli.mesh.ports import SERVICES
-from facetmesh.kit import apikeys, errors, files
+from facetmesh.kit import apikeys, credentials, errors, files
 from facetmesh.verify import VerifierKey
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def ensure(home: Home) -> None:
     """
     if not home.secrets.exists():
         _store(home, _fresh())
+    _complete(home)
     stored = {service: _load(home, service) for service in SERVICES}
     files.write(home.admin_key, stored["auth"]["admin-key"] + "\n", mode=files.PRIVATE)
     public = {service: _encoded(_public(stored[service]["event-signing-key"])) for service in SERVICES}
@@ -112,6 +114,15 @@ def _fresh() -> dict[str, dict[str, str]]:
     }
     made["audit"]["log-signing-key"] = _random()
     return made
+
+
+def _complete(home: Home) -> None:
+    """Adds what state folders of before do not have, and can get at any time."""
+    path = home.secrets / "fusion.json"
+    stored = dict(home.read(path))
+    if stored and not stored.get(credentials.SECRET):
+        stored[credentials.SECRET] = credentials.Credential.new(dt.datetime.now(dt.UTC)).pem()
+        files.write(path, json.dumps(stored, indent=2) + "\n", mode=files.PRIVATE)
 
 
 def _store(home: Home, made: Mapping[str, Mapping[str, str]]) -> None:
