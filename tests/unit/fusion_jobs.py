@@ -13,6 +13,7 @@ from facetmesh.fusion.consents import Consents, SourceFace, Terms
 from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.faces import Face, Found
 from facetmesh.fusion.fusions import Fusions, Wish
+from facetmesh.fusion.lookups import Lookups
 from facetmesh.fusion.operations import Caller
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.store import DaprStore
@@ -100,6 +101,12 @@ class Script:
         finally:
             self.running -= 1
 
+    async def of(self, tenant_id: str, subject: str, image: bytes) -> str:
+        """Says how an image looks: by its first word."""
+        assert subject
+        assert tenant_id
+        return sha256(image.split()[0])[:16]
+
     async def mark(self, tenant_id: str, subject: str, image: bytes, facts: Facts) -> bytes:
         """Marks."""
         assert subject.startswith("operations/")
@@ -171,6 +178,7 @@ class World:
         self.woken: list[Ref] = []
         self.consent_store = DaprConsentStore(self.state, Keyring(self.state, bytes(32)))
         self.consents = Consents(self.consent_store, clock)
+        self.lookups = Lookups(self.store, self.script)
         self.fusions = Fusions(self.registry, self.blobs, self.consents, self._wake)
         self.worker = self._worker("w1", self.registry)
 
@@ -190,7 +198,8 @@ class World:
     def _worker(self, owner: str, registry: Registry) -> Worker:
         return Worker(
             owner, registry=registry, blobs=self.blobs, consents=self.consents,
-            stages=Stages(self.script, self.script, self.script), recorder=self.recorder, trace=lambda *_: nullcontext(),
+            stages=Stages(self.script, self.script, self.script, self.script), recorder=self.recorder,
+            trace=lambda *_: nullcontext(),
         )  # fmt: skip
 
     def dispatcher(self, concurrency: int = 2) -> Dispatcher:

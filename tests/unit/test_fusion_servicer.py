@@ -48,7 +48,7 @@ async def servicer(world: World, record: audit.Record) -> FusionServicer:
     """The servicer, and the consent that fusions name."""
     del record
     assert (await world.consent()).name == CONSENT
-    return FusionServicer(world.fusions)
+    return FusionServicer(world.fusions, world.lookups)
 
 
 def creation(**fields: object) -> pb.CreateFusionRequest:
@@ -244,3 +244,16 @@ async def test_what_is_no_job_is_a_dead_letter_and_the_next_is_heard(event: Even
     assert woken == [good]
 
 
+
+
+async def test_what_was_made_here_is_known_again(servicer: FusionServicer, world: World) -> None:
+    created = await servicer.CreateFusion(creation(), None)
+    ended = await world.worker.work(await world.fusions.get(ref(created)))
+    assert ended.result is not None
+    request = pb.LookUpFusionRequest(parent="tenants/acme", sha256=ended.result.sha256)
+    (match,) = (await servicer.LookUpFusion(request, None)).matches
+    assert (match.kind, match.fusion.name) == (pb.FusionMatch.KIND_FILE, ended.fusion_name)
+    alike = pb.LookUpFusionRequest(parent="tenants/acme", image=b"source of something else")
+    (match,) = (await servicer.LookUpFusion(alike, None)).matches
+    assert (match.kind, match.distance_bits) == (pb.FusionMatch.KIND_SIMILAR, 0)
+    assert match.fusion.receipt == ended.result.receipt

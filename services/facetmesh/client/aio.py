@@ -177,6 +177,11 @@ class AsyncClient(Administration, Modelling, Detecting, Consenting, Auditing, Go
         request = fusion_pb2.CancelOperationRequest(name=await self._name("operations", operation))
         return await calls.result(self._fusion.CancelOperation(request))
 
+    async def look_up_fusion(self, image: bytes) -> list[fusion_pb2.FusionMatch]:
+        """The tenant's fusions that a picture may be, the likeliest first: the file itself, or a copy saved anew."""
+        request = fusion_pb2.LookUpFusionRequest(parent=await self._parent(None), image=image)
+        return list((await calls.result(self._fusion.LookUpFusion(request))).matches)
+
     async def download_fusion(self, fusion: str) -> bytes:
         """The image file of a fusion."""
         request = fusion_pb2.DownloadFusionRequest(name=await self._name("fusions", fusion))

@@ -131,6 +131,7 @@ class Client:
     get_operation = _blocking(AsyncClient.get_operation)
     list_operations = _blocking(AsyncClient.list_operations)
     cancel_operation = _blocking(AsyncClient.cancel_operation)
+    look_up_fusion = _blocking(AsyncClient.look_up_fusion)
     download_fusion = _blocking(AsyncClient.download_fusion)
     fuse = _blocking(AsyncClient.fuse)
     checkpoint = _blocking(AsyncClient.checkpoint)

@@ -33,6 +33,7 @@ _IDEMPOTENT = {
     ),
     "facetmesh.fusion.v1.FusionService": (
         "CreateFusion", "GetOperation", "ListOperations", "WaitOperation", "CancelOperation", "DownloadFusion",
+        "LookUpFusion",
     ),
     "facetmesh.fusion.v1.ConsentService": ("CreateConsent", "GetConsent", "ListConsents", "RevokeConsent"),
     "facetmesh.audit.v1.AuditService": (

@@ -19,6 +19,7 @@ from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.events import TOPIC, JobEvents
 from facetmesh.fusion.fuser import Fuser
 from facetmesh.fusion.fusions import Fusions
+from facetmesh.fusion.lookups import Fingerprints, Lookups
 from facetmesh.fusion.marker import Marker
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
@@ -96,6 +97,7 @@ async def main() -> None:
         mesh.purge = functools.partial(purge, store, blobs, consent_store)
         registry = Registry(store, settings.now)
         fuser = Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256)
+        fingerprints = Fingerprints(pool)
         marker = None
         if settings.provenance:
             secret = await mesh.dapr.secrets().get(credentials.SECRET)
@@ -105,13 +107,13 @@ async def main() -> None:
             registry=registry,
             blobs=blobs,
             consents=consents,
-            stages=Stages(finder, ChargedFuser(fuser, mesh.leases), marker),
+            stages=Stages(finder, ChargedFuser(fuser, mesh.leases), fingerprints, marker),
             recorder=mesh.recorder,
             trace=telemetry.continued,
         )
         dispatcher = Dispatcher(registry, worker, settings.workers)
         events = JobEvents(mesh.dapr.publisher(), dispatcher.wake, registry.get)
-        servicer = FusionServicer(Fusions(registry, blobs, consents, events.announce))
+        servicer = FusionServicer(Fusions(registry, blobs, consents, events.announce), Lookups(store, fingerprints))
         consent_servicer = ConsentServicer(consents, settings.now)
 
         def add(server: grpc.aio.Server) -> None:

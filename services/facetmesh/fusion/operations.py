@@ -10,9 +10,12 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, Internal
+
+if TYPE_CHECKING:
+    from facetmesh.fusion.lookups import Imprint
 
 MAX_ATTEMPTS = 5
 """How often the work on a job is begun."""
@@ -258,6 +261,10 @@ class Store(Protocol):
 
     async def ids(self, tenant_id: str) -> list[str]:
         """The ids of a tenant's operations, sorted; some may have no record."""
+        ...
+
+    async def imprint(self, tenant_id: str, imprint: Imprint) -> None:
+        """Keeps what a result is known again by."""
         ...
 
     async def reserve(self, tenant_id: str, request_id: str, operation_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Fusion's program, which runs in a runner's child: its tasks `fuse`, `mark` and `seal`."""
+"""Fusion's program, which runs in a runner's child: its tasks `fuse`, `mark`, `seal` and `fingerprint`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from facetmesh.fusion.pipeline import landmarks
+from facetmesh.fusion.pipeline.fingerprint import fingerprint as fingerprint_of
 from facetmesh.fusion.pipeline.fuse import fuse as fuse_faces
 from facetmesh.fusion.pipeline.mark import Marking
 from facetmesh.fusion.pipeline.refine import corrected
@@ -84,6 +85,12 @@ def seal(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
     return Reply(blobs=[marking.finish(signature)])
 
 
+def fingerprint(_: Context, __: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
+    """Says how an image looks: replies its `fingerprint`, 64 bits in hex."""
+    (image,) = blobs
+    return Reply({"fingerprint": fingerprint_of(decode(image))})
+
+
 def _lost() -> Marking:
     raise Unavailable("The process was replaced while it marked the picture.", reason="RUNNER_DIED", retry_after_s=1)
 
@@ -101,4 +108,4 @@ def _quality(face: landmarks.Face) -> dict[str, float]:
     return {"score": face.score, "yaw_deg": face.yaw_deg, "eye_distance_px": face.unit}
 
 
-TASKS: Mapping[str, Task] = {"fuse": fuse, "mark": mark, "seal": seal}
+TASKS: Mapping[str, Task] = {"fuse": fuse, "mark": mark, "seal": seal, "fingerprint": fingerprint}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from facetmesh.fusion.fusions import Fusions
+    from facetmesh.fusion.lookups import Lookups
     from facetmesh.fusion.operations import Box, Operation
 
 CHUNK_BYTES = 256 * 1024
@@ -38,10 +39,12 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
 
     Args:
         fusions: The fusions of all tenants.
+        lookups: Finds them by what was made.
     """
 
-    def __init__(self, fusions: Fusions) -> None:
+    def __init__(self, fusions: Fusions, lookups: Lookups) -> None:
         self._fusions = fusions
+        self._lookups = lookups
 
     async def CreateFusion(self, request: fusion_pb2.CreateFusionRequest, _: Any) -> operations_pb2.Operation:
         """Starts a fusion."""
@@ -93,6 +96,18 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
             yield httpbody_pb2.HttpBody(
                 content_type="" if start else media_type, data=image[start : start + CHUNK_BYTES]
             )
+
+    async def LookUpFusion(
+        self, request: fusion_pb2.LookUpFusionRequest, _: Any
+    ) -> fusion_pb2.LookUpFusionResponse:
+        """Says whether a picture was made here."""
+        tenant_id = request.parent.rpartition("/")[2]
+        response = fusion_pb2.LookUpFusionResponse()
+        for match in await self._lookups.find(tenant_id, sha256=request.sha256, image=request.image):
+            file = match.distance is None
+            kind = fusion_pb2.FusionMatch.KIND_FILE if file else fusion_pb2.FusionMatch.KIND_SIMILAR
+            response.matches.add(fusion=_fusion(match.operation), kind=kind, distance_bits=match.distance or 0)
+        return response
 
 
 def _ref(name: str) -> Ref:

@@ -12,11 +12,13 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.fusion.imprint_index import ImprintIndex
 from facetmesh.fusion.operations import Caller, Failure, Fusion, Job, Operation, Ref, Stage
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
 
 if TYPE_CHECKING:
+    from facetmesh.fusion.lookups import Imprint
     from facetmesh.kit.dapr import Entry, State
 
 _BUCKETS = 16
@@ -32,6 +34,7 @@ class DaprStore:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._imprints = ImprintIndex(state)
         self._work = Index(state, "work", buckets=_BUCKETS)
 
     async def get(self, ref: Ref) -> Operation | None:
@@ -64,7 +67,16 @@ class DaprStore:
         """Deletes a tenant's operations, and their index last. What is kept of its requests ends by itself in a day."""
         for ref in await self.refs(tenant_id):
             await self._state.delete(_key(ref))
+        await self._imprints.clear(tenant_id)
         await self._index(tenant_id).clear()
+
+    async def imprint(self, tenant_id: str, imprint: Imprint) -> None:
+        """Keeps what a result is known again by."""
+        await self._imprints.add(tenant_id, imprint)
+
+    async def imprints(self, tenant_id: str, *, sha256: str = "", fingerprint: str = "") -> list[Imprint]:
+        """The imprints that may be of the file, or of a picture that looks alike; some may have no record."""
+        return await self._imprints.near(tenant_id, sha256=sha256, fingerprint=fingerprint)
 
     async def reserve(self, tenant_id: str, request_id: str, operation_id: str) -> str:
         """The operation id of a request: the one given, unless the request came before."""

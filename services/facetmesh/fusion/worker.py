@@ -13,6 +13,7 @@ from facetmesh.fusion.consents import SourceFace
 from facetmesh.fusion.faces import choose
 from facetmesh.fusion.fuser import MEDIA_TYPE
 from facetmesh.fusion.fusions import result_key, source_key, target_key
+from facetmesh.fusion.lookups import Imprint
 from facetmesh.fusion.marker import Facts
 from facetmesh.fusion.operations import LEASE_S, MAX_ATTEMPTS, Fusion, Operation, Stage
 from facetmesh.kit.errors import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from facetmesh.fusion.consents import Consents
     from facetmesh.fusion.faces import Face, FaceFinder, Found
     from facetmesh.fusion.fusions import Blobs
+    from facetmesh.fusion.lookups import Looks
     from facetmesh.fusion.operations import Ref
     from facetmesh.fusion.registry import Registry
 
@@ -94,6 +96,8 @@ class Stages:
     """Finds faces."""
     fuser: FaceFuser
     """Fuses them."""
+    fingerprints: Looks
+    """Say how what was made looks."""
     marker: ResultMarker | None
     """Marks what was made; None where results are not marked."""
 
@@ -222,6 +226,8 @@ class Worker:
         await self._check_consent(attempt)  # it may have been revoked meanwhile
         await self._blobs.put(tenant_id, result_key(attempt.ref, attempt.attempts), image)
         digest = hashlib.sha256(image)
+        fingerprint = await self._stages.fingerprints.of(tenant_id, subject, image)
+        await self._registry.store.imprint(tenant_id, Imprint(attempt.id, digest.hexdigest(), fingerprint))
         receipt = await self._account(attempt, None, in_target.model_version, digest.digest(), event_id)
         return Fusion(source_face.box, target_face.box, MEDIA_TYPE, len(image), digest.hexdigest(), receipt)
 

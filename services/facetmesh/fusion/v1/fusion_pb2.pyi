@@ -23,6 +23,121 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class LookUpFusionRequest(_message.Message):
+    """Asks whether a picture was made here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """tenants/{tenant}."""
+    sha256: _builtins.str
+    """SHA-256 of the file, in lower-case hex: finds the file itself alone."""
+    image: _builtins.bytes
+    """The file, JPEG, PNG or WebP: finds copies too, that were compressed or made smaller."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        image: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "picture", b"picture", "sha256", b"sha256"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "parent", b"parent", "picture", b"picture", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_picture: _TypeAlias = _typing.Literal["sha256", "image"]  # noqa: Y015
+    _WhichOneofArgType_picture: _TypeAlias = _typing.Literal["picture", b"picture"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_picture) -> _WhichOneofReturnType_picture | None: ...
+
+Global___LookUpFusionRequest: _TypeAlias = LookUpFusionRequest  # noqa: Y015
+
+@_typing.final
+class LookUpFusionResponse(_message.Message):
+    """What a picture may be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___FusionMatch]:
+        """The likeliest first, 10 at most; none when it was not made here."""
+
+    def __init__(
+        self,
+        *,
+        matches: _abc.Iterable[Global___FusionMatch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookUpFusionResponse: _TypeAlias = LookUpFusionResponse  # noqa: Y015
+
+@_typing.final
+class FusionMatch(_message.Message):
+    """A fusion that a picture may be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FusionMatch._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: FusionMatch._Kind.ValueType  # 0
+        """Not known."""
+        KIND_FILE: FusionMatch._Kind.ValueType  # 1
+        """It is the file."""
+        KIND_SIMILAR: FusionMatch._Kind.ValueType  # 2
+        """It looks alike. So does the target that the face was put into, and what else was made of that target:
+        somebody should look.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """How sure it is."""
+
+    KIND_UNSPECIFIED: FusionMatch.Kind.ValueType  # 0
+    """Not known."""
+    KIND_FILE: FusionMatch.Kind.ValueType  # 1
+    """It is the file."""
+    KIND_SIMILAR: FusionMatch.Kind.ValueType  # 2
+    """It looks alike. So does the target that the face was put into, and what else was made of that target:
+    somebody should look.
+    """
+
+    FUSION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DISTANCE_BITS_FIELD_NUMBER: _builtins.int
+    kind: Global___FusionMatch.Kind.ValueType
+    """How sure it is."""
+    distance_bits: _builtins.int
+    """In how many of 64 bits it looks different: 0 to 7."""
+    @_builtins.property
+    def fusion(self) -> Global___Fusion:
+        """The fusion."""
+
+    def __init__(
+        self,
+        *,
+        fusion: Global___Fusion | None = ...,
+        kind: Global___FusionMatch.Kind.ValueType = ...,
+        distance_bits: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fusion", b"fusion"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance_bits", b"distance_bits", "fusion", b"fusion", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FusionMatch: _TypeAlias = FusionMatch  # noqa: Y015
+
+@_typing.final
 class Fusion(_message.Message):
     """A fused image and how it was made."""
 

@@ -62,6 +62,11 @@ class FusionServiceStub:
                 request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.CancelOperationRequest.SerializeToString,
                 response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
                 _registered_method=True)
+        self.LookUpFusion = channel.unary_unary(
+                '/facetmesh.fusion.v1.FusionService/LookUpFusion',
+                request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LookUpFusionRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LookUpFusionResponse.FromString,
+                _registered_method=True)
         self.DownloadFusion = channel.unary_stream(
                 '/facetmesh.fusion.v1.FusionService/DownloadFusion',
                 request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.SerializeToString,
@@ -112,6 +117,13 @@ class FusionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LookUpFusion(self, request, context):
+        """Says whether a picture was made here: by its file's hash, or by how it looks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DownloadFusion(self, request, context):
         """Sends the fused image in chunks of at most 256 KiB; the first says its media
         type. By REST it is the file itself.
@@ -147,6 +159,11 @@ def add_FusionServiceServicer_to_server(servicer, server):
                     servicer.CancelOperation,
                     request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.CancelOperationRequest.FromString,
                     response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'LookUpFusion': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookUpFusion,
+                    request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LookUpFusionRequest.FromString,
+                    response_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LookUpFusionResponse.SerializeToString,
             ),
             'DownloadFusion': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadFusion,
@@ -290,6 +307,33 @@ class FusionService:
             '/facetmesh.fusion.v1.FusionService/CancelOperation',
             facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.CancelOperationRequest.SerializeToString,
             google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookUpFusion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.fusion.v1.FusionService/LookUpFusion',
+            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LookUpFusionRequest.SerializeToString,
+            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LookUpFusionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,8 @@ class FusionServiceStub:
     """Asks a running operation to stop. It ends with CANCELLED unless it was done
     before.
     """
+    LookUpFusion: _grpc.UnaryUnaryMultiCallable[_fusion_pb2.LookUpFusionRequest, _fusion_pb2.LookUpFusionResponse]
+    """Says whether a picture was made here: by its file's hash, or by how it looks."""
     DownloadFusion: _grpc.UnaryStreamMultiCallable[_fusion_pb2.DownloadFusionRequest, _httpbody_pb2.HttpBody]
     """Sends the fused image in chunks of at most 256 KiB; the first says its media
     type. By REST it is the file itself.
@@ -79,6 +81,8 @@ class FusionServiceAsyncStub(FusionServiceStub):
     """Asks a running operation to stop. It ends with CANCELLED unless it was done
     before.
     """
+    LookUpFusion: _aio.UnaryUnaryMultiCallable[_fusion_pb2.LookUpFusionRequest, _fusion_pb2.LookUpFusionResponse]  # type: ignore[assignment]
+    """Says whether a picture was made here: by its file's hash, or by how it looks."""
     DownloadFusion: _aio.UnaryStreamMultiCallable[_fusion_pb2.DownloadFusionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Sends the fused image in chunks of at most 256 KiB; the first says its media
     type. By REST it is the file itself.
@@ -133,6 +137,14 @@ class FusionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks a running operation to stop. It ends with CANCELLED unless it was done
         before.
         """
+
+    @_abc_1.abstractmethod
+    def LookUpFusion(
+        self,
+        request: _fusion_pb2.LookUpFusionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fusion_pb2.LookUpFusionResponse, _abc.Awaitable[_fusion_pb2.LookUpFusionResponse]]:
+        """Says whether a picture was made here: by its file's hash, or by how it looks."""
 
     @_abc_1.abstractmethod
     def DownloadFusion(
