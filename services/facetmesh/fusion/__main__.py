@@ -23,6 +23,7 @@ from facetmesh.fusion.lookups import Fingerprints, Lookups
 from facetmesh.fusion.marker import Marker
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
+from facetmesh.fusion.retention import Sweeper
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
 from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc
@@ -62,6 +63,8 @@ class FusionSettings(ServiceSettings):
     """A runner unused for so long is stopped, in seconds."""
     runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
     """Private memory that one runner may use."""
+    result_days: Annotated[int, Field(ge=0, le=36_500)] = 30
+    """For how many days results are kept; for ever when 0. Inputs go when their job has ended."""
     provenance: bool = True
     """Whether results carry a signed C2PA manifest that says that a model made them."""
     consent_required: bool = True
@@ -120,7 +123,9 @@ async def main() -> None:
             fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server)
             consent_pb2_grpc.add_ConsentServiceServicer_to_server(consent_servicer, server)
 
-        dispatching = asyncio.create_task(dispatcher.run())
+        tasks = [asyncio.create_task(dispatcher.run())]
+        if settings.result_days:
+            tasks.append(asyncio.create_task(Sweeper(store, blobs, settings.result_days, settings.now).run()))
         try:
             await mesh.serve(
                 add,
@@ -129,7 +134,8 @@ async def main() -> None:
                 handlers={TOPIC: events.handle},
             )
         finally:
-            dispatching.cancel()
+            for task in tasks:
+                task.cancel()
             await dispatcher.close(settings.drain_s)
 
 

@@ -267,6 +267,10 @@ class Store(Protocol):
         """Keeps what a result is known again by."""
         ...
 
+    async def note_result(self, ref: Ref, day: int) -> None:
+        """Notes that a result is about to be stored, on a day counted since the epoch."""
+        ...
+
     async def reserve(self, tenant_id: str, request_id: str, operation_id: str) -> str:
         """The operation id of a request: the one given, unless the request came before."""
         ...

@@ -3,6 +3,7 @@
     tenants/{tenant}/operations/{operation}   an operation
     tenants/{tenant}/requests/{request_id}    the operation that a request made, for a day
     tenants/{tenant}/operations/index/…       hints for lists
+    results/index/…, results/{day}/index/…    on which days which results were stored
     work/index/…                              hints for workers: what may not be done yet
 """  # noqa: D208 - a table
 
@@ -36,6 +37,7 @@ class DaprStore:
         self._state = state
         self._imprints = ImprintIndex(state)
         self._work = Index(state, "work", buckets=_BUCKETS)
+        self._days = Index(state, "results")
 
     async def get(self, ref: Ref) -> Operation | None:
         """The operation; None when there is none."""
@@ -96,9 +98,30 @@ class DaprStore:
         """Notes that an operation needs no more work."""
         await self._work.remove(f"{ref.tenant_id}/{ref.id}")
 
+    async def note_result(self, ref: Ref, day: int) -> None:
+        """Notes that a result is about to be stored, on a day counted since the epoch."""
+        await self._days.add(str(day))
+        await self._results(day).add(f"{ref.tenant_id}/{ref.id}")
+
+    async def result_days(self) -> list[int]:
+        """The days on which results were stored."""
+        return sorted(int(day) for day in await self._days.ids())
+
+    async def results_of(self, day: int) -> list[Ref]:
+        """What was stored on a day; some may have no record, or no result."""
+        return [Ref(*item.split("/")) for item in await self._results(day).ids()]
+
+    async def forget_results(self, day: int) -> None:
+        """Notes that nothing of a day is kept any more."""
+        await self._results(day).clear()
+        await self._days.remove(str(day))
+
     async def announced(self) -> list[Ref]:
         """What may need work, the oldest first within a tenant; some may have no record, or be done."""
         return [Ref(*item.split("/")) for item in await self._work.ids()]
+
+    def _results(self, day: int) -> Index:
+        return Index(self._state, f"results/{day}", buckets=_BUCKETS)
 
     def _index(self, tenant_id: str) -> Index:
         return Index(self._state, f"tenants/{tenant_id}/operations", buckets=_BUCKETS)

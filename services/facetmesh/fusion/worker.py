@@ -16,6 +16,7 @@ from facetmesh.fusion.fusions import result_key, source_key, target_key
 from facetmesh.fusion.lookups import Imprint
 from facetmesh.fusion.marker import Facts
 from facetmesh.fusion.operations import LEASE_S, MAX_ATTEMPTS, Fusion, Operation, Stage
+from facetmesh.fusion.retention import day_of
 from facetmesh.kit.errors import (
     Aborted,
     Cancelled,
@@ -224,6 +225,7 @@ class Worker:
         # From here on it cannot be cancelled: what the log says was made is what there is.
         await self._advance(attempt, Stage.STORING)
         await self._check_consent(attempt)  # it may have been revoked meanwhile
+        await self._registry.store.note_result(attempt.ref, day_of(self._clock()))
         await self._blobs.put(tenant_id, result_key(attempt.ref, attempt.attempts), image)
         digest = hashlib.sha256(image)
         fingerprint = await self._stages.fingerprints.of(tenant_id, subject, image)

@@ -1,0 +1,92 @@
+"""How long results are kept. What expires is the picture; the operation and its imprint stay, and answer for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from facetmesh.fusion.fusions import result_key
+from facetmesh.kit.errors import FacetmeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from facetmesh.fusion.fusions import Blobs
+    from facetmesh.fusion.operations import Operation, Ref
+
+EVERY_S = 600.0
+"""How often expired results are looked for, in seconds."""
+_log = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """Where it is noted which results were stored on which day."""
+
+    async def get(self, ref: Ref) -> Operation | None:
+        """The operation; None when there is none."""
+        ...
+
+    async def result_days(self) -> list[int]:
+        """The days, counted since the epoch, on which results were stored."""
+        ...
+
+    async def results_of(self, day: int) -> list[Ref]:
+        """What was stored on a day; some may have no record, or no result."""
+        ...
+
+    async def forget_results(self, day: int) -> None:
+        """Notes that nothing of a day is kept any more."""
+        ...
+
+
+class Sweeper:
+    """Deletes results when their time is over.
+
+    Args:
+        store: What was stored when.
+        blobs: Where results are.
+        days: For how many whole days a result is kept after the day on which it was made.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, store: Store, blobs: Blobs, days: int, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._days = days
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Sweeps until it is cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except FacetmeshError as error:
+                _log.warning("expired results could not be deleted", extra={"reason": error.reason})
+            await asyncio.sleep(EVERY_S)
+
+    async def sweep(self) -> int:
+        """Deletes the results whose time is over; returns of how many operations. Repeating it does no harm.
+
+        Raises:
+            Unavailable: Something may be left.
+        """
+        count = 0
+        last = day_of(self._clock()) - self._days
+        for day in await self._store.result_days():
+            if day >= last:
+                continue
+            for ref in await self._store.results_of(day):
+                operation = await self._store.get(ref)
+                for attempt in range(1, operation.attempts + 1 if operation else 1):
+                    await self._blobs.delete(ref.tenant_id, result_key(ref, attempt))
+                count += 1
+            await self._store.forget_results(day)
+        if count:
+            _log.info("results have expired", extra={"count": count})
+        return count
+
+
+def day_of(seconds: float) -> int:
+    """The day, counted since the epoch."""
+    return int(seconds // 86_400)

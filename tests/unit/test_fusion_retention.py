@@ -1,0 +1,128 @@
+"""Results are kept for their days, then gone; what was made stays answered for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from facetmesh.fusion import retention
+from facetmesh.fusion.retention import Sweeper
+from facetmesh.kit.errors import NotFound, Unavailable
+
+from .fusion_jobs import World, terms
+
+if TYPE_CHECKING:
+    from facetmesh.fusion.operations import Operation
+
+    from .conftest import Clock
+
+DAY_S = 86_400
+
+
+@pytest.fixture
+def world(clock: Clock) -> World:
+    """A service without work."""
+    return World(clock)
+
+
+@pytest.fixture
+def sweeper(world: World) -> Sweeper:
+    """Keeps results for two days."""
+    return Sweeper(world.store, world.blobs, 2, world.clock)
+
+
+async def made(world: World, tenant_id: str = "acme") -> Operation:
+    ended = await world.worker.work(await world.create(tenant_id))
+    await world.worker.clear(ended)
+    return ended
+
+
+async def fresh(world: World) -> str:
+    """A consent that has not expired yet."""
+    return (await world.consents.create("acme", terms(world.clock, expires_s=world.clock.now + 3600))).name
+
+
+async def test_a_result_stays_for_its_days_and_no_longer(world: World, sweeper: Sweeper, clock: Clock) -> None:
+    first = await made(world)
+    clock.now += 2 * DAY_S
+    assert await sweeper.sweep() == 0
+    assert (await world.fusions.download(first.ref))[1]
+    clock.now += DAY_S
+    assert await sweeper.sweep() == 1
+    with pytest.raises(NotFound):
+        await world.fusions.download(first.ref)
+    assert world.blobs.blobs == {}
+    assert await world.store.result_days() == []
+    assert await sweeper.sweep() == 0
+
+
+async def test_what_is_younger_stays(world: World, sweeper: Sweeper, clock: Clock) -> None:
+    await made(world)
+    clock.now += 3 * DAY_S
+    second = await world.worker.work(await world.create(consent=await fresh(world)))
+    assert await sweeper.sweep() == 1
+    assert (await world.fusions.download(second.ref))[1]
+
+
+async def test_what_was_made_stays_answered_for(world: World, sweeper: Sweeper, clock: Clock) -> None:
+    ended = await made(world)
+    clock.now += 3 * DAY_S
+    assert await sweeper.sweep() == 1
+    assert ended.result is not None
+    (match,) = await world.lookups.find("acme", sha256=ended.result.sha256)
+    assert match.operation.result == ended.result
+
+
+async def test_all_tenants_are_swept(world: World, sweeper: Sweeper, clock: Clock) -> None:
+    await made(world)
+    await made(world, "globex")
+    clock.now += 3 * DAY_S
+    assert await sweeper.sweep() == 2
+    assert world.blobs.blobs == {}
+
+
+async def test_a_sweep_that_was_cut_short_is_repeated(
+    world: World, sweeper: Sweeper, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await made(world)
+    clock.now += 3 * DAY_S
+    delete = world.blobs.delete
+
+    async def down(*_: object) -> None:
+        raise Unavailable("gone")
+
+    monkeypatch.setattr(world.blobs, "delete", down)
+    with pytest.raises(Unavailable):
+        await sweeper.sweep()
+    monkeypatch.setattr(world.blobs, "delete", delete)
+    assert await sweeper.sweep() == 1
+    assert world.blobs.blobs == {}
+
+
+async def test_an_outage_does_not_end_the_sweeping(
+    world: World, sweeper: Sweeper, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await made(world)
+    clock.now += 3 * DAY_S
+    days, outages = world.store.result_days, [Unavailable("gone")]
+
+    async def flaky() -> list[int]:
+        if outages:
+            raise outages.pop()
+        return await days()
+
+    monkeypatch.setattr(world.store, "result_days", flaky)
+    monkeypatch.setattr(retention, "EVERY_S", 0.0)
+    running = asyncio.create_task(sweeper.run())
+    await world.until(lambda: world.blobs.blobs == {})
+    running.cancel()
+
+
+async def test_what_has_no_record_does_no_harm(world: World, sweeper: Sweeper, clock: Clock) -> None:
+    ended = await made(world)
+    await world.state.delete(ended.name)
+    clock.now += 3 * DAY_S
+    assert await sweeper.sweep() == 1
+    assert await world.store.result_days() == []
