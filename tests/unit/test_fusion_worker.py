@@ -9,7 +9,7 @@ import pytest
 
 from facetmesh.fusion import worker
 from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, MAX_ATTEMPTS, Caller, Operation, Stage
-from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
+from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 
 from .fusion_jobs import LARGE, SMALL, World, sha256
 
@@ -115,6 +115,18 @@ async def test_an_outage_without_end_ends_the_job(world: World, clock: Clock) ->
     assert operation.failure.reason == "RUNNER_DIED"
     assert len(world.script.errors) == 9 - MAX_ATTEMPTS
     assert len(world.recorder.records) == 1
+
+
+async def test_what_needs_too_much_memory_is_tried_three_times(world: World, clock: Clock) -> None:
+    world.script.errors = [ResourceExhausted("too much", reason="RUNNER_MEMORY") for _ in range(9)]
+    operation = await world.create()
+    for _ in range(3):
+        assert not operation.done
+        operation = await world.worker.work(operation)
+        clock.now += 60
+    assert operation.failure is not None
+    assert operation.failure.reason == "RUNNER_MEMORY"
+    assert len(world.script.errors) == 9 - 3
 
 
 async def test_a_job_that_kills_its_workers_ends(world: World, clock: Clock) -> None:

@@ -43,6 +43,8 @@ METHOD = "facetmesh.fusion/fuse"
 HEARTBEAT_S = LEASE_S / 4
 """How often a worker shows that it lives."""
 _MAY_PASS = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted, Cancelled, Internal)
+_MEMORY_TRIES = 3
+"""What ran out of memory is tried less often: each try may cost the tenant's runner."""
 _log = logging.getLogger(__name__)
 
 
@@ -195,7 +197,7 @@ class Worker:
                 "attempt failed",
                 extra={"operation": attempt.name, "attempt": attempt.attempts, "reason": outcome.reason},
             )
-            if isinstance(outcome, _MAY_PASS) and attempt.attempts < MAX_ATTEMPTS and not attempt.cancelling:
+            if isinstance(outcome, _MAY_PASS) and attempt.attempts < _tries(outcome) and not attempt.cancelling:
                 return await self._registry.change(attempt.ref, lambda found: found.release(attempt, self._clock()))
             await self._account(attempt, outcome)
         return await self._registry.change(attempt.ref, lambda found: found.finish(attempt, self._clock(), outcome))
@@ -293,3 +295,8 @@ class Worker:
                 await self._registry.change(attempt.ref, lambda found: found.advance(attempt, self._clock()))
             except Unavailable:
                 await asyncio.sleep(HEARTBEAT_S / 4)
+
+
+def _tries(error: FacetmeshError) -> int:
+    """How often the work is begun that ends with this error."""
+    return _MEMORY_TRIES if error.reason == "RUNNER_MEMORY" else MAX_ATTEMPTS
