@@ -16,6 +16,8 @@ from facetmesh.auth.purges import Purger
 from facetmesh.auth.tenants import TenantSpec
 from facetmesh.auth.usage import Day
 from facetmesh.auth.v1 import auth_pb2
+from facetmesh.fusion.consent_store import DaprConsentStore
+from facetmesh.fusion.consents import Consents, SourceFace, Terms
 from facetmesh.fusion.operations import Job, Operation, Ref
 from facetmesh.fusion.purge import purge as purge_fusion
 from facetmesh.fusion.store import DaprStore as FusionStore
@@ -80,6 +82,7 @@ class Mesh:
     orders: Orders
     purger: Purger
     fusion: FusionStore
+    consents: DaprConsentStore
     blobs: Blobs
     log: Log
     world: World
@@ -95,7 +98,7 @@ class Mesh:
             await self.world.keyring.destroy(one.tenant_id)
         else:
             await self.blobs._keyring.destroy(one.tenant_id)
-            await purge_fusion(self.fusion, self.blobs, one.tenant_id)
+            await purge_fusion(self.fusion, self.blobs, self.consents, one.tenant_id)
 
     async def hear(self) -> None:
         """Each service hears what is pending, and does it."""
@@ -126,11 +129,12 @@ async def a_mesh(folder: Path, clock: Clock, revoked: Revoked) -> AsyncIterator[
         accounted.append(tenant_id)
 
     fusion_state: Any = MemoryState()
-    blobs = Blobs(open_store(str(folder / "blobs")), Keyring(fusion_state, bytes(32)))
-    fusion = FusionStore(fusion_state)
+    keyring = Keyring(fusion_state, bytes(32))
+    blobs = Blobs(open_store(str(folder / "blobs")), keyring)
+    fusion, consents = FusionStore(fusion_state), DaprConsentStore(fusion_state, keyring)
     async with world.log() as (log, _):
         made = Mesh(
-            state, clock, auth, orders, Purger(auth.store, limits, orders, account, clock), fusion, blobs, log, world,
+            state, clock, auth, orders, Purger(auth.store, limits, orders, account, clock), fusion, consents, blobs, log, world,
             accounted=accounted,
         )  # fmt: skip
         for tenant_id in ("acme", "globex"):
@@ -146,6 +150,8 @@ async def a_mesh(folder: Path, clock: Clock, revoked: Revoked) -> AsyncIterator[
             job = Job("", "", f"tenants/{tenant_id}/models/faces", 0, 0)
             await fusion.announce(Ref(tenant_id, OPERATION.id))
             await fusion.create(Operation(tenant_id, OPERATION.id, job, clock.now))
+            terms = Terms("Ada", "a poster", (SourceFace("00" * 32),), "00" * 32, clock.now + 3600)
+            await Consents(consents, clock).create(tenant_id, terms)
             event = world.event(tenant=f"tenants/{tenant_id}")
             await log.ingest([world.services["detection"].sign(event)])
             made.receipts.append(event)
@@ -173,6 +179,7 @@ async def check(mesh: Mesh, folder: Path) -> None:
         with pytest.raises(NotFound):
             await read
     assert await mesh.fusion.get(OPERATION) is None
+    assert await mesh.consents.ids("acme") == []
     assert [ref.tenant_id for ref in await mesh.fusion.announced()] == ["globex"]
     assert not (folder / "blobs/acme/fusions/1/source").exists()
     assert await mesh.auth.keys.ids("acme") == []
@@ -191,6 +198,7 @@ async def check(mesh: Mesh, folder: Path) -> None:
     assert (await mesh.orders.find("acme", OrderKind.PURGE)) is None
     # The other tenant has lost nothing.
     assert await mesh.blobs.get("globex", "fusions/1/source") == b"a photo"
+    assert len(await mesh.consents.ids("globex")) == 1
     assert await mesh.world.receipt(mesh.log, globex)
     assert len(await mesh.auth.keys.ids("globex")) == 1
     # The log is whole: entries of the purged tenant verify, their bodies are gone.
