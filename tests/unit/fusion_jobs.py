@@ -8,16 +8,19 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.fusion.accounting import Accounts
 from facetmesh.fusion.consent_store import DaprConsentStore
 from facetmesh.fusion.consents import Consents, SourceFace, Terms
 from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.faces import Face, Found
 from facetmesh.fusion.fusions import Fusions, Wish
+from facetmesh.fusion.images import Images
 from facetmesh.fusion.lookups import Lookups
+from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.operations import Caller
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.store import DaprStore
-from facetmesh.fusion.worker import Stages, Worker
+from facetmesh.fusion.worker import Worker
 from facetmesh.kit.errors import FacetmeshError, NotFound
 from facetmesh.kit.keyring import Keyring
 
@@ -171,6 +174,7 @@ class World:
         self.clock = clock
         self.state = MemoryState()
         self.blobs = MemoryBlobs()
+        self.images = Images(self.blobs)
         self.script = Script()
         self.recorder = Recorder()
         self.store = DaprStore(self.state)
@@ -179,7 +183,7 @@ class World:
         self.consent_store = DaprConsentStore(self.state, Keyring(self.state, bytes(32)))
         self.consents = Consents(self.consent_store, clock)
         self.lookups = Lookups(self.store, self.script)
-        self.fusions = Fusions(self.registry, self.blobs, self.consents, self._wake)
+        self.fusions = Fusions(self.registry, self.images, self.consents, self._wake)
         self.worker = self._worker("w1", self.registry)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -196,11 +200,12 @@ class World:
         return self._worker(owner, Registry(self.registry.store, self.clock))
 
     def _worker(self, owner: str, registry: Registry) -> Worker:
+        accounts = Accounts(self.recorder)
+        stages = Stages(self.script, self.script, self.script, self.script)
+        maker = Maker(registry, self.images, self.consents, stages, accounts)
         return Worker(
-            owner, registry=registry, blobs=self.blobs, consents=self.consents,
-            stages=Stages(self.script, self.script, self.script, self.script), recorder=self.recorder,
-            trace=lambda *_: nullcontext(),
-        )  # fmt: skip
+            owner, registry=registry, images=self.images, maker=maker, accounts=accounts, trace=lambda *_: nullcontext()
+        )
 
     def dispatcher(self, concurrency: int = 2) -> Dispatcher:
         """A dispatcher of the first worker's jobs."""

@@ -134,8 +134,8 @@ async def a_mesh(folder: Path, clock: Clock, revoked: Revoked) -> AsyncIterator[
     fusion, consents = FusionStore(fusion_state), DaprConsentStore(fusion_state, keyring)
     async with world.log() as (log, _):
         made = Mesh(
-            state, clock, auth, orders, Purger(auth.store, limits, orders, account, clock), fusion, consents, blobs, log, world,
-            accounted=accounted,
+            state, clock, auth, orders, Purger(auth.store, limits, orders, account, clock), fusion, consents, blobs,
+            log, world, accounted=accounted,
         )  # fmt: skip
         for tenant_id in ("acme", "globex"):
             await auth.tenants.create(tenant_id, TenantSpec("A name", region="eu", url_allowlist=("a.example",)), "")

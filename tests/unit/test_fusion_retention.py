@@ -30,7 +30,7 @@ def world(clock: Clock) -> World:
 @pytest.fixture
 def sweeper(world: World) -> Sweeper:
     """Keeps results for two days."""
-    return Sweeper(world.store, world.blobs, 2, world.clock)
+    return Sweeper(world.store, world.images, 2, world.clock)
 
 
 async def made(world: World, tenant_id: str = "acme") -> Operation:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from facetmesh.fusion.accounting import Accounts
 from facetmesh.fusion.charging import ChargedFuser
 from facetmesh.fusion.consent_servicer import ConsentServicer
 from facetmesh.fusion.consent_store import DaprConsentStore
@@ -19,7 +20,9 @@ from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.events import TOPIC, JobEvents
 from facetmesh.fusion.fuser import Fuser
 from facetmesh.fusion.fusions import Fusions
+from facetmesh.fusion.images import Images
 from facetmesh.fusion.lookups import Fingerprints, Lookups
+from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.marker import Marker
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
@@ -27,7 +30,7 @@ from facetmesh.fusion.retention import Sweeper
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
 from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc
-from facetmesh.fusion.worker import Stages, Worker
+from facetmesh.fusion.worker import Worker
 from facetmesh.kit import catalog, credentials, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
@@ -105,18 +108,19 @@ async def main() -> None:
         if settings.provenance:
             secret = await mesh.dapr.secrets().get(credentials.SECRET)
             marker = Marker(pool, credentials.Credential.read(secret))
+        images, accounts = Images(blobs), Accounts(mesh.recorder)
+        stages = Stages(finder, ChargedFuser(fuser, mesh.leases), fingerprints, marker)
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,
-            blobs=blobs,
-            consents=consents,
-            stages=Stages(finder, ChargedFuser(fuser, mesh.leases), fingerprints, marker),
-            recorder=mesh.recorder,
+            images=images,
+            maker=Maker(registry, images, consents, stages, accounts),
+            accounts=accounts,
             trace=telemetry.continued,
         )
         dispatcher = Dispatcher(registry, worker, settings.workers)
         events = JobEvents(mesh.dapr.publisher(), dispatcher.wake, registry.get)
-        servicer = FusionServicer(Fusions(registry, blobs, consents, events.announce), Lookups(store, fingerprints))
+        servicer = FusionServicer(Fusions(registry, images, consents, events.announce), Lookups(store, fingerprints))
         consent_servicer = ConsentServicer(consents, settings.now)
 
         def add(server: grpc.aio.Server) -> None:
@@ -125,7 +129,7 @@ async def main() -> None:
 
         tasks = [asyncio.create_task(dispatcher.run())]
         if settings.result_days:
-            tasks.append(asyncio.create_task(Sweeper(store, blobs, settings.result_days, settings.now).run()))
+            tasks.append(asyncio.create_task(Sweeper(store, images, settings.result_days, settings.now).run()))
         try:
             await mesh.serve(
                 add,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from facetmesh.fusion.faces import Face
-    from facetmesh.fusion.worker import FaceFuser
+    from facetmesh.fusion.making import FaceFuser
     from facetmesh.kit.profiles import Charges
 
 _SUBJECT = "services/fusion"

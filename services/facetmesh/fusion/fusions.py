@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from facetmesh.fusion.consents import SourceFace
 from facetmesh.fusion.operations import Caller, Job, Operation, Ref
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from facetmesh.fusion.consents import Consents
+    from facetmesh.fusion.images import Images
     from facetmesh.fusion.registry import Registry
 
 
@@ -35,37 +35,21 @@ class Wish:
     """The resource name of the consent of whose face is taken."""
 
 
-class Blobs(Protocol):
-    """Encrypted blobs by tenant: `kit.blobs.Blobs`."""
-
-    async def put(self, tenant: str, key: str, data: bytes) -> None:
-        """Stores data."""
-        ...
-
-    async def get(self, tenant: str, key: str) -> bytes:
-        """The data; raises NotFound when there is none."""
-        ...
-
-    async def delete(self, tenant: str, key: str) -> None:
-        """Deletes data, if there is any."""
-        ...
-
-
 class Fusions:
     """The fusions of all tenants.
 
     Args:
         registry: Their operations.
-        blobs: Where images are kept.
+        images: What goes in and what comes out.
         consents: Who agreed to what.
         wake: Makes workers look at an operation.
     """
 
     def __init__(
-        self, registry: Registry, blobs: Blobs, consents: Consents, wake: Callable[[Ref], Awaitable[None]]
+        self, registry: Registry, images: Images, consents: Consents, wake: Callable[[Ref], Awaitable[None]]
     ) -> None:
         self._registry = registry
-        self._blobs = blobs
+        self._images = images
         self._consents = consents
         self._wake = wake
 
@@ -108,10 +92,7 @@ class Fusions:
                 agreed.check(SourceFace(job.source_sha256, job.source_face_index), now)
             # Announced first: whatever a crash leaves behind is found and cleared away.
             await store.announce(operation.ref)
-            await asyncio.gather(
-                self._blobs.put(tenant_id, source_key(operation.ref), source),
-                self._blobs.put(tenant_id, target_key(operation.ref), target),
-            )
+            await self._images.put_inputs(operation.ref, source, target)
             if not await store.create(operation):
                 existing = await store.get(operation.ref)
         if existing is not None:
@@ -149,23 +130,7 @@ class Fusions:
             raise NotFound("There is no such fusion.")
         if operation.result is None:
             raise FailedPrecondition("The fusion is not ready: wait for its operation.", reason="FUSION_NOT_READY")
-        content = await self._blobs.get(ref.tenant_id, result_key(ref, operation.attempts))
-        return operation.result.media_type, content
-
-
-def source_key(ref: Ref) -> str:
-    """The blob of the source's file."""
-    return f"inputs/{ref.id}/source"
-
-
-def target_key(ref: Ref) -> str:
-    """The blob of the target's file."""
-    return f"inputs/{ref.id}/target"
-
-
-def result_key(ref: Ref, attempt: int) -> str:
-    """The blob of what an attempt made: one that lost its lease must not write over another's."""
-    return f"fusions/{ref.id}/{attempt}"
+        return operation.result.media_type, await self._images.result(operation)
 
 
 def _same(existing: Operation, job: Job) -> Operation:

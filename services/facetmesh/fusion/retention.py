@@ -6,13 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from facetmesh.fusion.fusions import result_key
 from facetmesh.kit.errors import FacetmeshError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facetmesh.fusion.fusions import Blobs
+    from facetmesh.fusion.images import Images
     from facetmesh.fusion.operations import Operation, Ref
 
 EVERY_S = 600.0
@@ -45,14 +44,14 @@ class Sweeper:
 
     Args:
         store: What was stored when.
-        blobs: Where results are.
+        images: What was made.
         days: For how many whole days a result is kept after the day on which it was made.
         clock: Seconds since the epoch.
     """
 
-    def __init__(self, store: Store, blobs: Blobs, days: int, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, images: Images, days: int, clock: Callable[[], float]) -> None:
         self._store = store
-        self._blobs = blobs
+        self._images = images
         self._days = days
         self._clock = clock
 
@@ -77,9 +76,8 @@ class Sweeper:
             if day >= last:
                 continue
             for ref in await self._store.results_of(day):
-                operation = await self._store.get(ref)
-                for attempt in range(1, operation.attempts + 1 if operation else 1):
-                    await self._blobs.delete(ref.tenant_id, result_key(ref, attempt))
+                if (operation := await self._store.get(ref)) is not None:
+                    await self._images.delete_results(operation)
                 count += 1
             await self._store.forget_results(day)
         if count:

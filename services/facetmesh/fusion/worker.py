@@ -1,22 +1,13 @@
-"""Workers: take jobs, do them, and account for them."""
+"""Workers: take jobs, keep them while they work, and end them."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from facetmesh.fusion.consents import SourceFace
-from facetmesh.fusion.faces import choose
-from facetmesh.fusion.fuser import MEDIA_TYPE
-from facetmesh.fusion.fusions import result_key, source_key, target_key
-from facetmesh.fusion.lookups import Imprint
-from facetmesh.fusion.marker import Facts
-from facetmesh.fusion.operations import LEASE_S, MAX_ATTEMPTS, Fusion, Operation, Stage
-from facetmesh.fusion.retention import day_of
+from facetmesh.fusion.accounting import METHOD
+from facetmesh.fusion.operations import LEASE_S, MAX_ATTEMPTS, Fusion, Operation
 from facetmesh.kit.errors import (
     Aborted,
     Cancelled,
@@ -29,17 +20,14 @@ from facetmesh.kit.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from contextlib import AbstractContextManager
 
-    from facetmesh.fusion.consents import Consents
-    from facetmesh.fusion.faces import Face, FaceFinder, Found
-    from facetmesh.fusion.fusions import Blobs
-    from facetmesh.fusion.lookups import Looks
+    from facetmesh.fusion.accounting import Accounts
+    from facetmesh.fusion.images import Images
+    from facetmesh.fusion.making import Maker
     from facetmesh.fusion.operations import Ref
     from facetmesh.fusion.registry import Registry
 
-METHOD = "facetmesh.fusion/fuse"
-"""What the audit log calls the work."""
 HEARTBEAT_S = LEASE_S / 4
 """How often a worker shows that it lives."""
 _MAY_PASS = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted, Cancelled, Internal)
@@ -48,73 +36,15 @@ _MEMORY_TRIES = 3
 _log = logging.getLogger(__name__)
 
 
-class Record(Protocol):
-    """The audit record of a piece of work: `kit.audit.Record`."""
-
-    @property
-    def receipt(self) -> str:
-        """The receipt's resource name."""
-        ...
-
-    def describe(
-        self, *, resource: str, model_version: str = "", inputs: Sequence[bytes] = (), output: bytes = b""
-    ) -> None:
-        """Adds what is known."""
-        ...
-
-
-class Recorder(Protocol):
-    """Accounts for work: `kit.audit.Recorder`."""
-
-    def record(
-        self, *, method: str, tenant: str, subject: str, event_id: str | None = None
-    ) -> AbstractAsyncContextManager[Record]:
-        """Records what is done within; on leaving, the event has been accepted."""
-        ...
-
-
-class FaceFuser(Protocol):
-    """Fuses faces: `fuser.Fuser`."""
-
-    async def fuse(
-        self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
-    ) -> bytes:
-        """The file of the target with the source's face."""
-        ...
-
-
-class ResultMarker(Protocol):
-    """Marks results: `marker.Marker`."""
-
-    async def mark(self, tenant_id: str, subject: str, image: bytes, facts: Facts) -> bytes:
-        """The file with its manifest."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """What a job's images go through, in this order."""
-
-    finder: FaceFinder
-    """Finds faces."""
-    fuser: FaceFuser
-    """Fuses them."""
-    fingerprints: Looks
-    """Say how what was made looks."""
-    marker: ResultMarker | None
-    """Marks what was made; None where results are not marked."""
-
-
 class Worker:
     """Does one job at a time, as often as it is called.
 
     Args:
         owner: Its name in leases, unlike any other's.
         registry: The operations.
-        blobs: Where images are kept.
-        consents: Who agreed to what.
-        stages: What a job's images go through.
-        recorder: Accounts for each job that ends.
+        images: What goes in and what comes out.
+        maker: Makes what is asked for.
+        accounts: Account for what is not made.
         trace: A span of that name, in those traces.
     """
 
@@ -123,19 +53,17 @@ class Worker:
         owner: str,
         *,
         registry: Registry,
-        blobs: Blobs,
-        consents: Consents,
-        stages: Stages,
-        recorder: Recorder,
+        images: Images,
+        maker: Maker,
+        accounts: Accounts,
         trace: Callable[[str, Sequence[str]], AbstractContextManager[None]],
     ) -> None:
         self._owner = owner
         self._registry = registry
         self._clock = registry.clock
-        self._blobs = blobs
-        self._consents = consents
-        self._stages = stages
-        self._recorder = recorder
+        self._images = images
+        self._maker = maker
+        self._accounts = accounts
         self._trace = trace
 
     async def work(self, operation: Operation) -> Operation:
@@ -160,7 +88,7 @@ class Worker:
                     await lease  # raises why it was lost
                 return await job
             except Aborted:
-                await self._blobs.delete(attempt.tenant_id, result_key(attempt.ref, attempt.attempts))
+                await self._images.delete_result(attempt)
                 raise
             finally:
                 for task in (job, lease):
@@ -168,23 +96,18 @@ class Worker:
 
     async def clear(self, operation: Operation) -> None:
         """Removes what a finished job leaves: its inputs, and what attempts that died had stored."""
-        ref = operation.ref
-        kept = operation.attempts if operation.result else 0
-        for attempt in range(1, operation.attempts + 1):
-            if attempt != kept:
-                await self._blobs.delete(ref.tenant_id, result_key(ref, attempt))
-        await self.abandon(ref)
+        await self._images.delete_results(operation, but_last=operation.result is not None)
+        await self.abandon(operation.ref)
 
     async def abandon(self, ref: Ref) -> None:
         """Removes what was stored for a job."""
-        for key in (source_key(ref), target_key(ref)):
-            await self._blobs.delete(ref.tenant_id, key)
+        await self._images.delete_inputs(ref)
         await self._registry.store.forget(ref)
 
     async def _perform(self, attempt: Operation) -> Operation:
         outcome: Fusion | FacetmeshError
         try:
-            outcome = await self._make(attempt)
+            outcome = await self._maker.make(attempt)
         except FacetmeshError as error:
             if error.reason == "LEASE_LOST":
                 raise
@@ -199,92 +122,8 @@ class Worker:
             )
             if isinstance(outcome, _MAY_PASS) and attempt.attempts < _tries(outcome) and not attempt.cancelling:
                 return await self._registry.change(attempt.ref, lambda found: found.release(attempt, self._clock()))
-            await self._account(attempt, outcome)
+            await self._accounts.failed(attempt, outcome)
         return await self._registry.change(attempt.ref, lambda found: found.finish(attempt, self._clock(), outcome))
-
-    async def _make(self, attempt: Operation) -> Fusion:
-        if attempt.cancelling:
-            raise Cancelled("It was cancelled.", reason="OPERATION_CANCELLED")
-        if attempt.attempts > MAX_ATTEMPTS:
-            raise Unavailable("The work was begun too often without an end.", reason="ATTEMPTS_EXHAUSTED")
-        tenant_id, job = attempt.tenant_id, attempt.job
-        await self._check_consent(attempt)
-        source, target = await asyncio.gather(
-            self._input(attempt, source_key(attempt.ref), job.source_sha256),
-            self._input(attempt, target_key(attempt.ref), job.target_sha256),
-        )
-        in_source, in_target = await asyncio.gather(
-            self._find(attempt, source, "source"), self._find(attempt, target, "target")
-        )
-        source_face = choose(in_source.faces, job.source_face_index, "source")
-        target_face = choose(in_target.faces, job.target_face_index, "target")
-        await self._advance(attempt, Stage.FUSING)
-        subject, event_id = f"operations/{attempt.id}", secrets.token_hex(16)
-        image = await self._stages.fuser.fuse(tenant_id, subject, source, source_face, target, target_face)
-        if (marker := self._stages.marker) is not None:
-            facts = Facts(f"tenants/{tenant_id}/receipts/{event_id}", job.source_sha256, job.target_sha256)
-            image = await marker.mark(tenant_id, subject, image, facts)
-        # From here on it cannot be cancelled: what the log says was made is what there is.
-        await self._advance(attempt, Stage.STORING)
-        await self._check_consent(attempt)  # it may have been revoked meanwhile
-        await self._registry.store.note_result(attempt.ref, day_of(self._clock()))
-        await self._blobs.put(tenant_id, result_key(attempt.ref, attempt.attempts), image)
-        digest = hashlib.sha256(image)
-        fingerprint = await self._stages.fingerprints.of(tenant_id, subject, image)
-        await self._registry.store.imprint(tenant_id, Imprint(attempt.id, digest.hexdigest(), fingerprint))
-        receipt = await self._account(attempt, None, in_target.model_version, digest.digest(), event_id)
-        return Fusion(source_face.box, target_face.box, MEDIA_TYPE, len(image), digest.hexdigest(), receipt)
-
-    async def _check_consent(self, attempt: Operation) -> None:
-        job = attempt.job
-        await self._consents.check(
-            attempt.tenant_id, job.consent, SourceFace(job.source_sha256, job.source_face_index)
-        )
-
-    async def _input(self, attempt: Operation, key: str, sha256: str) -> bytes:
-        data = await self._blobs.get(attempt.tenant_id, key)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise Aborted("The request_id was used for two requests at once.", reason="REQUEST_ID_REUSED")
-        return data
-
-    async def _find(self, attempt: Operation, image: bytes, which: str) -> Found:
-        try:
-            return await self._stages.finder.find(attempt.tenant_id, attempt.job.face_model, image)
-        except FacetmeshError as error:
-            raise type(error)(
-                f"Finding faces in the {which} image: {error.message}",
-                reason=error.reason, metadata={**error.metadata, "image": which}, retry_after_s=error.retry_after_s,
-            ) from error
-
-    async def _account(
-        self,
-        attempt: Operation,
-        error: FacetmeshError | None,
-        model_version: str = "",
-        output: bytes = b"",
-        event_id: str | None = None,
-    ) -> str:
-        """Gets the end of a job recorded; returns the receipt's name."""
-        tenant, job = f"tenants/{attempt.tenant_id}", attempt.job
-        try:
-            async with self._recorder.record(
-                method=METHOD, tenant=tenant, subject=attempt.caller.subject, event_id=event_id
-            ) as record:
-                record.describe(
-                    resource=attempt.fusion_name,
-                    model_version=model_version,
-                    inputs=job.inputs,
-                    output=output,
-                )
-                if error is not None:
-                    raise error
-        except FacetmeshError as raised:
-            if raised is not error:
-                raise
-        return record.receipt
-
-    async def _advance(self, attempt: Operation, stage: Stage) -> None:
-        await self._registry.change(attempt.ref, lambda found: found.advance(attempt, self._clock(), stage))
 
     async def _keep(self, attempt: Operation) -> None:
         """Renews the lease until it is lost: then raises Aborted."""

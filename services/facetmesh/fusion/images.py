@@ -1,0 +1,98 @@
+"""The images of fusions, where each is kept, and how they go."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Protocol
+
+from facetmesh.kit.errors import Aborted
+
+if TYPE_CHECKING:
+    from facetmesh.fusion.operations import Operation, Ref
+
+
+class Blobs(Protocol):
+    """Encrypted blobs by tenant: `kit.blobs.Blobs`."""
+
+    async def put(self, tenant: str, key: str, data: bytes) -> None:
+        """Stores data."""
+        ...
+
+    async def get(self, tenant: str, key: str) -> bytes:
+        """The data; raises NotFound when there is none."""
+        ...
+
+    async def delete(self, tenant: str, key: str) -> None:
+        """Deletes data, if there is any."""
+        ...
+
+
+class Images:
+    """The images of all tenants' fusions.
+
+    Args:
+        blobs: Where they are.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def put_inputs(self, ref: Ref, source: bytes, target: bytes) -> None:
+        """Keeps what a job is to work on."""
+        await asyncio.gather(
+            self._blobs.put(ref.tenant_id, _source(ref), source), self._blobs.put(ref.tenant_id, _target(ref), target)
+        )
+
+    async def inputs(self, operation: Operation) -> tuple[bytes, bytes]:
+        """A job's source and target.
+
+        Raises:
+            NotFound: They are gone.
+            Aborted: REQUEST_ID_REUSED: they are those of another request.
+        """
+        ref, job = operation.ref, operation.job
+        source, target = await asyncio.gather(
+            self._input(ref, _source(ref), job.source_sha256), self._input(ref, _target(ref), job.target_sha256)
+        )
+        return source, target
+
+    async def put_result(self, attempt: Operation, image: bytes) -> None:
+        """Keeps what an attempt made: one that lost its lease does not write over another's."""
+        await self._blobs.put(attempt.tenant_id, _result(attempt.ref, attempt.attempts), image)
+
+    async def result(self, operation: Operation) -> bytes:
+        """What an operation made; raises NotFound when it is gone."""
+        return await self._blobs.get(operation.tenant_id, _result(operation.ref, operation.attempts))
+
+    async def delete_result(self, attempt: Operation) -> None:
+        """Deletes what an attempt made, if anything."""
+        await self._blobs.delete(attempt.tenant_id, _result(attempt.ref, attempt.attempts))
+
+    async def delete_results(self, operation: Operation, *, but_last: bool = False) -> None:
+        """Deletes what all attempts made, or all but the last."""
+        for attempt in range(1, operation.attempts + (0 if but_last else 1)):
+            await self._blobs.delete(operation.tenant_id, _result(operation.ref, attempt))
+
+    async def delete_inputs(self, ref: Ref) -> None:
+        """Deletes what a job was to work on."""
+        for key in (_source(ref), _target(ref)):
+            await self._blobs.delete(ref.tenant_id, key)
+
+    async def _input(self, ref: Ref, key: str, sha256: str) -> bytes:
+        data = await self._blobs.get(ref.tenant_id, key)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Aborted("The request_id was used for two requests at once.", reason="REQUEST_ID_REUSED")
+        return data
+
+
+def _source(ref: Ref) -> str:
+    return f"inputs/{ref.id}/source"
+
+
+def _target(ref: Ref) -> str:
+    return f"inputs/{ref.id}/target"
+
+
+def _result(ref: Ref, attempt: int) -> str:
+    return f"fusions/{ref.id}/{attempt}"

@@ -1,0 +1,135 @@
+"""Makes a fusion: what a job's images go through, one stage after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from facetmesh.fusion.consents import SourceFace
+from facetmesh.fusion.faces import choose
+from facetmesh.fusion.fuser import MEDIA_TYPE
+from facetmesh.fusion.lookups import Imprint
+from facetmesh.fusion.marker import Facts
+from facetmesh.fusion.operations import MAX_ATTEMPTS, Fusion, Operation, Stage
+from facetmesh.fusion.retention import day_of
+from facetmesh.kit.errors import Cancelled, FacetmeshError, Unavailable
+
+if TYPE_CHECKING:
+    from facetmesh.fusion.accounting import Accounts
+    from facetmesh.fusion.consents import Consents
+    from facetmesh.fusion.faces import Face, FaceFinder, Found
+    from facetmesh.fusion.images import Images
+    from facetmesh.fusion.lookups import Looks
+    from facetmesh.fusion.registry import Registry
+
+
+class FaceFuser(Protocol):
+    """Fuses faces: `fuser.Fuser`."""
+
+    async def fuse(
+        self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
+    ) -> bytes:
+        """The file of the target with the source's face."""
+        ...
+
+
+class ResultMarker(Protocol):
+    """Marks results: `marker.Marker`."""
+
+    async def mark(self, tenant_id: str, subject: str, image: bytes, facts: Facts) -> bytes:
+        """The file with its manifest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What a job's images go through, in this order."""
+
+    finder: FaceFinder
+    """Finds faces."""
+    fuser: FaceFuser
+    """Fuses them."""
+    fingerprints: Looks
+    """Say how what was made looks."""
+    marker: ResultMarker | None
+    """Marks what was made; None where results are not marked."""
+
+
+class Maker:
+    """Makes fusions.
+
+    Args:
+        registry: The operations.
+        images: What goes in and what comes out.
+        consents: Who agreed to what.
+        stages: What a job's images go through.
+        accounts: Account for what is made.
+    """
+
+    def __init__(
+        self, registry: Registry, images: Images, consents: Consents, stages: Stages, accounts: Accounts
+    ) -> None:
+        self._registry = registry
+        self._clock = registry.clock
+        self._images = images
+        self._consents = consents
+        self._stages = stages
+        self._accounts = accounts
+
+    async def make(self, attempt: Operation) -> Fusion:
+        """Makes what is asked for, keeps it and has it recorded.
+
+        Raises:
+            FacetmeshError: Why nothing was made; LEASE_LOST where the job was taken away.
+        """
+        if attempt.cancelling:
+            raise Cancelled("It was cancelled.", reason="OPERATION_CANCELLED")
+        if attempt.attempts > MAX_ATTEMPTS:
+            raise Unavailable("The work was begun too often without an end.", reason="ATTEMPTS_EXHAUSTED")
+        tenant_id, job = attempt.tenant_id, attempt.job
+        await self._check_consent(attempt)
+        source, target = await self._images.inputs(attempt)
+        in_source, in_target = await asyncio.gather(
+            self._find(attempt, source, "source"), self._find(attempt, target, "target")
+        )
+        source_face = choose(in_source.faces, job.source_face_index, "source")
+        target_face = choose(in_target.faces, job.target_face_index, "target")
+        await self._advance(attempt, Stage.FUSING)
+        subject, event_id = f"operations/{attempt.id}", secrets.token_hex(16)
+        image = await self._stages.fuser.fuse(tenant_id, subject, source, source_face, target, target_face)
+        if (marker := self._stages.marker) is not None:
+            facts = Facts(f"tenants/{tenant_id}/receipts/{event_id}", job.source_sha256, job.target_sha256)
+            image = await marker.mark(tenant_id, subject, image, facts)
+        # From here on it cannot be cancelled: what the log says was made is what there is.
+        await self._advance(attempt, Stage.STORING)
+        await self._check_consent(attempt)  # it may have been revoked meanwhile
+        await self._registry.store.note_result(attempt.ref, day_of(self._clock()))
+        await self._images.put_result(attempt, image)
+        digest = hashlib.sha256(image)
+        fingerprint = await self._stages.fingerprints.of(tenant_id, subject, image)
+        await self._registry.store.imprint(tenant_id, Imprint(attempt.id, digest.hexdigest(), fingerprint))
+        receipt = await self._accounts.made(
+            attempt, model_version=in_target.model_version, output=digest.digest(), event_id=event_id
+        )
+        return Fusion(source_face.box, target_face.box, MEDIA_TYPE, len(image), digest.hexdigest(), receipt)
+
+    async def _check_consent(self, attempt: Operation) -> None:
+        job = attempt.job
+        await self._consents.check(
+            attempt.tenant_id, job.consent, SourceFace(job.source_sha256, job.source_face_index)
+        )
+
+    async def _find(self, attempt: Operation, image: bytes, which: str) -> Found:
+        try:
+            return await self._stages.finder.find(attempt.tenant_id, attempt.job.face_model, image)
+        except FacetmeshError as error:
+            raise type(error)(
+                f"Finding faces in the {which} image: {error.message}",
+                reason=error.reason, metadata={**error.metadata, "image": which}, retry_after_s=error.retry_after_s,
+            ) from error
+
+    async def _advance(self, attempt: Operation, stage: Stage) -> None:
+        await self._registry.change(attempt.ref, lambda found: found.advance(attempt, self._clock(), stage))
