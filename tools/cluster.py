@@ -2,7 +2,7 @@
 
 Run by `make cluster`. etcd, kube-apiserver and kubectl, istiod (pilot-discovery) and
 istioctl are built from their Go modules, as those in tools/kubernetes and tools/istio
-pin them; the resource definitions come out of the modules that publish them.
+pin them; where the resource definitions are, definitions.py tells.
 
     {"programs": {name: path}, "definitions": [file or folder, …]}
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 
-from golang import Module, fetch
+from definitions import folders
+from golang import Module
 
 KUBERNETES = Module(
     "kubernetes",
@@ -32,22 +33,12 @@ ISTIO = Module(
         "istioctl": "istio.io/istio/istioctl/cmd/istioctl",
     },
 )
-DEFINITIONS = {
-    ("istio.io/istio@v0.0.0-20260827124520-eed52ebb66ad", "h1:ui9TJjRMAV/hb5ehQaZDq7IUGxuQP6dra9lapT/VjHI="):
-        "manifests/charts/base/files/crd-all.gen.yaml",
-    ("github.com/dapr/dapr@v1.18.1", "h1:Ra9AE9ekBva6Dqc5nz71aA+I8DEdjllFqyn+Z/mBSow="): "charts/dapr/crds",
-    ("github.com/kedacore/keda/v2@v2.21.0", "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps="): "config/crd/bases",
-    ("github.com/prometheus-operator/prometheus-operator@v0.85.0", "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s="):
-        "example/prometheus-operator-crd",
-}  # fmt: skip
-"""Where a module's resource definitions lie, by the module and its checksum."""
 
 
 def main() -> None:
     """Prints where everything is."""
     programs = {name: str(module.ensure(name)) for module in (KUBERNETES, ISTIO) for name in module.programs}
-    definitions = [str(fetch(*module) / path) for module, path in DEFINITIONS.items()]
-    print(json.dumps({"programs": programs, "definitions": definitions}, indent=2))  # noqa: T201 - the answer
+    print(json.dumps({"programs": programs, "definitions": folders()}, indent=2))  # noqa: T201 - the answer
 
 
 if __name__ == "__main__":

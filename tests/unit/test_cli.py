@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from facetmesh.kit import catalog
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -18,10 +22,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("FACETMESH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FACETMESH_KEY", raising=False)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "facetmesh.cli", *arguments],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **(environment or {})},
         )
 
     return run
@@ -83,6 +87,32 @@ def test_doctor_gives_a_verdict_on_each_thing(run: Any) -> None:
     assert {check["verdict"] for check in checks.values()} <= {"OK", "WARN", "FAIL"}
     assert all(check["advice"] for check in checks.values() if check["verdict"] != "OK")
     assert done.returncode == any(check["verdict"] == "FAIL" for check in checks.values())
+
+
+def test_what_is_required_must_be_there(run: Any) -> None:
+    done = run("doctor", "--require", "python", "--json")
+    assert done.returncode == 0
+    assert [check["name"] for check in json.loads(done.stdout)["checks"]] == ["Python"]
+    # No driver is found on an empty path.
+    done = run("doctor", "--require", "gpu", "--json", environment={"PATH": ""})
+    assert done.returncode == 1
+    assert [check["verdict"] for check in json.loads(done.stdout)["checks"]] == ["WARN"]
+    unknown = run("doctor", "--require", "nonsense", "--json")
+    assert unknown.returncode == 1
+    assert json.loads(unknown.stderr)["error"]["reason"] == "UNKNOWN_CHECK"
+
+
+def test_models_are_verified_before_a_pod_takes_calls(run: Any, tmp_path: Path) -> None:
+    here = {"FACETMESH_CACHE": str(tmp_path / "cache")}
+    none = run("models", "verify", "--json", environment=here)
+    assert (none.returncode, json.loads(none.stdout)) == (0, {"verified": {}})
+    missing = run("models", "verify", "facemesh", "--json", environment=here)
+    assert (missing.returncode, json.loads(missing.stdout)) == (1, {"verified": {"facemesh": "missing"}})
+    (tmp_path / "cache" / "models").mkdir(parents=True)
+    asset = catalog.asset("facemesh")
+    (tmp_path / "cache" / "models" / f"facemesh-{asset.sha256[:12]}.tflite").write_bytes(b"half of i")
+    damaged = run("models", "verify", "--json", environment=here)
+    assert (damaged.returncode, json.loads(damaged.stdout)) == (1, {"verified": {"facemesh": "damaged"}})
 
 
 def test_what_the_base_install_lacks_is_named(tmp_path: Path) -> None:

@@ -62,6 +62,19 @@ def test_fetches_once_and_then_works_offline(wheels: Path) -> None:
     assert leftovers == set()
 
 
+def test_what_is_in_the_cache_is_read_to_its_last_byte(wheels: Path) -> None:
+    assert wheels
+    assert catalog.condition("toy") is catalog.Condition.MISSING
+    file = catalog.fetch("toy")
+    assert catalog.condition("toy") is catalog.Condition.WHOLE
+    file.write_bytes(CONTENT[:-1] + b"X")
+    assert catalog.condition("toy") is catalog.Condition.DAMAGED
+    file.write_bytes(b"")
+    assert catalog.condition("toy") is catalog.Condition.DAMAGED
+    with pytest.raises(errors.NotFound):
+        catalog.condition("other")
+
+
 def test_other_content_under_the_same_name_is_refused(wheels: Path) -> None:
     for content in (CONTENT[:-1] + b"X", CONTENT + b"more", b""):
         make_wheel(wheels, content)

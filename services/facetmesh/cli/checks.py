@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from facetmesh.cli.mesh import binaries
 from facetmesh.cli.mesh.ports import DEFAULT_BASE, Ports
 from facetmesh.kit import catalog
-from facetmesh.kit.errors import FacetmeshError
+from facetmesh.kit.errors import FacetmeshError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from facetmesh.cli.mesh.home import Home
 
@@ -53,23 +53,35 @@ class Check:
     """What to do about it; empty when nothing."""
 
 
-def checks(home: Home) -> Iterator[Check]:
-    """Looks at one thing after the other."""
-    yield _python()
-    yield _packages()
-    yield _cpu()
-    yield _engine()
-    yield _isolation()
-    yield _gpu()
-    yield _memory()
-    yield _disk(home)
-    yield _state_folder(home)
-    yield _ports(home)
-    yield _models()
-    yield _found("daprd", binaries.daprd)
-    yield _found("sentry", binaries.sentry)
-    yield _found("redis-server", binaries.redis_server)
-    yield _found("envoy", binaries.envoy)
+def checks(home: Home, only: Collection[str] = ()) -> Iterator[Check]:
+    """Looks at one thing after the other, at those alone that are named in `only` if any is.
+
+    Raises:
+        NotFound: UNKNOWN_CHECK.
+    """
+    known: Mapping[str, Callable[[], Check]] = {
+        "python": _python,
+        "packages": _packages,
+        "cpu": _cpu,
+        "engine": _engine,
+        "isolation": _isolation,
+        "gpu": _gpu,
+        "memory": _memory,
+        "disk": lambda: _disk(home),
+        "state-folder": lambda: _state_folder(home),
+        "ports": lambda: _ports(home),
+        "models": _models,
+        "daprd": lambda: _found("daprd", binaries.daprd),
+        "sentry": lambda: _found("sentry", binaries.sentry),
+        "redis-server": lambda: _found("redis-server", binaries.redis_server),
+        "envoy": lambda: _found("envoy", binaries.envoy),
+    }
+    if unknown := sorted(set(only) - known.keys()):
+        raise NotFound(
+            f"No check is called {', '.join(unknown)}: there are {', '.join(known)}.", reason="UNKNOWN_CHECK"
+        )
+    for name in only or known:
+        yield known[name]()
 
 
 def _python() -> Check:

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import zipfile
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,23 @@ from facetmesh.kit.assets import ASSETS, Asset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ASSETS", "Asset", "asset", "cache_folder", "fetch", "is_fetched", "models_folder", "path"]
+__all__ = [
+    "ASSETS", "Asset", "Condition", "asset", "cache_folder", "condition", "fetch", "is_fetched", "models_folder",
+    "path",
+]  # fmt: skip
 
 _PIP_TIMEOUT_S = 600.0
 _CHUNK_BYTES = 1 << 20
+
+
+class Condition(StrEnum):
+    """What is in the cache of an asset."""
+
+    WHOLE = "whole"
+    """The file that was pinned."""
+    DAMAGED = "damaged"
+    """A file of other content, or one that cannot be read."""
+    MISSING = "missing"
 
 
 def cache_folder() -> Path:
@@ -87,6 +101,19 @@ def is_fetched(asset_id: str) -> bool:
     """Whether `path` would return a file."""
     wanted = asset(asset_id)
     return _intact(_place(wanted), wanted)
+
+
+def condition(asset_id: str) -> Condition:
+    """What is in the cache of an asset, read to the last byte.
+
+    Raises:
+        NotFound: UNKNOWN_ASSET.
+    """
+    wanted = asset(asset_id)
+    file = _place(wanted)
+    if _intact(file, wanted):
+        return Condition.WHOLE
+    return Condition.DAMAGED if file.exists() else Condition.MISSING
 
 
 def fetch(

@@ -64,6 +64,24 @@ def fetch(
 
 
 @app.command()
+def verify(
+    context: typer.Context,
+    asset: Annotated[
+        list[str] | None, typer.Argument(help="Ids of entries that must be there; all that are, if none is named."),
+    ] = None,
+) -> None:
+    """Check that what was fetched of the catalogue is whole. Exit code 1 if something is damaged or missing."""
+    chosen = options(context)
+    found = {asset_id: catalog.condition(asset_id) for asset_id in asset or catalog.ASSETS}
+    if not asset:
+        found = {asset_id: seen for asset_id, seen in found.items() if seen is not catalog.Condition.MISSING}
+    said = output.facts(found) if found else f"nothing has been fetched into {catalog.cache_folder()}"
+    output.answer(chosen, {"verified": found}, said)
+    if any(seen is not catalog.Condition.WHOLE for seen in found.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
 def add(
     context: typer.Context,
     asset: Annotated[str, typer.Argument(help="The id of the catalogue's entry.")],
