@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,9 +50,15 @@ def test_tenants_are_made_changed_and_ended(gate: Gate) -> None:
 
 def test_a_fusion_is_made_watched_and_fetched(gate: Gate, group: bytes, astronaut: bytes) -> None:
     http = gate.http.with_key(gate.mesh.tenant("acme"))
+    consent = http.post("/v1/tenants/acme/consents", {
+        "subject": "somebody", "purpose": "a test", "evidenceSha256": "00" * 32,
+        "faces": [{"imageSha256": hashlib.sha256(astronaut).hexdigest()}],
+        "expireTime": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+    })  # fmt: skip
+    assert consent.status == 200, consent.body
     fusion = {
         "sourceImage": base64.b64encode(astronaut).decode(), "targetImage": base64.b64encode(group).decode(),
-        "faceModel": "tenants/acme/models/faces",
+        "faceModel": "tenants/acme/models/faces", "consent": consent.json["name"],
     }  # fmt: skip
     operation = http.post("/v1/tenants/acme/fusions", fusion)
     assert operation.status == 200, operation.body
