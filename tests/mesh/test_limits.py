@@ -18,11 +18,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc, limits_pb2, limits_pb2_grpc
-from facetmesh.client import PermissionDenied, ResourceExhausted
+from facetmesh.client import ROLE_CALLER, PermissionDenied, ResourceExhausted
 from facetmesh.detection.v1 import model_pb2, model_pb2_grpc
 from facetmesh.kit import status
 
-from .rig import until
+from .rig import consented, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,6 +174,38 @@ def test_the_days_images_end_and_are_metered(mesh: Mesh, group: bytes) -> None:
         assert (usage.limits.images_per_day, usage.used.images_per_day) == (3, done)
         assert usage.used.compute_seconds_per_day > 0
         assert images()[f"tenants/{tenant_id}/models/faces"] == done
+
+
+def test_a_keys_own_limit_sees_what_a_fusion_costs(mesh: Mesh, group: bytes, astronaut: bytes) -> None:
+    tenant_id = f"fusing-{uuid4().hex[:8]}"
+    with mesh.client(mesh.tenant(tenant_id)) as owner, grpc.insecure_channel(mesh.endpoints.auth) as channel:
+        metadata = (("authorization", f"Bearer {owner.token().access_token}"),)
+        key = auth_pb2_grpc.AuthServiceStub(channel).CreateKey(
+            auth_pb2.CreateKeyRequest(
+                parent=f"tenants/{tenant_id}",
+                key=auth_pb2.Key(roles=[ROLE_CALLER], limits=auth_pb2.Limits(images_per_day=2)),
+            ),
+            metadata=metadata, timeout=30,
+        )  # fmt: skip
+        consent = consented(owner, astronaut)
+        with mesh.client(key.secret) as client:
+            client.fuse(astronaut, group, face_model="faces", consent=consent)
+
+            def exhausted() -> bool:
+                try:
+                    client.detect("faces", group)
+                except ResourceExhausted as refused:
+                    return refused.reason == "IMAGES_EXHAUSTED"
+                return False
+
+            until(exhausted, "the fusion's two images are the key's")
+        assert owner.detect("faces", group).detections
+        request = limits_pb2.GetUsageRequest(name=f"tenants/{tenant_id}/usage")
+        usage = limits_pb2_grpc.UsageServiceStub(channel).GetUsage(request, metadata=metadata, timeout=30)
+        [of_key] = usage.keys
+        assert (of_key.key, of_key.limits.images_per_day) == (key.name, 2)
+        assert of_key.used.images_per_day >= 2
+        assert of_key.used.compute_seconds_per_day > 0
 
 
 def test_a_policy_is_followed_within_seconds_and_explained(mesh: Mesh) -> None:

@@ -1,18 +1,35 @@
-"""Work is charged to the tenant it was done for."""
+"""Work is charged to the tenant it was done for, and to the key whose call asked for it."""
 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from facetmesh.fusion.faces import Face
     from facetmesh.fusion.making import FaceFuser
     from facetmesh.kit.profiles import Charges
 
-_SUBJECT = "services/fusion"
+_charged: ContextVar[str] = ContextVar("charged", default="services/fusion")
+
+
+def charged() -> str:
+    """The subject on whose behalf the current context works."""
+    return _charged.get()
+
+
+@contextmanager
+def charged_to(subject: str) -> Iterator[None]:
+    """What is done within, is done on behalf of this subject."""
+    token = _charged.set(subject)
+    try:
+        yield
+    finally:
+        _charged.reset(token)
 
 
 class ChargedFuser:
@@ -37,4 +54,4 @@ class ChargedFuser:
         try:
             return await self._fuser.fuse(tenant_id, subject, source, source_face, target, target_face)
         finally:
-            self._charges.charge(f"tenants/{tenant_id}", _SUBJECT, compute_s=self._clock() - began)
+            self._charges.charge(f"tenants/{tenant_id}", charged(), compute_s=self._clock() - began)

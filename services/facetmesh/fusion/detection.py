@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import grpc
 
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
+from facetmesh.fusion.charging import charged
 from facetmesh.fusion.faces import LABEL_PREFIX, Face, Found
-from facetmesh.kit import status, telemetry
+from facetmesh.kit import identity, status, telemetry
 from facetmesh.kit.errors import Unauthenticated
 from facetmesh.kit.tls import channel
 
@@ -60,7 +61,8 @@ class DetectionFaces:
 
     async def _detect(self, tenant: str, request: detection_pb2.DetectRequest) -> detection_pb2.DetectResponse:
         token = await self._token(tenant)
-        metadata = (("authorization", f"Bearer {token}"), ("x-facetmesh-model", request.model))
+        metadata = (("authorization", f"Bearer {token}"), ("x-facetmesh-model", request.model),
+                    (identity.FOR_HEADER, charged()))  # fmt: skip
         try:
             return await self._stub.Detect(request, metadata=metadata, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from facetmesh.fusion.accounting import METHOD
+from facetmesh.fusion.charging import charged_to
 from facetmesh.fusion.operations import LEASE_S, MAX_ATTEMPTS, Fusion, Operation
 from facetmesh.kit.errors import (
     Aborted,
@@ -77,7 +78,7 @@ class Worker:
             Unavailable: The store does not answer; the job is taken up again when the lease has ended.
         """
         attempt = await self._registry.change(operation.ref, lambda found: found.claim(self._owner, self._clock()))
-        with self._trace(METHOD, [attempt.caller.traceparent]):
+        with self._trace(METHOD, [attempt.caller.traceparent]), charged_to(attempt.caller.subject):
             job = asyncio.create_task(self._perform(attempt))
             lease = asyncio.create_task(self._keep(attempt))
             try:

@@ -96,6 +96,8 @@ class Principal:
         return f"{self.tenant or 'tenants/platform'}/tokens/{self.token_id}"
 
 
+FOR_HEADER = "x-facetmesh-for"
+"""In which a service says for which key's call it makes this one."""
 _current: ContextVar[Principal | None] = ContextVar("principal", default=None)
 
 

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from facetmesh.kit.telemetry import Metrics
 
 MODEL_HEADER = "x-facetmesh-model"
-FOR_HEADER = "x-facetmesh-for"
-"""In which a service says for which key's call it makes this one."""
 _BEARER = "bearer "
 
 
@@ -117,7 +115,7 @@ class Guard(grpc.aio.ServerInterceptor):
         for key, value in details.invocation_metadata or ():
             if not isinstance(value, str):
                 continue
-            if key == FOR_HEADER:
+            if key == identity.FOR_HEADER:
                 served = value
             elif token is None and key == "authorization" and value[: len(_BEARER)].lower() == _BEARER:
                 token = value[len(_BEARER) :]
