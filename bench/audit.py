@@ -27,7 +27,7 @@ import psutil
 from tests.unit.audit_postgres import postgres_server
 
 from bench import common
-from bench.daprd import TENANT, event
+from bench.daprd import TENANT, events
 from facetmesh.audit.database import LogDatabase
 from facetmesh.audit.log import Row
 from facetmesh.audit.merkle import WIDTH, Tree
@@ -175,7 +175,7 @@ def _admin(home: Home) -> AsyncClient:
 async def through(name: str, count: int) -> dict[str, Any]:
     """Events a second from the first publish to the checkpoint that has the last, and what one costs each process."""
     async with mesh() as (admin, publisher, pids):
-        batches = [[event(publisher.signer) for _ in range(256)] for _ in range(count // 256)]
+        batches = [events(publisher.signer, 256) for _ in range(count // 256)]
         before, used = await _size(admin), _cpu_s(pids)
         began = time.perf_counter()
         for start in range(0, len(batches), 4):
@@ -186,9 +186,9 @@ async def through(name: str, count: int) -> dict[str, Any]:
             await asyncio.sleep(0.05)
         took = time.perf_counter() - began
         await publisher.sidecar.close()
-        events = 256 * len(batches)
-        cpu = {one: round((now - used[one]) / events * 1000, 3) for one, now in _cpu_s(pids).items()}
-        return {f"{name}_events_per_s": round(events / took), f"{name}_cpu_ms_each": cpu}
+        total = 256 * len(batches)
+        cpu = {one: round((now - used[one]) / total * 1000, 3) for one, now in _cpu_s(pids).items()}
+        return {f"{name}_events_per_s": round(total / took), f"{name}_cpu_ms_each": cpu}
 
 
 def _cpu_s(pids: Mapping[str, int]) -> dict[str, float]:
@@ -211,7 +211,7 @@ async def latencies(seconds: float, per_second: int) -> dict[str, Any]:
         began = time.perf_counter()
         for number in range(round(seconds * 20)):
             await asyncio.sleep(max(0.0, began + number / 20 - time.perf_counter()))
-            batch = [event(publisher.signer) for _ in range(per_second // 20)]
+            batch = events(publisher.signer, per_second // 20)
             await publisher.publish(batch)
             accepted.update(dict.fromkeys([one.id for one in batch], time.perf_counter()))
         deadline = time.perf_counter() + _SETTLE_S
@@ -233,7 +233,7 @@ async def _hot_path(publisher: Publisher, samples: int = 400) -> dict[str, Any]:
     bare: list[float] = []
     required: list[float] = []
     for _ in range(samples):
-        one = event(publisher.signer)
+        (one,) = events(publisher.signer, 1)
         began = time.perf_counter()
         await publisher.sidecar.publisher().publish(TOPIC, one.data, event_id=one.id, type=EVENT_TYPE)
         bare.append((time.perf_counter() - began) * 1000)

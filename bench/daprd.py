@@ -96,7 +96,7 @@ async def _publish_and_count(
     refused: list[str] = []
     for number in range(round(seconds * _BATCHES_PER_S)):
         await asyncio.sleep(max(0.0, began + number / _BATCHES_PER_S - time.monotonic()))
-        batch = [event(signer) for _ in range(per_second // _BATCHES_PER_S)]
+        batch = events(signer, per_second // _BATCHES_PER_S)
         failed = await sidecar.publisher().publish_many(TOPIC, batch, type=EVENT_TYPE)
         refused += failed
         accepted |= {event.id for event in batch} - set(failed)
@@ -140,16 +140,21 @@ def _cpu_s(pids: Mapping[str, int]) -> Mapping[str, float]:
     return {name: used.user + used.system for name, used in times.items()}
 
 
-def event(signer: EventSigner) -> Outgoing:
-    """An event as a service publishes it."""
+def events(signer: EventSigner, count: int) -> list[Outgoing]:
+    """Events of one bulk publish, made and signed as a service does it."""
+    made = [_event(signer.service) for _ in range(count)]
+    return [Outgoing(one.id, data, {}) for one, data in zip(made, signer.sign_many(made), strict=True)]
+
+
+def _event(service: str) -> event_pb2.AuditEvent:
     made = event_pb2.AuditEvent(
-        id=secrets.token_hex(16), service=signer.service, method="facetmesh.detection.v1.DetectionService/Detect",
+        id=secrets.token_hex(16), service=service, method="facetmesh.detection.v1.DetectionService/Detect",
         tenant=f"tenants/{TENANT}", subject=f"tenants/{TENANT}/keys/k", resource=f"tenants/{TENANT}/models/m",
         outcome=event_pb2.AuditEvent.OUTCOME_OK, code="OK", content_salt=secrets.token_bytes(16),
         input_hashes=[secrets.token_bytes(32)], output_hash=secrets.token_bytes(32),
     )  # fmt: skip
     made.time.GetCurrentTime()
-    return Outgoing(made.id, signer.sign(made), {})
+    return made
 
 
 def main() -> None:

@@ -63,6 +63,14 @@ async def test_a_receipt_holds(world: World, service: str, after: int) -> None:
     assert open_checkpoint(receipt.checkpoint, world.verifier_key).size == 3 + 3 + 1 + after
 
 
+async def test_a_receipt_of_an_event_that_was_signed_with_others_holds(world: World) -> None:
+    events = [world.event() for _ in range(11)]
+    async with world.log() as (log, _):
+        assert await log.ingest(world.services["detection"].sign_many(events)) == [None] * 11
+        receipts = [await world.receipt(log, event) for event in events]
+    assert [verify_receipt(receipt, world.verifier_key) for receipt in receipts] == events
+
+
 async def test_both_files_can_be_read(world: World) -> None:
     receipt = await issued(world, world.event())
     assert load_receipt(dump_receipt(receipt).encode()) == receipt

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import telemetry
@@ -26,7 +26,7 @@ from facetmesh.kit.errors import FacetmeshError, Internal, Unavailable
 from facetmesh.kit.logs import describe
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from facetmesh.kit.refusals import Refusals
     from facetmesh.kit.signing import EventSigner
@@ -141,6 +141,15 @@ def set_current(record: Record | None) -> None:
     _current.set(record)
 
 
+class _Waiting(NamedTuple):
+    """An event that waits to be published with others."""
+
+    event: event_pb2.AuditEvent
+    trace: Mapping[str, str]
+    """The W3C headers of the trace that it belongs to."""
+    accepted: asyncio.Future[None]
+
+
 class Recorder:
     """Turns records into signed events and gets them accepted.
 
@@ -173,7 +182,7 @@ class Recorder:
         self._folding: asyncio.TimerHandle | None = None
         self._limit = limit
         self._clock = clock
-        self._waiting: deque[tuple[Outgoing, asyncio.Future[None]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
         self._coming = 0
@@ -240,7 +249,7 @@ class Recorder:
         self._unfold()
         deadline = time.monotonic() + 5
         while self._waiting and self._task is not None and not self._task.done() and time.monotonic() < deadline:
-            await asyncio.wait([self._waiting[-1][1]], timeout=deadline - time.monotonic())
+            await asyncio.wait([self._waiting[-1].accepted], timeout=deadline - time.monotonic())
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -260,8 +269,7 @@ class Recorder:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._publish())
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        data = self._signer.sign(self._event(record, error))
-        self._waiting.append((Outgoing(record.id, data, telemetry.carrier()), future))
+        self._waiting.append(_Waiting(self._event(record, error), telemetry.carrier(), future))
         self._metrics.audit_pending.set(len(self._waiting))
         self._some.set()
         if self._gathered():
@@ -311,23 +319,24 @@ class Recorder:
                 await self._publish_batch(batch)
             self._metrics.audit_pending.set(len(self._waiting))
 
-    async def _publish_batch(self, batch: Sequence[tuple[Outgoing, asyncio.Future[None]]]) -> None:
+    async def _publish_batch(self, batch: Sequence[_Waiting]) -> None:
         refused: set[str] = set()
         try:
-            events = [event for event, _ in batch]
+            signed = self._signer.sign_many([one.event for one in batch])
+            events = [Outgoing(one.event.id, data, one.trace) for one, data in zip(batch, signed, strict=True)]
             refused.update(await self._publisher.publish_many(TOPIC, events, type=EVENT_TYPE))
         except FacetmeshError as error:
             _log.warning("audit events were not accepted", extra={"count": len(batch), **describe(error)})
-            refused.update(event.id for event, _ in batch)
-        for event, future in batch:
-            if future.done():
+            refused.update(one.event.id for one in batch)
+        for one in batch:
+            if one.accepted.done():
                 continue  # the call was cancelled meanwhile
-            if event.id in refused:
-                future.set_exception(
+            if one.event.id in refused:
+                one.accepted.set_exception(
                     Unavailable("This use could not be recorded.", reason="AUDIT_UNAVAILABLE", retry_after_s=1)
                 )
             else:
-                future.set_result(None)
+                one.accepted.set_result(None)
 
     def _count_lost(self, future: asyncio.Future[None]) -> None:
         if not future.cancelled() and future.exception() is not None:

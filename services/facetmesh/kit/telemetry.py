@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import grpc
 
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_NOT_SAMPLED = "-00"
+"""How a traceparent ends whose trace nobody records: another span in it would be nothing but work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +149,10 @@ def carrier() -> dict[str, str]:
 def continued(name: str, traceparents: Sequence[str]) -> Iterator[None]:
     """A span for the handling of events, in the trace of each. The work within belongs to the first's."""
     tracer = trace.get_tracer(__name__)
+    first, *others = dict.fromkeys(traceparents)
     spans = [
         tracer.start_span(name, context=propagate.extract({"traceparent": parent}), kind=SpanKind.CONSUMER)
-        for parent in traceparents
+        for parent in (first, *(one for one in others if not one.endswith(_NOT_SAMPLED)))
     ]
     try:
         with trace.use_span(spans[0]):

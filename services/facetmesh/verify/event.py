@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
@@ -12,12 +13,15 @@ from google.protobuf.message import DecodeError
 
 from facetmesh.event.v1.event_pb2 import AuditEvent, SignedEvent
 from facetmesh.verify.errors import VerificationError
+from facetmesh.verify.merkle import inclusion_root, leaf_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONTEXT = b"facetmesh-event-v1\n"
 """What stands before an event when it is signed, so that the signature is good for nothing else."""
+BATCH_CONTEXT = b"facetmesh-events-v1\n"
+"""What stands before the number and root hash of events that are signed together."""
 ANNOUNCEMENT = "facetmesh.audit/service-key"
 """The method of events that announce a service's key."""
 ANNOUNCER = "audit"
@@ -77,8 +81,11 @@ def open_event(data: bytes, keys: Mapping[str, ServiceKey]) -> AuditEvent:
     if key is None:
         raise VerificationError("EVENT_KEY_UNKNOWN", "The event is signed with a key that nobody vouches for.")
     try:
-        Ed25519PublicKey.from_public_bytes(key.public_key).verify(signed.signature, CONTEXT + signed.event)
-    except InvalidSignature:
+        if signed.batch_size:
+            _verify_batch(key.public_key, signed.signature, signed.batch_size, _batch_root(signed))
+        else:
+            Ed25519PublicKey.from_public_bytes(key.public_key).verify(signed.signature, CONTEXT + signed.event)
+    except (InvalidSignature, VerificationError):
         raise VerificationError("EVENT_SIGNATURE_WRONG", f"{key.id} did not sign this event.") from None
     if event.service != key.service:
         raise VerificationError("SERVICE_MISMATCH", f"{key.service} signed an event of {event.service!r}.")
@@ -108,3 +115,21 @@ def open_announcement(data: bytes) -> ServiceKey:
     if signed.key_id == key.id:
         open_event(data, {key.id: key})
     return key
+
+
+def _batch_root(signed: SignedEvent) -> bytes:
+    """The root hash over the events that were signed together, if the event is one of them."""
+    return inclusion_root(
+        leaf=leaf_hash(signed.event), index=signed.batch_index, size=signed.batch_size, proof=signed.batch_hashes
+    )
+
+
+@lru_cache(maxsize=256)  # the events of a batch come together, and the check costs as much as all else with an event
+def _verify_batch(public_key: bytes, signature: bytes, size: int, root: bytes) -> None:
+    """Returns when the key signed this root hash. What raises is not remembered.
+
+    Raises:
+        InvalidSignature: It did not.
+    """
+    content = BATCH_CONTEXT + size.to_bytes(8, "big") + root
+    Ed25519PublicKey.from_public_bytes(public_key).verify(signature, content)

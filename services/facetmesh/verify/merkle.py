@@ -38,14 +38,30 @@ def verify_inclusion(*, leaf: bytes, index: int, size: int, proof: Sequence[byte
     Raises:
         VerificationError: PROOF_MALFORMED or NOT_INCLUDED.
     """
-    _check_hashes((leaf, root, *proof))
+    _check_hashes((root,))
+    if inclusion_root(leaf=leaf, index=index, size=size, proof=proof) != root:
+        raise VerificationError("NOT_INCLUDED", f"The proof does not lead from entry {index} to the root hash.")
+
+
+def inclusion_root(*, leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
+    """The root hash of a tree in which the leaf stands at index, if the proof is right (RFC 9162, 2.1.3.2).
+
+    Args:
+        leaf: The leaf's hash.
+        index: Its place, from 0.
+        size: How many leaves the tree has.
+        proof: Node hashes from the leaf's sibling up to the root's child.
+
+    Raises:
+        VerificationError: PROOF_MALFORMED or NOT_INCLUDED.
+    """
+    _check_hashes((leaf, *proof))
     if not 0 <= index < size:
         raise VerificationError("NOT_INCLUDED", f"A log of {size} entries has none at {index}.")
     current = leaf
     for sibling, left in zip(proof, _sides(index, size - 1, len(proof)), strict=True):
         current = node_hash(sibling, current) if left else node_hash(current, sibling)
-    if current != root:
-        raise VerificationError("NOT_INCLUDED", f"The proof does not lead from entry {index} to the root hash.")
+    return current
 
 
 def verify_consistency(

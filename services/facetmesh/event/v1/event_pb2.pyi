@@ -196,6 +196,9 @@ class SignedEvent(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    BATCH_INDEX_FIELD_NUMBER: _builtins.int
+    BATCH_HASHES_FIELD_NUMBER: _builtins.int
     event: _builtins.bytes
     """A serialized AuditEvent."""
     key_id: _builtins.str
@@ -203,17 +206,31 @@ class SignedEvent(_message.Message):
     public key}.
     """
     signature: _builtins.bytes
-    """Ed25519 over "facetmesh-event-v1\\n" followed by the event."""
+    """Ed25519 over "facetmesh-event-v1\\n" followed by the event. For events that were
+    signed together, over "facetmesh-events-v1\\n", their number in eight bytes, the
+    highest first, and the root hash of RFC 6962's tree of them.
+    """
+    batch_size: _builtins.int
+    """How many events were signed together; 0 for an event that was signed alone."""
+    batch_index: _builtins.int
+    """The event's place among them, from 0."""
+    @_builtins.property
+    def batch_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """RFC 6962's inclusion proof: leads from the event to the root hash."""
+
     def __init__(
         self,
         *,
         event: _builtins.bytes = ...,
         key_id: _builtins.str = ...,
         signature: _builtins.bytes = ...,
+        batch_size: _builtins.int = ...,
+        batch_index: _builtins.int = ...,
+        batch_hashes: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "key_id", b"key_id", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_hashes", b"batch_hashes", "batch_index", b"batch_index", "batch_size", b"batch_size", "event", b"event", "key_id", b"key_id", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
