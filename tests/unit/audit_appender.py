@@ -3,6 +3,9 @@
 It says on stdout what was acknowledged, and each checkpoint.
 
 python -m tests.unit.audit_appender STORE KEYS [BATCHES]
+
+With no arguments it reads two lines from stdin again and again, a STORE and KEYS, and forks
+a process that appends to that store until it is killed: each is there in a moment.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -20,7 +24,7 @@ from tests.unit.conftest import Entry
 from facetmesh.event.v1.event_pb2 import AuditEvent, SignedEvent
 
 
-async def main(store: str, keys: dict[str, str], batches: int) -> None:
+async def main(store: str, keys: dict[str, str], batches: int = 0) -> None:
     """Appends batches of random size, with repeats among them."""
     world = World.at(store)
     world.state.entries = {name: Entry(bytes.fromhex(value), "1") for name, value in keys.items()}
@@ -32,10 +36,27 @@ async def main(store: str, keys: dict[str, str], batches: int) -> None:
             if any(verdict is not None for verdict in verdicts):
                 raise SystemExit(f"refused: {verdicts}")
             ids = [AuditEvent.FromString(SignedEvent.FromString(one).event).id for one in batch]
-            # One write, so that the reader never sees half an acknowledgement as a whole one.
-            sys.stdout.write(json.dumps({"ids": ids, "checkpoint": log.checkpoint}) + "\n")
-            sys.stdout.flush()
+            say({"ids": ids, "checkpoint": log.checkpoint})
+
+
+def say(what: dict[str, object]) -> None:
+    """Writes a line, in one piece, so that no reader sees half an acknowledgement as a whole one."""
+    os.write(1, json.dumps(what).encode() + b"\n")
+
+
+def serve() -> None:
+    """Forks an appender for each store on stdin; says its process id first, and at its end how it ended."""
+    while store := sys.stdin.readline().strip():
+        keys = Path(sys.stdin.readline().strip())
+        child = os.fork()
+        if not child:
+            say({"pid": os.getpid()})
+            asyncio.run(main(store, json.loads(keys.read_text())))
+        say({"ended": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])})
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), int((*sys.argv, "0")[3])))
+    if len(sys.argv) == 1:
+        serve()
+    else:
+        asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), int((*sys.argv, "0")[3])))

@@ -11,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from facetmesh.verify import open_checkpoint, verify_growth
 from .audit_world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
 
 ROOT = Path(__file__).parents[2]
@@ -41,25 +42,40 @@ def sqlite_world(tmp_path: Path) -> World:
     return World.at(str(tmp_path / "audit.db"))
 
 
-async def killed_while_appending(store: str, keys: Path, after_s: float) -> list[dict[str, object]]:
-    """What a process acknowledged until it was killed, at a random moment after its first commit."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.unit.audit_appender", store, str(keys),
-        cwd=ROOT, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
+@asynccontextmanager
+async def appenders() -> AsyncIterator[asyncio.subprocess.Process]:
+    """What forks processes that append."""
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.unit.audit_appender", cwd=ROOT, limit=1 << 20,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    assert process.stdout is not None
     try:
-        lines = [await asyncio.wait_for(process.stdout.readline(), DEADLINE_S)]
-    except TimeoutError:
-        process.kill()
-        raise
-    killer = asyncio.get_running_loop().call_later(after_s, os.kill, process.pid, signal.SIGKILL)
-    try:
-        lines += (await process.stdout.read()).splitlines(keepends=True)
+        yield server
     finally:
-        killer.cancel()
-    assert await process.wait() == -signal.SIGKILL
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+        os.killpg(server.pid, signal.SIGKILL)
+        await server.wait()
+
+
+async def killed_while_appending(
+    server: asyncio.subprocess.Process, store: str, keys: Path, after_s: float
+) -> list[dict[str, object]]:
+    """What a process acknowledged until it was killed, at a random moment after its first commit."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    async def heard() -> dict[str, Any]:
+        assert server.stdout is not None
+        line: dict[str, Any] = json.loads(await asyncio.wait_for(server.stdout.readline(), DEADLINE_S))
+        return line
+
+    server.stdin.write(f"{store}\n{keys}\n".encode())
+    pid = (await heard())["pid"]
+    lines = [await heard()]
+    asyncio.get_running_loop().call_later(after_s, os.kill, pid, signal.SIGKILL)
+    while "ended" not in lines[-1]:
+        lines.append(await heard())
+    assert lines.pop() == {"ended": -signal.SIGKILL}
+    return lines
 
 
 async def prepared(world: World, tmp_path: Path) -> Path:
@@ -102,10 +118,12 @@ class Promised:
 async def killed_again_and_again(world: World, tmp_path: Path, kills: int) -> None:
     """Appenders are killed, one after the other, while they write to one log."""
     keys, promised = await prepared(world, tmp_path), Promised()
-    for kill in range(kills):
-        promised.add(await killed_while_appending(world.address, keys, random.uniform(0, 0.25)))  # noqa: S311 - no secret
-        if kill % 10 == 0:
-            assert await world.problems() == []
+    async with appenders() as server:
+        for kill in range(kills):
+            after_s = random.uniform(0, 0.25)  # noqa: S311 - no secret
+            promised.add(await killed_while_appending(server, world.address, keys, after_s))
+            if kill % 25 == 0:
+                assert await world.problems() == []
     await promised.holds(world)
     assert len(promised.ids) > kills
 
