@@ -10,6 +10,7 @@ import pytest
 from facetmesh.audit.database import RECORD_BYTES, LogDatabase
 from facetmesh.audit.fsck import fsck
 from facetmesh.audit.receipts import opened
+from facetmesh.audit.retention import Retention
 from facetmesh.kit.errors import NotFound
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring
@@ -80,6 +81,29 @@ async def test_what_is_missing_or_moved_is_found_and_named(world: World, stateme
     await world.keyring.encrypt("globex", b"")  # the tenant exists: without a key, its events count as destroyed
     world.alter(statement)
     assert {problem.where for problem in await world.problems()} == names
+
+
+@pytest.mark.parametrize(
+    ("statement", "where"),
+    [
+        ("UPDATE retention SET days = 9", "retention acme"),
+        ("UPDATE retention SET hold = 0", "retention acme"),
+        ("UPDATE retention SET tenant = 'acmf'", "retention acmf"),
+        ("UPDATE cursors SET position = 41", "cursors alerts"),
+        ("UPDATE cursors SET until_us = 7", "cursors alerts"),
+        ("UPDATE sightings SET value = 'eu-west-2'", "sightings region-new"),
+    ],
+)
+async def test_what_was_changed_beside_the_log_is_found_and_named(world: World, statement: str, where: str) -> None:
+    async with world.store() as store:
+        assert await store.set_retention(Retention("acme", 90, hold=True, reason="case 17", changed_us=5), changed_us=0)
+        assert await store.take_cursor("alerts", "one", now_us=0, until_us=4) == 0
+        assert await store.move_cursor("alerts", "one", 40)
+        assert await store.take_cursor("alerts", "two", now_us=5, until_us=9) == 40
+        await store.saw([("region-new", "tenants/acme/keys/k", "eu-west-1")])
+    assert await world.problems() == []
+    world.alter(statement)
+    assert [problem.where for problem in await world.problems()] == [where]
 
 
 @pytest.mark.parametrize("keys", [True, False])

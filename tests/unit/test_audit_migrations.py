@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from facetmesh.audit.bookkeeping import Bookkeeping, changed_rows
 from facetmesh.audit.database import LogDatabase, checksum
 from facetmesh.audit.migrations import steps
+from facetmesh.audit.retention import Retention
 from facetmesh.verify.merkle import EMPTY_ROOT
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ async def test_an_older_log_goes_on(world: World, version: int) -> None:
         # What an older version left: here a row that its own code would not have written without an entry.
         row = ("0" * 32, "acme", 5, b"digest")
         old.insert("events", [(0, *row, checksum(*row, b"body"), b"body")])
+        if version in {2, 3}:
+            old.insert("retention", [("acme", 90, 1, "case 17", 5)])
         assert old.query("SELECT count(*) FROM head") == [(0,)]
     with closing(world.connect()) as connection:
         database = LogDatabase(connection)
@@ -44,5 +48,8 @@ async def test_an_older_log_goes_on(world: World, version: int) -> None:
         assert database.stored_head().root == EMPTY_ROOT
         assert connection.query("SELECT max(version) FROM migrations") == [(len(steps(connection.dialect)),)]
         assert connection.query("SELECT count(*) FROM cursors") == [(0,)]
+        assert list(changed_rows(connection)) == []
+        kept = [Retention("acme", 90, hold=True, reason="case 17", changed_us=5)] if version in {2, 3} else []
+        assert Bookkeeping(connection).retentions() == kept
         LogDatabase(connection)  # again changes nothing
         assert connection.query("SELECT count(*) FROM migrations") == [(len(steps(connection.dialect)),)]

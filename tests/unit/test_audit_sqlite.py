@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from facetmesh.audit.database import LogDatabase
 from facetmesh.audit.fsck import Problem, fsck
+from facetmesh.audit.retention import Retention
 from facetmesh.audit.sqlite import SqliteConnection
 from facetmesh.audit.store import Store
 from facetmesh.kit.errors import FailedPrecondition, Unavailable
@@ -68,7 +69,16 @@ async def test_nobody_else_reads_the_file(world: World) -> None:
     assert world.path.stat().st_mode & 0o777 == 0o600
 
 
-TABLES = ("tiles", "bundles", "events", "head")
+TABLES = ("tiles", "bundles", "events", "head", "retention", "cursors", "sightings")
+
+
+async def full(world: World) -> None:
+    """Puts something into every table."""
+    await world.fill(300)
+    async with world.store() as store:
+        assert await store.set_retention(Retention("acme", 90, changed_us=5), changed_us=0)
+        assert await store.take_cursor("alerts", "one", now_us=0, until_us=4) == 0
+        await store.saw([("region-new", f"tenants/acme/keys/k{n}", "eu-west-1") for n in range(50)])
 
 
 def content(path: Path) -> object:
@@ -100,7 +110,7 @@ def found_or_harmless(world: World, file: bytes, scratch: Path, offset: int, bit
 
 
 def test_a_bit_flipped_anywhere_is_found(world: World, tmp_path: Path) -> None:
-    asyncio.run(world.fill(300))
+    asyncio.run(full(world))
     file = world.path.read_bytes()
     offsets = random.Random(8)  # noqa: S311 - no secret
     (tmp_path / "copy").mkdir()
@@ -113,7 +123,7 @@ def test_a_bit_flipped_anywhere_is_found(world: World, tmp_path: Path) -> None:
 def filled(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A log of 300 events."""
     world = World(tmp_path_factory.mktemp("log") / "audit.db")
-    asyncio.run(world.fill(300))
+    asyncio.run(full(world))
     return world
 
 

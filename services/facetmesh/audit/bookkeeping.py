@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 from facetmesh.audit.retention import Retention
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from facetmesh.audit.connection import Connection
+
+_TABLES = {
+    "retention": ("tenant", "days", "hold", "reason", "changed_us"),
+    "cursors": ("name", "position", "holder", "until_us"),
+    "sightings": ("rule", "subject", "value"),
+}
+"""The columns of each, before its checksum."""
 
 
 class Bookkeeping:
@@ -29,7 +37,12 @@ class Bookkeeping:
 
     def retentions(self) -> list[Retention]:
         """What was set, for all tenants."""
-        return [_retention(*row) for row in self._connection.query("SELECT * FROM retention ORDER BY tenant")]
+        return [
+            _retention(*row)
+            for row in self._connection.query(
+                "SELECT tenant, days, hold, reason, changed_us FROM retention ORDER BY tenant"
+            )
+        ]
 
     def set_retention(self, new: Retention, *, changed_us: int) -> bool:
         """Sets a tenant's retention unless it was changed since; returns whether it was set.
@@ -44,7 +57,7 @@ class Bookkeeping:
                 return False
             self._connection.query("DELETE FROM retention WHERE tenant = ?", new.tenant)
             self._connection.insert(
-                "retention", [(new.tenant, new.days, int(new.hold), new.reason, new.changed_us)]
+                "retention", [_checked(new.tenant, new.days, int(new.hold), new.reason, new.changed_us)]
             )
         return True
 
@@ -53,21 +66,27 @@ class Bookkeeping:
         with self._connection.writing():
             rows = self._connection.query("SELECT position, holder, until_us FROM cursors WHERE name = ?", name)
             if not rows:
-                self._connection.insert("cursors", [(name, 0, holder, until_us)])
+                self._connection.insert("cursors", [_checked(name, 0, holder, until_us)])
                 return 0
             position, other, others_until_us = rows[0]
             if other != holder and others_until_us > now_us:
                 return None
-            self._connection.query("UPDATE cursors SET holder = ?, until_us = ? WHERE name = ?", holder, until_us, name)
+            self._set_cursor(name, position, holder, until_us)
         return int(position)
 
     def move_cursor(self, name: str, holder: str, position: int) -> bool:
         """Moves a cursor on; returns whether it was the holder's still."""
         with self._connection.writing():
-            mine = self._connection.query("SELECT 1 FROM cursors WHERE name = ? AND holder = ?", name, holder)
-            if mine:
-                self._connection.query("UPDATE cursors SET position = ? WHERE name = ?", position, name)
+            mine = self._connection.query("SELECT until_us FROM cursors WHERE name = ? AND holder = ?", name, holder)
+            for (until_us,) in mine:
+                self._set_cursor(name, position, holder, until_us)
         return bool(mine)
+
+    def _set_cursor(self, name: str, position: int, holder: str, until_us: int) -> None:
+        _, *changed = _checked(name, position, holder, until_us)
+        self._connection.query(
+            "UPDATE cursors SET position = ?, holder = ?, until_us = ?, checksum = ? WHERE name = ?", *changed, name
+        )
 
     def sightings(self) -> Iterable[tuple[str, str, str]]:
         """All that was seen: rule, subject and value."""
@@ -77,8 +96,31 @@ class Bookkeeping:
     def saw(self, seen: Iterable[tuple[str, str, str]]) -> None:
         """Keeps what was seen: rule, subject and value."""
         with self._connection.writing():
-            self._connection.execute_many("INSERT INTO sightings VALUES (?, ?, ?) ON CONFLICT DO NOTHING", list(seen))
+            self._connection.execute_many(
+                "INSERT INTO sightings VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", [_checked(*one) for one in seen]
+            )
 
 
 def _retention(tenant: str, days: int, hold: int, reason: str, changed_us: int) -> Retention:
     return Retention(tenant, days, bool(hold), reason, changed_us)
+
+
+def changed_rows(connection: Connection) -> Iterator[str]:
+    """The rows that are not what was written, each by its table and the first of its columns."""
+    for table, columns in _TABLES.items():
+        for row in connection.query(f"SELECT {', '.join(columns)}, checksum FROM {table}"):  # noqa: S608 - our names
+            if _checked(*row[:-1]) != row:
+                yield f"{table} {row[0]}"
+
+
+def fill_checksums(connection: Connection) -> None:
+    """Gives all rows their checksums, as a part of a transaction: those of older versions have none."""
+    for table, columns in _TABLES.items():
+        rows = connection.query(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608 - our names
+        connection.query(f"DELETE FROM {table}")  # noqa: S608 - the same
+        connection.insert(table, [_checked(*row) for row in rows])
+
+
+def _checked(*values: object) -> tuple[object, ...]:
+    """A row, with its CRC-32 as the last column."""
+    return (*values, zlib.crc32("\n".join(map(str, values)).encode()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facetmesh.audit.bookkeeping import changed_rows
 from facetmesh.audit.database import RECORD_BYTES, checksum
 from facetmesh.audit.intake import logged_event
 from facetmesh.audit.log import Stored
@@ -67,6 +68,7 @@ async def fsck(database: LogDatabase, sealer: Sealer | None) -> list[Problem]:
                 problems += await _check_events(database, start, min(start + WIDTH, size), sealer)
             beyond = database.kept(size, 1 << 62)
             problems += [Problem(f"event {one.index}", "beyond the log's end") for one in beyond]
+            problems += [Problem(row, "not what was written") for row in changed_rows(database.connection)]
     except Unavailable as error:
         return [Problem("store", str(error.__cause__ or error))]
     except (AttributeError, OverflowError, TypeError, ValueError) as error:

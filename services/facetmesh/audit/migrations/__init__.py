@@ -10,10 +10,16 @@ import time
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from facetmesh.audit.bookkeeping import fill_checksums
 from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from facetmesh.audit.connection import Connection
+
+_COMPLETED: Mapping[int, Callable[[Connection], None]] = {4: fill_checksums}
+"""What SQL cannot do for a step."""
 
 
 def steps(dialect: str) -> list[str]:
@@ -41,4 +47,6 @@ def migrate(connection: Connection) -> None:
             raise FailedPrecondition("A newer version of facetmesh wrote this log.", reason="LOG_TOO_NEW")
         for version, script in enumerate(known[done:], start=done + 1):
             connection.script(script)
+            if version in _COMPLETED:
+                _COMPLETED[version](connection)
             connection.insert("migrations", [(version, int(time.time()))])
