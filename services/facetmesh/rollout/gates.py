@@ -1,0 +1,194 @@
+"""Gates: whether a version's calls are as good as the stable version's, one subject each.
+
+A gate fails when a sequential test says so (`sequential`), at any time. It passes
+when there are enough calls and the figures are within the limit. In between it
+waits: more calls will tell.
+
+Time is compared where the stable version's quantile lay when the rollout began:
+the share of its own calls above that, against the share of the candidate's calls
+above `slowdown` times that. A candidate that is at most so much slower at every
+quantile never has the larger share, whatever the load does to both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from facetmesh.kit.errors import InvalidArgument
+from facetmesh.rollout import drift, sequential
+
+if TYPE_CHECKING:
+    from facetmesh.rollout.samples import Sample
+    from facetmesh.rollout.sequential import Tally
+
+QUANTILES = (0.5, 0.95, 0.99)
+GATES = ("errors", "p50", "p95", "p99", "cost", "agreement", "scores", "classes")
+
+
+class Verdict(Enum):
+    """Of one gate, or of all."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, no password
+    FAIL = "fail"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much worse a version may be."""
+
+    errors: float = 0.01
+    """The share of calls that fail, beyond the stable version's."""
+    slowdown: float = 1.3
+    """Times as long; rounded up to a bucket's bound, so up to 1.19 times this is let pass."""
+    cost: float = 1.5
+    """Times the compute of a call, at the median; rounded like `slowdown`."""
+    agreement: float = 0.8
+    """The F1 score of its objects against the stable version's, on average, at the least."""
+    drift: float = 0.25
+    """The population stability index of scores, and of classes."""
+    samples: int = 100
+    """Calls of each version before a gate passes."""
+    alpha: float = 0.01
+    """The chance that a rollout of a version within all limits is rolled back."""
+
+    def check(self) -> None:
+        """Returns when they make sense.
+
+        Raises:
+            InvalidArgument: FIELD_INVALID, and which does not.
+        """
+        for name, good, wanted in (
+            ("errors", 0 <= self.errors <= 1, "from 0 to 1"),
+            ("slowdown", 1 <= self.slowdown <= 100, "from 1 to 100"),  # noqa: PLR2004 - said beside it
+            ("cost", 1 <= self.cost <= 100, "from 1 to 100"),  # noqa: PLR2004 - said beside it
+            ("agreement", 0 <= self.agreement <= 1, "from 0 to 1"),
+            ("drift", 0 < self.drift <= 100, "above 0, to 100"),  # noqa: PLR2004 - said beside it
+            ("samples", 1 <= self.samples <= 1_000_000, "from 1 to 1,000,000"),  # noqa: PLR2004 - said beside it
+            ("alpha", 0 < self.alpha <= 0.1, "above 0, to 0.1"),  # noqa: PLR2004 - said beside it
+        ):
+            if not good:
+                raise InvalidArgument(f"limits.{name}: {wanted}.", reason="FIELD_INVALID")
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Where the stable version's times are compared, fixed when the rollout begins."""
+
+    latency_s: tuple[float, ...]
+    """Its quantiles, as QUANTILES has them."""
+    compute_s: float
+    """The median."""
+
+    @classmethod
+    def of(cls, stable: Sample) -> Baseline:
+        """The baseline that its calls give."""
+        return cls(tuple(map(stable.latency.quantile_s, QUANTILES)), stable.compute.quantile_s(0.5))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a gate found."""
+
+    gate: str
+    verdict: Verdict
+    stable: float
+    candidate: float
+    """The figure that `limit` is compared with."""
+    limit: float
+    calls: int
+    """Of the candidate, that the figure is of."""
+
+
+def judge(
+    stable: Sample, candidate: Sample, baseline: Baseline, limits: Limits, *, alpha: float, mirrored: bool, served: bool
+) -> tuple[Finding, ...]:
+    """What the gates find.
+
+    Args:
+        stable: The stable version's calls.
+        candidate: The new version's.
+        baseline: Where times are compared.
+        limits: How much worse it may be.
+        alpha: The chance that any gate ever fails in this step though all is within the limits.
+        mirrored: Whether it gets copies of calls: then agreement is asked for.
+        served: Whether it answers calls: then latency is asked for. Copies may
+            stand behind the answers, so that theirs says nothing.
+    """
+    each = alpha / len(GATES)
+    findings = [_errors(stable, candidate, limits, each)]
+    if served:
+        for quantile, than_s in zip(QUANTILES, baseline.latency_s, strict=True):
+            tallies = stable.latency.slower(than_s), candidate.latency.slower(than_s * limits.slowdown)
+            findings.append(_slower(f"p{quantile * 100:.0f}", *tallies, limits, each))
+    tallies = stable.compute.slower(baseline.compute_s), candidate.compute.slower(baseline.compute_s * limits.cost)
+    findings.append(_slower("cost", *tallies, limits, each))
+    if mirrored:
+        findings.append(_agreement(candidate.agreement, limits, each))
+    findings.extend(_drift(gate, stable, candidate, limits, each) for gate in ("scores", "classes"))
+    return tuple(findings)
+
+
+def overall(findings: tuple[Finding, ...]) -> Verdict:
+    """FAIL where one fails, PASS where all pass."""
+    verdicts = {finding.verdict for finding in findings}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.WAIT
+
+
+def _verdict(*, fails: bool, passes: bool) -> Verdict:
+    if fails:
+        return Verdict.FAIL
+    return Verdict.PASS if passes else Verdict.WAIT
+
+
+def _enough(limits: Limits, *calls: int) -> bool:
+    return min(calls) >= limits.samples
+
+
+def _errors(stable: Sample, candidate: Sample, limits: Limits, alpha: float) -> Finding:
+    one, other = stable.errors, candidate.errors
+    limit = one.mean + limits.errors
+    verdict = _verdict(
+        fails=sequential.is_above(other, one, alpha, margin=limits.errors),
+        passes=_enough(limits, one.calls, other.calls) and other.mean <= limit,
+    )
+    return Finding("errors", verdict, one.mean, other.mean, limit, other.calls)
+
+
+def _slower(gate: str, one: Tally, other: Tally, limits: Limits, alpha: float) -> Finding:
+    verdict = _verdict(
+        fails=sequential.is_above(other, one, alpha),
+        passes=_enough(limits, one.calls, other.calls) and other.mean <= one.mean,
+    )
+    return Finding(gate, verdict, one.mean, other.mean, one.mean, other.calls)
+
+
+def _agreement(agreement: Tally, limits: Limits, alpha: float) -> Finding:
+    """Against a limit, not a sample: the stable version agrees with itself."""
+    verdict = _verdict(
+        fails=sequential.upper(agreement, alpha) < limits.agreement,
+        passes=_enough(limits, agreement.calls) and agreement.mean >= limits.agreement,
+    )
+    return Finding("agreement", verdict, 1.0, agreement.mean, limits.agreement, agreement.calls)
+
+
+def _drift(gate: str, stable: Sample, candidate: Sample, limits: Limits, alpha: float) -> Finding:
+    pair = (stable.scores, candidate.scores) if gate == "scores" else (stable.classes, candidate.classes)
+    width = max(map(len, pair))
+    one, other = (
+        (sample.empty, *counts, *(0,) * (width - len(counts)))
+        for sample, counts in zip((stable, candidate), pair, strict=True)
+    )
+    bins = sum(1 for counts in zip(one, other, strict=True) if any(counts))
+    index = drift.psi(one, other)
+    corrected = max(0.0, index - drift.expected(bins, candidate.calls, stable.calls))
+    known = bool(sum(one) and sum(other))
+    verdict = _verdict(
+        fails=index - drift.noise(bins, candidate.calls, stable.calls, alpha) > limits.drift,
+        passes=known and _enough(limits, stable.calls, candidate.calls) and corrected <= limits.drift,
+    )
+    return Finding(gate, verdict, 0.0, corrected, limits.drift, candidate.calls)

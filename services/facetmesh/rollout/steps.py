@@ -1,0 +1,68 @@
+"""The plan of a rollout: how much of the calls the new version gets, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from facetmesh.kit.errors import InvalidArgument
+
+WHOLE = 100
+MOST_STEPS = 20
+_LONGEST_S = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A part of the calls for a while."""
+
+    percent: int
+    """Of 100 calls, how many the new version answers."""
+    shadow_percent: int = 0
+    """Of 100 calls that the stable version answers, how many it gets a copy of."""
+
+
+SHADOW = Step(0, shadow_percent=10)
+CANARY = (SHADOW, Step(1), Step(10), Step(50), Step(WHOLE))
+"""The default."""
+BLUE_GREEN = (Step(0, shadow_percent=WHOLE), Step(WHOLE))
+"""All at once, after a look at it in the shadow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done."""
+
+    steps: tuple[Step, ...] = CANARY
+    window_s: float = 300.0
+    """How long a step lasts at the least."""
+    patience_s: float = 3600.0
+    """After which a step that has not passed is given up: no data is not good data."""
+
+    def check(self) -> None:
+        """Returns when it makes sense.
+
+        Raises:
+            InvalidArgument: FIELD_INVALID, and why.
+        """
+        if not 1 <= len(self.steps) <= MOST_STEPS:
+            raise _invalid(f"steps: there are {len(self.steps)}; from 1 to {MOST_STEPS} can be.")
+        for step in self.steps:
+            if not 0 <= step.percent <= WHOLE or not 0 <= step.shadow_percent <= WHOLE:
+                raise _invalid("steps: a percent is from 0 to 100.")
+            if step.percent == WHOLE and step.shadow_percent:
+                raise _invalid("steps: where the new version answers all calls, none is left to copy.")
+            if not step.percent and not step.shadow_percent:
+                raise _invalid("steps: a step in which the new version gets no call shows nothing.")
+        if any(later.percent <= earlier.percent for earlier, later in pairwise(self.steps)):
+            raise _invalid("steps: each must give the new version more calls than the one before.")
+        if self.steps[-1].percent != WHOLE:
+            raise _invalid("steps: the last must give it all calls, 100 percent.")
+        if self.steps[0].percent == WHOLE:
+            raise _invalid("steps: the first must leave the stable version calls to compare with.")
+        if not 1 <= self.window_s <= self.patience_s <= _LONGEST_S:
+            raise _invalid("window_s: from 1 second to patience_s, and that at most 30 days.")
+
+
+def _invalid(message: str) -> InvalidArgument:
+    return InvalidArgument(message, reason="FIELD_INVALID")
