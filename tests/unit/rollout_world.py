@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from facetmesh.kit.errors import Aborted, Unavailable
 from facetmesh.rollout.controller import Controller
 from facetmesh.rollout.decisions import Samples
-from facetmesh.rollout.record import Decision, Rollout
 from facetmesh.rollout.samples import BOUNDS_S, Histogram, Sample
 from facetmesh.rollout.sequential import Tally
+
+if TYPE_CHECKING:
+    from facetmesh.rollout.record import Decision, Order, Rollout
 
 NAME = "tenants/acme/models/faces/rollouts/1"
 _SCORES = (0.0, 0.0, 0.02, 0.04, 0.06, 0.1, 0.14, 0.2, 0.26, 0.18)
@@ -97,6 +100,7 @@ class World:
     until_s: float = 0.0
 
     def __post_init__(self) -> None:
+        """Begins with no calls."""
         self.rng = np.random.default_rng(self.seed)
         self.rollout = replace(self.rollout, etag="0")
         self.counted = Samples()
@@ -171,6 +175,6 @@ class World:
         if port in self.down:
             raise Unavailable(f"{port} is away.")
 
-    def order(self, order: object) -> None:
+    def order(self, order: Order) -> None:
         """What the API does."""
-        self.rollout = replace(self.rollout, order=order, etag=str(int(self.rollout.etag) + 1))  # type: ignore[arg-type]
+        self.rollout = replace(self.rollout, order=order, etag=str(int(self.rollout.etag) + 1))

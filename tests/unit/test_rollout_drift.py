@@ -25,7 +25,7 @@ def test_nothing_to_compare_is_no_shift() -> None:
 def test_samples_of_one_population_stay_within_the_noise(one: int, other: int) -> None:
     rng = np.random.default_rng(3)
     shares = (0.1, 0.2, 0.3, 0.4)
-    indices = [drift.psi(rng.multinomial(one, shares), rng.multinomial(other, shares)) for _ in range(500)]
+    indices = [drift.psi(list(rng.multinomial(one, shares)), list(rng.multinomial(other, shares))) for _ in range(500)]
     assert max(indices) < drift.noise(4, one, other, 0.01)
     assert np.mean(indices) == pytest.approx(drift.expected(4, one, other), rel=0.2)
 

@@ -48,7 +48,8 @@ def test_it_holds_for_fractions_too() -> None:
     for _ in range(200):
         totals = rng.beta(4, 1, 1000).cumsum()  # the mean is 0.8
         missed += any(
-            sequential.evidence(Tally(calls, float(totals[calls - 1])), 0.8) >= np.log(10) for calls in range(1, 1001, 5)
+            sequential.evidence(Tally(calls, float(totals[calls - 1])), 0.8) >= np.log(10)
+            for calls in range(1, 1001, 5)
         )
     assert missed / 200 <= 0.1
 

@@ -1,0 +1,201 @@
+"""Rollouts from beginning to end: good ones, bad ones, and those to which things happen."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.unit.rollout_world import GOOD, NAME, Behaviour, World
+
+from facetmesh.kit.errors import Unavailable
+from facetmesh.rollout.record import Order, Rollout, State
+from facetmesh.rollout.steps import BLUE_GREEN, Plan, Step
+
+if TYPE_CHECKING:
+    from facetmesh.rollout.decisions import Samples
+
+TICK_S = 20
+NEW = Rollout(NAME, stable=1, candidate=2, plan=Plan(window_s=60, patience_s=1200))
+UNSHADOWED = replace(NEW, plan=Plan((Step(1), Step(10), Step(50), Step(100))))
+
+
+async def finish(world: World, ticks: int = 600) -> None:
+    controller = world.controller()
+    for _ in range(ticks):
+        await controller.tick()
+        if not world.rollout.is_active:
+            return
+        world.run(TICK_S)
+    raise AssertionError(f"it is still {world.rollout.state} at step {world.rollout.step}")
+
+
+async def until(world: World, percent: int) -> None:
+    controller = world.controller()
+    for _ in range(600):
+        if world.split[0] == percent:
+            return
+        await controller.tick()
+        world.run(TICK_S)
+    raise AssertionError(f"it is still {world.rollout.state} at step {world.rollout.step}")
+
+
+async def test_a_good_version_is_never_rolled_back_in_a_hundred_rollouts() -> None:
+    for seed in range(100):
+        world = World(NEW, GOOD, seed=seed)
+        await finish(world)
+        assert world.rollout.state is State.DONE, (seed, list(world.heard.values())[-2])
+        assert world.stable_version == 2
+    assert [act for act in dict.fromkeys(world.acts) if act != "promote"] == [
+        "apply 0", "apply 1", "apply 10", "apply 50", "apply 100",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("version", "cause"),
+    [
+        (Behaviour(errors=0.1), {"failed:errors"}),
+        (Behaviour(median_s=0.04, compute_s=0.03), {"failed:p50", "failed:p95", "failed:p99", "failed:cost"}),
+        (Behaviour(agreement=0.2, classes=(0.1, 0.1, 0.8)), {"failed:agreement", "failed:classes"}),
+    ],
+)
+async def test_a_bad_version_goes_back_and_harms_next_to_nobody(version: Behaviour, cause: set[str]) -> None:
+    for seed in range(30):
+        world = World(NEW, version, seed=seed)
+        await finish(world)
+        assert world.rollout.state is State.ROLLED_BACK
+        assert world.split == (0, 0)
+        assert world.stable_version == 1
+        assert world.heard[2].cause in cause
+        assert world.harmed <= 0.01 * world.served
+
+
+@pytest.mark.parametrize(
+    "version", [Behaviour(errors=0.1), Behaviour(median_s=0.04), Behaviour(classes=(0.05, 0.05, 0.9))]
+)
+async def test_a_bad_version_goes_back_within_a_window_of_its_first_hundred_calls(version: Behaviour) -> None:
+    """Without a look in the shadow first, at 100 calls a second: the first hundred take it 100 seconds."""
+    for seed in range(30):
+        world = World(UNSHADOWED, version, seed=seed)
+        began_s = world.now_s
+        await finish(world)
+        assert world.rollout.state is State.ROLLED_BACK
+        assert world.heard[2].at_s - began_s <= 100 + UNSHADOWED.plan.window_s, (seed, world.heard[2])
+        assert world.harmed <= 0.015 * world.served  # one percent, give or take what chance does
+
+
+async def test_blue_green_goes_over_at_once() -> None:
+    world = World(replace(NEW, plan=replace(NEW.plan, steps=BLUE_GREEN)))
+    await finish(world)
+    assert list(dict.fromkeys(world.acts)) == ["apply 0", "apply 100", "promote"]
+
+
+async def test_another_controller_goes_on_at_every_moment_that_one_may_die() -> None:
+    """A new controller each tick, and each port away once in a while."""
+    for port in ("records", "executor", "metrics", "audit"):
+        world = World(NEW, seed=3)
+        for tick in range(600):
+            world.down = {port} if tick % 3 == 1 else set()
+            world.holder = ""  # the lease of the one before is over
+            with pytest.raises(Unavailable) if world.down == {"records"} else nullcontext():
+                await world.controller(f"controller-{tick}").tick()
+            if not world.rollout.is_active:
+                break
+            world.run(TICK_S)
+        assert world.rollout.state is State.DONE, port
+        assert sorted(world.heard) == list(range(1, world.rollout.decisions + 1))
+
+
+async def test_two_controllers_never_fight() -> None:
+    world = World(NEW)
+    first, second = world.controller("first"), world.controller("second")
+    await first.tick()
+    decided = world.rollout
+    await second.tick()
+    assert world.rollout == decided
+    world.now_s = world.until_s + 1  # the first is not heard of any more
+    await second.tick()
+    assert world.holder == "second"
+
+
+async def test_the_one_who_lost_its_lease_on_the_way_does_nothing() -> None:
+    world = World(NEW, Behaviour(errors=0.5))
+    first = world.controller("first")
+    await first.tick()
+    world.run(TICK_S)
+    asked = world.samples
+
+    async def slowly(rollout: Rollout) -> Samples:
+        found = await asked(rollout)
+        world.holder = "second"
+        return found
+
+    world.samples = slowly  # type: ignore[method-assign]
+    before = list(world.acts)
+    await first.tick()
+    assert world.acts == before
+    assert world.rollout.state is State.RUNNING
+
+
+async def test_a_rollback_does_not_wait_for_the_audit_log_and_is_audited_later() -> None:
+    world = World(NEW, Behaviour(errors=0.1))
+    controller = world.controller()
+    await controller.tick()
+    world.run(TICK_S)
+    world.down = {"audit"}
+    for _ in range(4):
+        await controller.tick()
+        world.run(TICK_S)
+    assert world.acts[-1] == "withdraw"
+    assert world.rollout.state is State.ROLLED_BACK
+    assert len(world.heard) == 1
+    world.down = set()
+    await controller.tick()
+    assert [world.heard[number].state for number in (2, 3)] == [State.ROLLING_BACK, State.ROLLED_BACK]
+    assert not world.rollout.is_active
+
+
+async def test_nothing_is_given_to_a_new_version_while_the_audit_log_is_away() -> None:
+    world = World(NEW)
+    world.down = {"audit"}
+    for _ in range(5):
+        await world.controller().tick()
+        world.run(TICK_S)
+    assert world.acts == []
+
+
+async def test_the_api_server_gone_in_the_middle_is_waited_for() -> None:
+    world = World(NEW)
+    await until(world, 10)
+    world.down = {"executor"}
+    controller = world.controller()
+    for _ in range(4):
+        await controller.tick()
+        world.run(TICK_S)
+    world.down = set()
+    await finish(world)
+    assert world.rollout.state is State.DONE
+
+
+async def test_metrics_that_stay_away_end_it() -> None:
+    world = World(NEW)
+    await until(world, 1)
+    world.down = {"metrics"}
+    await finish(world)
+    assert (world.rollout.state, world.heard[3].cause) == (State.ROLLED_BACK, "no_data")
+    assert world.split == (0, 0)
+
+
+async def test_a_pause_holds_the_split_and_an_abort_ends_it() -> None:
+    world = World(NEW)
+    await until(world, 10)
+    world.order(Order.PAUSE)
+    controller = world.controller()
+    for _ in range(30):
+        await controller.tick()
+        world.run(TICK_S)
+    assert (world.rollout.state, world.split[0]) == (State.PAUSED, 10)
+    world.order(Order.ABORT)
+    await finish(world)
+    assert (world.rollout.state, world.split) == (State.ROLLED_BACK, (0, 0))
