@@ -10,8 +10,8 @@ import pytest
 from tests.unit.rollout_world import GOOD, NAME, Behaviour, World
 
 from facetmesh.kit.errors import Unavailable
+from facetmesh.kit.rollouts import BLUE_GREEN, Plan, Step
 from facetmesh.rollout.record import Order, Rollout, State
-from facetmesh.rollout.steps import BLUE_GREEN, Plan, Step
 
 if TYPE_CHECKING:
     from facetmesh.rollout.decisions import Samples

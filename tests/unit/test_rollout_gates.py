@@ -9,7 +9,8 @@ import pytest
 from tests.unit.rollout_world import GOOD, Behaviour, sample
 
 from facetmesh.kit.errors import InvalidArgument
-from facetmesh.rollout.gates import Baseline, Finding, Limits, Verdict, judge, overall
+from facetmesh.kit.rollouts import Limits
+from facetmesh.rollout.gates import Baseline, Finding, Verdict, judge, overall
 from facetmesh.rollout.samples import BOUNDS_S, Histogram, Sample
 
 LIMITS = Limits()

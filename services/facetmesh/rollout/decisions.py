@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from facetmesh.kit.rollouts import WHOLE
 from facetmesh.rollout.gates import Baseline, Finding, Verdict, judge, overall
 from facetmesh.rollout.record import Order, Rollout, State
 from facetmesh.rollout.samples import Sample
-from facetmesh.rollout.steps import WHOLE
 
 _WATCHED = (State.RUNNING, State.PAUSED)
 _OBEYED = {

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from facetmesh.kit.errors import InvalidArgument
 from facetmesh.rollout import drift, sequential
 
 if TYPE_CHECKING:
+    from facetmesh.kit.rollouts import Limits
     from facetmesh.rollout.samples import Sample
     from facetmesh.rollout.sequential import Tally
 
@@ -33,44 +33,6 @@ class Verdict(Enum):
     PASS = "pass"  # noqa: S105 - a verdict, no password
     FAIL = "fail"
     WAIT = "wait"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much worse a version may be."""
-
-    errors: float = 0.01
-    """The share of calls that fail, beyond the stable version's."""
-    slowdown: float = 1.3
-    """Times as long; rounded up to a bucket's bound, so up to 1.19 times this is let pass."""
-    cost: float = 1.5
-    """Times the compute of a call, at the median; rounded like `slowdown`."""
-    agreement: float = 0.8
-    """The F1 score of its objects against the stable version's, on average, at the least."""
-    drift: float = 0.25
-    """The population stability index of scores, and of classes."""
-    samples: int = 100
-    """Calls of each version before a gate passes."""
-    alpha: float = 0.01
-    """The chance that a rollout of a version within all limits is rolled back."""
-
-    def check(self) -> None:
-        """Returns when they make sense.
-
-        Raises:
-            InvalidArgument: FIELD_INVALID, and which does not.
-        """
-        for name, good, wanted in (
-            ("errors", 0 <= self.errors <= 1, "from 0 to 1"),
-            ("slowdown", 1 <= self.slowdown <= 100, "from 1 to 100"),  # noqa: PLR2004 - said beside it
-            ("cost", 1 <= self.cost <= 100, "from 1 to 100"),  # noqa: PLR2004 - said beside it
-            ("agreement", 0 <= self.agreement <= 1, "from 0 to 1"),
-            ("drift", 0 < self.drift <= 100, "above 0, to 100"),  # noqa: PLR2004 - said beside it
-            ("samples", 1 <= self.samples <= 1_000_000, "from 1 to 1,000,000"),  # noqa: PLR2004 - said beside it
-            ("alpha", 0 < self.alpha <= 0.1, "above 0, to 0.1"),  # noqa: PLR2004 - said beside it
-        ):
-            if not good:
-                raise InvalidArgument(f"limits.{name}: {wanted}.", reason="FIELD_INVALID")
 
 
 @dataclass(frozen=True, slots=True)

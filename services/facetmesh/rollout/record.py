@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from facetmesh.rollout.gates import Baseline, Finding, Limits
+from facetmesh.kit.rollouts import Limits, Plan, Step
 from facetmesh.rollout.samples import Sample
-from facetmesh.rollout.steps import Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from facetmesh.rollout.gates import Baseline, Finding
 
 
 class Order(Enum):

@@ -1,4 +1,7 @@
-"""The plan of a rollout: how much of the calls the new version gets, step by step."""
+"""What a rollout is asked to do: how much of the calls the new version gets, step by step, and how good it must be.
+
+The API's owner checks it, the controller follows it.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +65,44 @@ class Plan:
             raise _invalid("steps: the first must leave the stable version calls to compare with.")
         if not 1 <= self.window_s <= self.patience_s <= _LONGEST_S:
             raise _invalid("window_s: from 1 second to patience_s, and that at most 30 days.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much worse a version may be."""
+
+    errors: float = 0.01
+    """The share of calls that fail, beyond the stable version's."""
+    slowdown: float = 1.3
+    """Times as long; rounded up to a bucket's bound, so up to 1.19 times this is let pass."""
+    cost: float = 1.5
+    """Times the compute of a call, at the median; rounded like `slowdown`."""
+    agreement: float = 0.8
+    """The F1 score of its objects against the stable version's, on average, at the least."""
+    drift: float = 0.25
+    """The population stability index of scores, and of classes."""
+    samples: int = 100
+    """Calls of each version before a gate passes."""
+    alpha: float = 0.01
+    """The chance that a rollout of a version within all limits is rolled back."""
+
+    def check(self) -> None:
+        """Returns when they make sense.
+
+        Raises:
+            InvalidArgument: FIELD_INVALID, and which does not.
+        """
+        for name, good, wanted in (
+            ("errors", 0 <= self.errors <= 1, "from 0 to 1"),
+            ("slowdown", 1 <= self.slowdown <= 100, "from 1 to 100"),  # noqa: PLR2004 - said beside it
+            ("cost", 1 <= self.cost <= 100, "from 1 to 100"),  # noqa: PLR2004 - said beside it
+            ("agreement", 0 <= self.agreement <= 1, "from 0 to 1"),
+            ("drift", 0 < self.drift <= 100, "above 0, to 100"),  # noqa: PLR2004 - said beside it
+            ("samples", 1 <= self.samples <= 1_000_000, "from 1 to 1,000,000"),  # noqa: PLR2004 - said beside it
+            ("alpha", 0 < self.alpha <= 0.1, "above 0, to 0.1"),  # noqa: PLR2004 - said beside it
+        ):
+            if not good:
+                raise _invalid(f"limits.{name}: {wanted}.")
 
 
 def _invalid(message: str) -> InvalidArgument:
