@@ -11,6 +11,7 @@ from tests.unit.rollout_world import GOOD, NAME, Behaviour, World
 
 from facetmesh.kit.errors import Unavailable
 from facetmesh.kit.rollouts import BLUE_GREEN, Plan, Step
+from facetmesh.rollout.controller import LEASE_S
 from facetmesh.rollout.record import Order, Rollout, State
 
 if TYPE_CHECKING:
@@ -136,6 +137,22 @@ async def test_the_one_who_lost_its_lease_on_the_way_does_nothing() -> None:
     await first.tick()
     assert world.acts == before
     assert world.rollout.state is State.RUNNING
+
+
+async def test_who_took_longer_than_its_lease_leaves_the_split_alone() -> None:
+    world = World(NEW)
+    asked = world.samples
+
+    async def slowly(rollout: Rollout) -> Samples:
+        world.now_s += LEASE_S
+        return await asked(rollout)
+
+    await world.controller().tick()
+    world.run(TICK_S)
+    before = list(world.acts)
+    world.samples = slowly  # type: ignore[method-assign]
+    await world.controller().tick()
+    assert world.acts == before
 
 
 async def test_a_rollback_does_not_wait_for_the_audit_log_and_is_audited_later() -> None:
