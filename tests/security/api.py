@@ -106,7 +106,8 @@ def _valid(field: FieldDescriptor, tenant: str, known: Sequence[str]) -> st.Sear
     if field.type == field.TYPE_BYTES:
         return st.binary(min_size=max(1, rules.bytes.min_len), max_size=max(64, rules.bytes.min_len))
     if field.type in (field.TYPE_FLOAT, field.TYPE_DOUBLE):
-        return st.floats(0.25, 0.75, width=32)
+        least = max(0.25, (rules.float if field.type == field.TYPE_FLOAT else rules.double).gte)
+        return st.floats(least, least + 0.5, width=32)
     if field.enum_type is None:
         return st.integers(1, 2)
     return st.sampled_from(list(getattr(rules.enum, "in")) or [value.number for value in field.enum_type.values])

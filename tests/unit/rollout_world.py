@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facetmesh.detection.rollout.controller import Controller
+from facetmesh.detection.rollout.samples import BOUNDS_S, Histogram, Sample, Samples
+from facetmesh.detection.rollout.sequential import Tally
 from facetmesh.kit.errors import Aborted, Unavailable
-from facetmesh.rollout.controller import Controller
-from facetmesh.rollout.decisions import Samples
-from facetmesh.rollout.samples import BOUNDS_S, Histogram, Sample
-from facetmesh.rollout.sequential import Tally
 
 if TYPE_CHECKING:
-    from facetmesh.rollout.record import Decision, Order, Rollout
+    from facetmesh.detection.rollout.record import Decision, Order, Rollout
 
 NAME = "tenants/acme/models/faces/rollouts/1"
 _SCORES = (0.0, 0.0, 0.02, 0.04, 0.06, 0.1, 0.14, 0.2, 0.26, 0.18)
@@ -53,24 +52,6 @@ def sample(rng: np.random.Generator, version: Behaviour, calls: int, compared: i
         scores=tuple(map(int, rng.multinomial(objects, _SCORES))),
         classes=tuple(map(int, rng.multinomial(objects, version.classes))),
         empty=int(rng.binomial(calls, 0.1)),
-    )
-
-
-def plus(one: Sample, other: Sample) -> Sample:
-    """Both together."""
-    def add(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-        width = max(len(first), len(second))
-        first, second = (counts + (0,) * (width - len(counts)) for counts in (first, second))
-        return tuple(map(sum, zip(first, second, strict=True)))
-
-    return Sample(
-        Tally(one.calls + other.calls, one.errors.total + other.errors.total),
-        Histogram(add(one.latency.counts, other.latency.counts)),
-        Histogram(add(one.compute.counts, other.compute.counts)),
-        Tally(one.agreement.calls + other.agreement.calls, one.agreement.total + other.agreement.total),
-        add(one.scores, other.scores),
-        add(one.classes, other.classes),
-        one.empty + other.empty,
     )
 
 
@@ -118,8 +99,8 @@ class World:
         mine = int(self.rng.binomial(calls, percent / 100))
         copies = int(self.rng.binomial(calls - mine, shadow / 100))
         self.counted = Samples(
-            plus(self.counted.stable, sample(self.rng, GOOD, calls - mine)),
-            plus(self.counted.candidate, sample(self.rng, self.candidate, mine + copies, copies)),
+            self.counted.stable + sample(self.rng, GOOD, calls - mine),
+            self.counted.candidate + sample(self.rng, self.candidate, mine + copies, copies),
         )
         self.served += calls
         self.harmed += mine

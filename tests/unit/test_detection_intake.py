@@ -135,7 +135,7 @@ async def test_a_shadow_is_compared_and_never_answers(world: World) -> None:
     for _ in range(3):
         assert [found.label for found in (await detect(world)).detections] == ["cat"]
     await world.detection._answers.settled()
-    tally = world.statistics.of(await world.domain.version("acme", "pets", 2))
+    tally = world.statistics.of("tenants/acme/models/pets/versions/2")
     assert (tally.compared, tally.agreement, tally.succeeded) == (3, 0.0, 3)
 
 

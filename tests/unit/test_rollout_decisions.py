@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from tests.unit.rollout_world import GOOD, NAME, Behaviour, sample
 
-from facetmesh.rollout.decisions import Samples, carried_out, obey, watch
-from facetmesh.rollout.gates import Baseline
-from facetmesh.rollout.record import Order, Rollout, State
+from facetmesh.detection.rollout.decisions import carried_out, obey, watch
+from facetmesh.detection.rollout.gates import Baseline
+from facetmesh.detection.rollout.record import Order, Rollout, State
+from facetmesh.detection.rollout.samples import Samples
 
 NEW = Rollout(NAME, stable=1, candidate=2)
 STABLE = sample(np.random.default_rng(1), GOOD, 20_000)

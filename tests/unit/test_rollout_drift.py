@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from facetmesh.rollout import drift
+from facetmesh.detection.rollout import drift
 
 
 def test_the_index_is_what_the_formula_says() -> None:

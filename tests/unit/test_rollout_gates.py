@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tests.unit.rollout_world import GOOD, Behaviour, sample
 
+from facetmesh.detection.rollout.gates import Baseline, Finding, Verdict, judge, overall
+from facetmesh.detection.rollout.plan import Limits
+from facetmesh.detection.rollout.samples import BOUNDS_S, Histogram, Sample
 from facetmesh.kit.errors import InvalidArgument
-from facetmesh.kit.rollouts import Limits
-from facetmesh.rollout.gates import Baseline, Finding, Verdict, judge, overall
-from facetmesh.rollout.samples import BOUNDS_S, Histogram, Sample
 
 LIMITS = Limits()
 STABLE = sample(np.random.default_rng(1), GOOD, 20_000)

@@ -24,6 +24,7 @@ from facetmesh.cli.commands import (
     mesh,
     models,
     policy,
+    rollout,
     tenants,
     usage,
 )
@@ -58,6 +59,7 @@ app.add_typer(keys.app, name="keys", help="Create, list, rotate and revoke API k
 app.add_typer(policy.app, name="policy", help="Try out, set and explain policies.")
 app.command("usage")(usage.usage)
 app.add_typer(models.app, name="models", help="The catalogue, and the models that a tenant has.")
+app.add_typer(rollout.app, name="rollout", help="Give a model's new version its calls, step by step.")
 app.command("detect")(detect.detect)
 app.add_typer(consents.app, name="consents", help="Keep, list and revoke what people agreed to.")
 app.command("fuse")(fuse.fuse)

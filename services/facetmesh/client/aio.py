@@ -20,8 +20,9 @@ from facetmesh.client.detecting import Detecting
 from facetmesh.client.endpoints import Endpoints
 from facetmesh.client.governance import Governance
 from facetmesh.client.modelling import Modelling
+from facetmesh.client.rolling import Rolling
 from facetmesh.client.tokens import TokenSource, with_token
-from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc
+from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc, rollout_pb2_grpc
 from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import status
 from facetmesh.kit.errors import InvalidArgument
@@ -46,7 +47,7 @@ class FusedImage:
     """The image file."""
 
 
-class AsyncClient(Administration, Modelling, Detecting, Consenting, Auditing, Governance):
+class AsyncClient(Administration, Modelling, Rolling, Detecting, Consenting, Auditing, Governance):
     """Calls a mesh.
 
     Every method raises the class of `facetmesh.client` that is named after the
@@ -87,6 +88,7 @@ class AsyncClient(Administration, Modelling, Detecting, Consenting, Auditing, Go
         detection = await channel(where.detection)
         self._detection = detection_pb2_grpc.DetectionServiceStub(detection)
         self._models = model_pb2_grpc.ModelServiceStub(detection)
+        self._rollouts = rollout_pb2_grpc.RolloutServiceStub(detection)
         fusion = await channel(where.fusion)
         self._fusion = fusion_pb2_grpc.FusionServiceStub(fusion)
         self._consents = consent_pb2_grpc.ConsentServiceStub(fusion)

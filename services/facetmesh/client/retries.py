@@ -31,6 +31,10 @@ _IDEMPOTENT = {
         # Not what takes an etag: a repeat would be told of its own change. An upload goes on where it was cut off.
         "CreateModel", "GetModel", "ListModels", "GetUpload", "GetModelVersion", "ListModelVersions", "GetModelPolicy",
     ),
+    "facetmesh.detection.v1.RolloutService": (
+        # Not CreateRollout: a repeat would be told that there is one.
+        "GetRollout", "ListRollouts", "PauseRollout", "ResumeRollout", "PromoteRollout", "AbortRollout",
+    ),
     "facetmesh.fusion.v1.FusionService": (
         "CreateFusion", "GetOperation", "ListOperations", "WaitOperation", "CancelOperation", "DownloadFusion",
         "LookUpFusion",

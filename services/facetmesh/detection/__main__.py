@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import functools
 import os
+import secrets
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from facetmesh.detection.answers import Answers
 from facetmesh.detection.charging import charged
-from facetmesh.detection.detector import Detector
+from facetmesh.detection.detector import Detector, subject
 from facetmesh.detection.facts import facts
 from facetmesh.detection.fetching import Fetcher
 from facetmesh.detection.gpu import gpu_metrics
@@ -24,6 +25,13 @@ from facetmesh.detection.metrics import VersionMetrics
 from facetmesh.detection.model_servicer import ModelServicer
 from facetmesh.detection.models import Models
 from facetmesh.detection.purge import purge
+from facetmesh.detection.rollout.accounts import Accounts
+from facetmesh.detection.rollout.controller import TICK_S, Controller
+from facetmesh.detection.rollout.counted import Counted
+from facetmesh.detection.rollout.rollouts import Rollouts
+from facetmesh.detection.rollout.servicer import RolloutServicer
+from facetmesh.detection.rollout.store import DaprRolloutStore
+from facetmesh.detection.rollout.weights import Weights
 from facetmesh.detection.scheduler import Scheduler, SchedulerLimits
 from facetmesh.detection.servicer import DetectionServicer
 from facetmesh.detection.shelf import Shelf
@@ -32,7 +40,7 @@ from facetmesh.detection.statistics import Statistics
 from facetmesh.detection.store import DaprStore
 from facetmesh.detection.tensors import TensorRunner
 from facetmesh.detection.uploads import Uploads
-from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc
+from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc, rollout_pb2_grpc
 from facetmesh.detection.workshop import LIMITS, Workshop
 from facetmesh.inference import inference_pb2_grpc
 from facetmesh.kit import catalog, deadlines, identity
@@ -82,6 +90,9 @@ class DetectionSettings(ServiceSettings):
     serves_alias: str = ""
     """The alias that this process answers with where a call names no version, such as canary; by the model's traffic
     when empty. For deployments that split calls by replica."""
+    rollouts: Literal["here", "elsewhere"] = "here"
+    """Whether this process drives rollouts, by its own weights and what it counts itself; where there are several
+    replicas, a process of their own does (facetmesh.detection.rollout)."""
 
 
 async def main() -> None:
@@ -99,7 +110,8 @@ async def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facetmesh-", dir=_memory())))
         store = DaprStore(mesh.dapr.state())
         blobs = Blobs(open_store(settings.blobs or str(settings.home / "model-blobs")), await mesh.keyring())
-        mesh.purge = functools.partial(purge, store, blobs)
+        rollout_store = DaprRolloutStore(mesh.dapr.state())
+        mesh.purge = functools.partial(purge, store, rollout_store, blobs)
         shelf = Shelf(catalog, blobs, folder, max_bytes=settings.model_cache_bytes)
 
         def readable(domain: str) -> list[Path]:
@@ -110,11 +122,14 @@ async def main() -> None:
             processes("facetmesh.detection.program", limits=limits, pinned=settings.pinned_tenants.__contains__)
         )
         stages = StageMetrics(pool)
+        statistics = Statistics(settings.now)
+        mesh.telemetry.metrics.registry.register(VersionMetrics(statistics))
         charge = charged(mesh.leases, identity.charged_subject)
 
         def account(served: Served) -> None:
             stages.add(served)
             charge(served)
+            statistics.cost(served)
 
         scheduler = Scheduler(
             pool,
@@ -140,28 +155,40 @@ async def main() -> None:
             tenancy=mesh.leases,
             clock=settings.now,
         )
-        statistics = Statistics(settings.now)
-        mesh.telemetry.metrics.registry.register(VersionMetrics(statistics))
         detector = Detector(shelf, scheduler)
         answers = Answers(models, detector, TensorRunner(detector, scheduler), statistics)
         stack.push_async_callback(answers.close)
         fetcher = Fetcher(mesh.leases)
         stack.push_async_callback(fetcher.close)
 
+        rollouts = Rollouts(
+            models, rollout_store, clock=settings.now,
+            is_quarantined=lambda version: pool.quarantined(version.tenant_id, subject(version)),
+        )  # fmt: skip
+
         def add_to_server(server: grpc.aio.Server) -> None:
             detection_pb2_grpc.add_DetectionServiceServicer_to_server(
                 DetectionServicer(answers, fetcher, mesh.recorder), server
             )
             model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, intake, uploads, store), server)
+            rollout_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutServicer(rollouts), server)
             inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
                 KServeServicer(models, answers, statistics, mesh.recorder), server
             )
 
+        if settings.rollouts == "here":
+            controller = Controller(
+                rollouts, Weights(models), Counted(statistics.read), Accounts(mesh.recorder),
+                holder=secrets.token_hex(8), wall=settings.now,
+            )  # fmt: skip
+            driving = asyncio.create_task(controller.run(TICK_S))
+            stack.callback(driving.cancel)
         await mesh.serve(
             add_to_server,
             services=[
                 "facetmesh.detection.v1.DetectionService",
                 "facetmesh.detection.v1.ModelService",
+                "facetmesh.detection.v1.RolloutService",
                 "inference.GRPCInferenceService",
             ],
             ready={},

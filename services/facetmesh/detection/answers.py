@@ -65,6 +65,7 @@ class Answers:
     async def detect(self, version: Version, image: Image, options: Options) -> Result:
         """Finds objects in an image; raises what `Detector.detect` does."""
         result = await self._counted(version, self._detector.detect(version, image, options))
+        self._statistics.found(version, result)
         with contextlib.suppress(FacetmeshError):  # a shadow never spoils an answer
             shadow = await self._models.shadow(version)
             if shadow is not None and len(self._shadows) < _SHADOWS:
@@ -112,6 +113,7 @@ class Answers:
     async def _mirror(self, shadow: Version, image: Image, options: Options, result: Result) -> None:
         with contextlib.suppress(FacetmeshError), copying():
             copy = await self._counted(shadow, self._detector.detect(shadow, image, options))
+            self._statistics.found(shadow, copy)
             self._statistics.compared(shadow, agreement(result, copy))
             return
         self._statistics.compared(shadow, 0.0)

@@ -120,7 +120,7 @@ class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         else:
             versions = await self._all()
         return inference_pb2.ModelStatisticsResponse(
-            model_stats=[messages.statistics(version, self._statistics.of(version)) for version in versions]
+            model_stats=[messages.statistics(version, self._statistics.of(version.name)) for version in versions]
         )
 
     async def RepositoryIndex(self, _: Any, __: Any) -> inference_pb2.RepositoryIndexResponse:

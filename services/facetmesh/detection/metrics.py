@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from facetmesh.detection.rollout.samples import BOUNDS_S, SCORE_BINS
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from prometheus_client.metrics_core import Metric
 
     from facetmesh.detection.statistics import Statistics
 
 _LABELS = ("tenant", "model", "version")
+_DETAILED = 256
+"""Of so many versions, those called last, there is all that the gates of rollouts look at."""
 
 
 class VersionMetrics(Collector):
@@ -52,3 +57,38 @@ class VersionMetrics(Collector):
             compared.add_metric(labels, tally.compared)
             agreement.add_metric(labels, tally.agreement)
         yield from (calls, seconds, compared, agreement)
+        yield from self._details()
+
+    def _details(self) -> Iterator[Metric]:
+        latency = HistogramMetricFamily(
+            "facetmesh_version_latency_seconds", "How long calls took.", labels=_LABELS
+        )
+        compute = HistogramMetricFamily(
+            "facetmesh_version_call_compute_seconds", "Core-seconds of calls that did not have to load the model.",
+            labels=_LABELS,
+        )  # fmt: skip
+        scores = CounterMetricFamily(
+            "facetmesh_version_scores", "Objects by the lower end of their score's tenth.", labels=(*_LABELS, "score")
+        )
+        classes = CounterMetricFamily(
+            "facetmesh_version_classes", "Objects by their class.", labels=(*_LABELS, "class_id")
+        )
+        empty = CounterMetricFamily("facetmesh_version_empty", "Calls that found no object.", labels=_LABELS)
+        for name, tally in list(self._statistics.all())[-_DETAILED:]:
+            _, tenant, _, model, _, version = name.split("/")
+            labels = (tenant, model, version)
+            latency.add_metric(labels, _buckets(tally.latency), tally.succeeded_s + tally.failed_s)
+            compute.add_metric(labels, _buckets(tally.compute), None)
+            empty.add_metric(labels, tally.empty)
+            for index, count in enumerate(tally.scores):
+                scores.add_metric((*labels, f"{index / SCORE_BINS:.1f}"), count)
+            for class_id, count in enumerate(tally.classes):
+                if count:
+                    classes.add_metric((*labels, str(class_id)), count)
+        yield from (latency, compute, scores, classes, empty)
+
+
+def _buckets(counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Cumulative counts, by the upper ends of the buckets."""
+    ends = [*(f"{bound:.6g}" for bound in BOUNDS_S), "+Inf"]
+    return list(zip(ends, accumulate(counts), strict=True))

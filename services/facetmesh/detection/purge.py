@@ -1,10 +1,11 @@
-"""The end of a tenant in detection: its models, uploads and policy."""
+"""The end of a tenant in detection: its models, rollouts, uploads and policy."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from facetmesh.detection.rollout.store import DaprRolloutStore
     from facetmesh.detection.store import DaprStore
 
 
@@ -16,11 +17,13 @@ class PurgeBlobs(Protocol):
         ...
 
 
-async def purge(store: DaprStore, blobs: PurgeBlobs, tenant_id: str) -> None:
+async def purge(store: DaprStore, rollouts: DaprRolloutStore, blobs: PurgeBlobs, tenant_id: str) -> None:
     """Deletes all that is kept of a tenant. Repeating it does no harm.
 
     Raises:
         Unavailable: Something may be left.
     """
     await blobs.delete_all(tenant_id)
+    for model_id in await store.model_ids(tenant_id):
+        await rollouts.delete_all(f"tenants/{tenant_id}/models/{model_id}")
     await store.delete_all(tenant_id)

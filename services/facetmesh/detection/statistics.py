@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from facetmesh.detection.rollout.samples import BOUNDS_S, SCORE_BINS, Histogram, Sample, Samples, bucket
+from facetmesh.detection.rollout.sequential import Tally as Total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from facetmesh.detection.detector import Result
+    from facetmesh.detection.rollout.record import Rollout
+    from facetmesh.detection.scheduler import Served
     from facetmesh.detection.versions import Version
 
 _KEPT = 4096
@@ -31,6 +37,24 @@ class Tally:
     """How much those agreed with the answers, summed up; each from 0 to 1."""
     last_s: float = 0.0
     """When the last call ended, in seconds since the epoch."""
+    latency: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    """Calls by how long they took, in the buckets of `rollout.samples`."""
+    compute: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    """Calls by the core-seconds that they cost, in the same buckets; without those that had to load the model."""
+    scores: list[int] = field(default_factory=lambda: [0] * SCORE_BINS)
+    """Objects by their score, in equal parts from 0 to 1."""
+    classes: list[int] = field(default_factory=list)
+    """Objects by their class id."""
+    empty: int = 0
+    """Calls that found none."""
+
+    def sample(self) -> Sample:
+        """What a rollout's gates look at."""
+        return Sample(
+            Total(self.succeeded + self.failed, self.failed), Histogram(tuple(self.latency)),
+            Histogram(tuple(self.compute)), Total(self.compared, self.agreement), tuple(self.scores),
+            tuple(self.classes), self.empty,
+        )  # fmt: skip
 
 
 class Statistics:
@@ -46,8 +70,9 @@ class Statistics:
 
     def ended(self, version: Version, seconds: float, *, ok: bool) -> None:
         """Counts a call that ended."""
-        tally = self._tally(version)
+        tally = self._tally(version.name)
         tally.last_s = self._clock()
+        tally.latency[bucket(seconds)] += 1
         if ok:
             tally.succeeded += 1
             tally.succeeded_s += seconds
@@ -55,23 +80,46 @@ class Statistics:
             tally.failed += 1
             tally.failed_s += seconds
 
+    def found(self, version: Version, result: Result) -> None:
+        """Counts what a call found: its objects, or the most likely class of the whole image."""
+        tally = self._tally(version.name)
+        objects = result.classifications[:1] or result.detections
+        tally.empty += not objects
+        for one in objects:
+            tally.scores[min(int(one.confidence * SCORE_BINS), SCORE_BINS - 1)] += 1
+            tally.classes += [0] * (one.class_id + 1 - len(tally.classes))
+            tally.classes[one.class_id] += 1
+
+    def cost(self, served: Served) -> None:
+        """Counts what a version's call cost, unless it had to load the model."""
+        if served.error is None and not served.cold and "/versions/" in served.subject:
+            self._tally(f"tenants/{served.tenant_id}/{served.subject}").compute[bucket(served.compute_s)] += 1
+
     def compared(self, version: Version, agreement: float) -> None:
         """Counts a copy of a call, and how much it agreed with the answer."""
-        tally = self._tally(version)
+        tally = self._tally(version.name)
         tally.compared += 1
         tally.agreement += agreement
 
-    def of(self, version: Version) -> Tally:
-        """What became of a version's calls."""
-        return self._tallies.get(version.name, Tally())
+    def of(self, version_name: str) -> Tally:
+        """What became of the calls of a version, by its resource name."""
+        return self._tallies.get(version_name, Tally())
+
+    async def read(self, rollout: Rollout) -> dict[str, Samples]:
+        """What became of the calls of both versions of a rollout, in this one replica."""
+        model, _, _ = rollout.name.partition("/rollouts/")
+        stable, candidate = (
+            self.of(f"{model}/versions/{number}").sample() for number in (rollout.stable, rollout.candidate)
+        )
+        return {"": Samples(stable, candidate)}
 
     def all(self) -> Iterator[tuple[str, Tally]]:
         """Each version's resource name and tally."""
         yield from list(self._tallies.items())
 
-    def _tally(self, version: Version) -> Tally:
-        tally = self._tallies.setdefault(version.name, Tally())
-        self._tallies.move_to_end(version.name)
+    def _tally(self, name: str) -> Tally:
+        tally = self._tallies.setdefault(name, Tally())
+        self._tallies.move_to_end(name)
         if len(self._tallies) > _KEPT:
             self._tallies.popitem(last=False)
         return tally

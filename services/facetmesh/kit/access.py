@@ -24,7 +24,9 @@ EXEMPT_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.S
 """Outside of tenants: probes and tools call these without a token."""
 MODEL = "facetmesh.dev/Model"
 """The resource type that a key can be limited by."""
-_MODEL_VERSION = "facetmesh.dev/ModelVersion"
+_OF_MODELS = ("facetmesh.dev/ModelVersion", "facetmesh.dev/Rollout")
+"""What belongs to a model: its name begins with the model's."""
+_MODEL_PARTS = 4
 INFERENCE = "inference.GRPCInferenceService"
 """KServe's V2 protocol: others wrote it, so its rules stand here and not on its methods."""
 _READERS = frozenset({"caller", "tenant-admin", "operator", "auditor", "service"})
@@ -128,9 +130,10 @@ def named(principal: Principal | None, request: Message, kind: str | None = None
 
 
 def models(principal: Principal | None, request: Message) -> frozenset[str]:
-    """The names of the models that a request is about; a version counts as its model."""
-    versions = (name.partition("/versions/")[0] for name in referenced(request, _MODEL_VERSION))
-    return frozenset({*named(principal, request, MODEL), *versions})
+    """The names of the models that a request is about; a version or a rollout counts as its model."""
+    parts = (name for kind in _OF_MODELS for name in referenced(request, kind))
+    owners = ("/".join(name.split("/")[:_MODEL_PARTS]) for name in parts)
+    return frozenset({*named(principal, request, MODEL), *owners})
 
 
 @lru_cache(maxsize=512)
@@ -138,7 +141,7 @@ def names_models(request: Descriptor) -> bool:
     """Whether requests of this type can name a model."""
     if request.full_name in _INFERENCE_MODELS:
         return True
-    kinds = {MODEL, _MODEL_VERSION}
+    kinds = {MODEL, *_OF_MODELS}
     return any(
         names_models(field.message_type)
         if nested

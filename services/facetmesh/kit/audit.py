@@ -83,6 +83,8 @@ class Record:
     roles: tuple[str, ...] = ()
     deciding_policies: tuple[str, ...] = ()
     """What decided that the call may be worked on, or that it may not."""
+    grounds: tuple[str, ...] = ()
+    """What a decision that no person took rests on."""
     count: int = 1
     """How many calls it stands for."""
     started: float = field(default_factory=time.perf_counter)
@@ -287,7 +289,7 @@ class Recorder:
             model_version=record.model_version, model_sha256=record.model_sha256, region=self._region, code="OK",
             content_salt=salt, outcome=event_pb2.AuditEvent.OUTCOME_OK, trace_id=telemetry.trace_id(),
             input_hashes=[hashlib.sha256(salt + digest).digest() for digest in record.inputs],
-            roles=record.roles, deciding_policies=record.deciding_policies,
+            roles=record.roles, deciding_policies=record.deciding_policies, grounds=record.grounds,
         )
         event.time.FromNanoseconds(int(self._clock() * 1e9))
         event.duration.FromNanoseconds(int((time.perf_counter() - record.started) * 1e9))

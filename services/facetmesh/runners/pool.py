@@ -133,6 +133,10 @@ class RunnerPool:
         with telemetry.span(f"runner {task}"):
             return await asyncio.shield(reply)
 
+    def quarantined(self, domain: str, subject: str) -> bool:
+        """Whether a domain's subject is not run for a while, because it kept ending its process."""
+        return self._quarantine.holds((domain, subject))
+
     def warm(self, domain: str, subject: str) -> bool:
         """Whether the domain's runner is up and has answered for the subject."""
         state = self._domains.get(domain)

@@ -61,6 +61,10 @@ class Quarantine:
                 retry_after_s=left_s,
             )
 
+    def holds(self, subject: Subject) -> bool:
+        """Whether the subject is locked out."""
+        return self._until.get(subject, 0.0) > self._clock()
+
     def _forget(self, now: float) -> None:
         for subject, times in list(self._deaths.items()):
             while times and times[0] <= now - self._window_s:

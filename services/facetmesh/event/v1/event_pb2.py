@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x12\x12\x66\x61\x63\x65tmesh.event.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x04\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x16\n\x0esource_address\x18\x07 \x01(\t\x12\x10\n\x08resource\x18\x08 \x01(\t\x12\x15\n\rmodel_version\x18\t \x01(\t\x12\x14\n\x0cmodel_sha256\x18\n \x01(\t\x12\x0e\n\x06region\x18\x0b \x01(\t\x12\x37\n\x07outcome\x18\x0c \x01(\x0e\x32&.facetmesh.event.v1.AuditEvent.Outcome\x12\x0c\n\x04\x63ode\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12+\n\x08\x64uration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x63ontent_salt\x18\x10 \x01(\x0c\x12\x14\n\x0cinput_hashes\x18\x11 \x03(\x0c\x12\x13\n\x0boutput_hash\x18\x12 \x01(\x0c\x12\x10\n\x08trace_id\x18\x13 \x01(\t\x12\x1a\n\x12service_public_key\x18\x14 \x01(\x0c\x12\r\n\x05\x63ount\x18\x15 \x01(\x03\x12\r\n\x05roles\x18\x16 \x03(\t\x12\x19\n\x11\x64\x65\x63iding_policies\x18\x17 \x03(\t\"[\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\x12\x12\n\x0eOUTCOME_FAILED\x10\x03\"~\n\x0bSignedEvent\x12\r\n\x05\x65vent\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x12\n\nbatch_size\x18\x04 \x01(\r\x12\x13\n\x0b\x62\x61tch_index\x18\x05 \x01(\r\x12\x14\n\x0c\x62\x61tch_hashes\x18\x06 \x03(\x0c\"\x1e\n\tFusionJob\x12\x11\n\toperation\x18\x01 \x01(\t\"V\n\nRevocation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x03 \x01(\x03\"\xe1\x02\n\x05\x41lert\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x34\n\x08severity\x18\x05 \x01(\x0e\x32\".facetmesh.event.v1.Alert.Severity\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0f\n\x07summary\x18\x08 \x01(\t\x12\r\n\x05\x63ount\x18\t \x01(\x03\x12)\n\x06window\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06region\x18\x0b \x01(\t\"Q\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x14\n\x10SEVERITY_WARNING\x10\x01\x12\x15\n\x11SEVERITY_CRITICAL\x10\x02\"?\n\x0bSignedAlert\x12\r\n\x05\x61lert\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61\x63\x65tmesh/event/v1/event.proto\x12\x12\x66\x61\x63\x65tmesh.event.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x05\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x16\n\x0esource_address\x18\x07 \x01(\t\x12\x10\n\x08resource\x18\x08 \x01(\t\x12\x15\n\rmodel_version\x18\t \x01(\t\x12\x14\n\x0cmodel_sha256\x18\n \x01(\t\x12\x0e\n\x06region\x18\x0b \x01(\t\x12\x37\n\x07outcome\x18\x0c \x01(\x0e\x32&.facetmesh.event.v1.AuditEvent.Outcome\x12\x0c\n\x04\x63ode\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12+\n\x08\x64uration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x63ontent_salt\x18\x10 \x01(\x0c\x12\x14\n\x0cinput_hashes\x18\x11 \x03(\x0c\x12\x13\n\x0boutput_hash\x18\x12 \x01(\x0c\x12\x10\n\x08trace_id\x18\x13 \x01(\t\x12\x1a\n\x12service_public_key\x18\x14 \x01(\x0c\x12\r\n\x05\x63ount\x18\x15 \x01(\x03\x12\r\n\x05roles\x18\x16 \x03(\t\x12\x19\n\x11\x64\x65\x63iding_policies\x18\x17 \x03(\t\x12\x0f\n\x07grounds\x18\x18 \x03(\t\"[\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\x12\x12\n\x0eOUTCOME_FAILED\x10\x03\"~\n\x0bSignedEvent\x12\r\n\x05\x65vent\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x12\n\nbatch_size\x18\x04 \x01(\r\x12\x13\n\x0b\x62\x61tch_index\x18\x05 \x01(\r\x12\x14\n\x0c\x62\x61tch_hashes\x18\x06 \x03(\x0c\"\x1e\n\tFusionJob\x12\x11\n\toperation\x18\x01 \x01(\t\"V\n\nRevocation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x03 \x01(\x03\"\xe1\x02\n\x05\x41lert\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x34\n\x08severity\x18\x05 \x01(\x0e\x32\".facetmesh.event.v1.Alert.Severity\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0f\n\x07summary\x18\x08 \x01(\t\x12\r\n\x05\x63ount\x18\t \x01(\x03\x12)\n\x06window\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06region\x18\x0b \x01(\t\"Q\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x14\n\x10SEVERITY_WARNING\x10\x01\x12\x15\n\x11SEVERITY_CRITICAL\x10\x02\"?\n\x0bSignedAlert\x12\r\n\x05\x61lert\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'facetmesh.event.v1.event_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUDITEVENT']._serialized_start=120
-  _globals['_AUDITEVENT']._serialized_end=748
-  _globals['_AUDITEVENT_OUTCOME']._serialized_start=657
-  _globals['_AUDITEVENT_OUTCOME']._serialized_end=748
-  _globals['_SIGNEDEVENT']._serialized_start=750
-  _globals['_SIGNEDEVENT']._serialized_end=876
-  _globals['_FUSIONJOB']._serialized_start=878
-  _globals['_FUSIONJOB']._serialized_end=908
-  _globals['_REVOCATION']._serialized_start=910
-  _globals['_REVOCATION']._serialized_end=996
-  _globals['_ALERT']._serialized_start=999
-  _globals['_ALERT']._serialized_end=1352
-  _globals['_ALERT_SEVERITY']._serialized_start=1271
-  _globals['_ALERT_SEVERITY']._serialized_end=1352
-  _globals['_SIGNEDALERT']._serialized_start=1354
-  _globals['_SIGNEDALERT']._serialized_end=1417
+  _globals['_AUDITEVENT']._serialized_end=765
+  _globals['_AUDITEVENT_OUTCOME']._serialized_start=674
+  _globals['_AUDITEVENT_OUTCOME']._serialized_end=765
+  _globals['_SIGNEDEVENT']._serialized_start=767
+  _globals['_SIGNEDEVENT']._serialized_end=893
+  _globals['_FUSIONJOB']._serialized_start=895
+  _globals['_FUSIONJOB']._serialized_end=925
+  _globals['_REVOCATION']._serialized_start=927
+  _globals['_REVOCATION']._serialized_end=1013
+  _globals['_ALERT']._serialized_start=1016
+  _globals['_ALERT']._serialized_end=1369
+  _globals['_ALERT_SEVERITY']._serialized_start=1288
+  _globals['_ALERT_SEVERITY']._serialized_end=1369
+  _globals['_SIGNEDALERT']._serialized_start=1371
+  _globals['_SIGNEDALERT']._serialized_end=1434
 # @@protoc_insertion_point(module_scope)

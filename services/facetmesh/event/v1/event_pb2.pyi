@@ -81,6 +81,7 @@ class AuditEvent(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     DECIDING_POLICIES_FIELD_NUMBER: _builtins.int
+    GROUNDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex characters, chosen by the publisher. Consumers
     deduplicate on it, and the receipt is named after it.
@@ -150,6 +151,12 @@ class AuditEvent(_message.Message):
         nothing in it permits the call. None for a call that was refused before.
         """
 
+    @_builtins.property
+    def grounds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a decision that no person took rests on, such as "errors: fail,
+        candidate 0.104, stable 0.002, limit 0.012, 125 calls".
+        """
+
     def __init__(
         self,
         *,
@@ -176,10 +183,11 @@ class AuditEvent(_message.Message):
         count: _builtins.int = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
         deciding_policies: _abc.Iterable[_builtins.str] | None = ...,
+        grounds: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "content_salt", b"content_salt", "count", b"count", "deciding_policies", b"deciding_policies", "duration", b"duration", "id", b"id", "input_hashes", b"input_hashes", "method", b"method", "model_sha256", b"model_sha256", "model_version", b"model_version", "outcome", b"outcome", "output_hash", b"output_hash", "reason", b"reason", "region", b"region", "resource", b"resource", "roles", b"roles", "service", b"service", "service_public_key", b"service_public_key", "source_address", b"source_address", "subject", b"subject", "tenant", b"tenant", "time", b"time", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "content_salt", b"content_salt", "count", b"count", "deciding_policies", b"deciding_policies", "duration", b"duration", "grounds", b"grounds", "id", b"id", "input_hashes", b"input_hashes", "method", b"method", "model_sha256", b"model_sha256", "model_version", b"model_version", "outcome", b"outcome", "output_hash", b"output_hash", "reason", b"reason", "region", b"region", "resource", b"resource", "roles", b"roles", "service", b"service", "service_public_key", b"service_public_key", "source_address", b"source_address", "subject", b"subject", "tenant", b"tenant", "time", b"time", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

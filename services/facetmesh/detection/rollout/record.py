@@ -16,13 +16,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from facetmesh.kit.rollouts import Limits, Plan, Step
-from facetmesh.rollout.samples import Sample
+from facetmesh.detection.rollout.gates import Baseline, Finding  # noqa: TC001 - pydantic reads them at run time
+from facetmesh.detection.rollout.plan import Limits, Plan, Step
+from facetmesh.detection.rollout.samples import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from facetmesh.rollout.gates import Baseline, Finding
 
 
 class Order(Enum):
@@ -51,6 +50,9 @@ class State(Enum):
 
 
 FINAL = frozenset({State.DONE, State.ROLLED_BACK})
+DECIDED = FINAL | {State.PROMOTING, State.ROLLING_BACK}
+"""States in which orders come too late."""
+_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,30 @@ class Rollout:
     """How many there were."""
     outbox: tuple[Decision, ...] = ()
     """Those that the audit log has not accepted yet."""
+    history: tuple[Decision, ...] = ()
+    """The last ones, the newest last."""
+    created_s: float = 0.0
+    """Seconds since the epoch."""
+    holder: str = ""
+    """The controller that has it to itself."""
+    leased_until_s: float = 0.0
+    """Seconds since the epoch."""
     etag: str = ""
+
+    @property
+    def tenant_id(self) -> str:
+        """Whose it is."""
+        return self.name.split("/")[1]
+
+    @property
+    def model_id(self) -> str:
+        """Of which model."""
+        return self.name.split("/")[3]
+
+    @property
+    def id(self) -> str:
+        """The last part of its name."""
+        return self.name.split("/")[5]
 
     @property
     def is_active(self) -> bool:
@@ -118,4 +143,5 @@ class Rollout:
         return replace(
             self, state=state, step=entered, since_s=now_s if begins else self.since_s,
             decisions=decision.number, outbox=(*self.outbox, decision),
+            history=(*self.history, decision)[-_REMEMBERED:],
         )  # fmt: skip

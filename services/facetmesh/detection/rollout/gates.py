@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from facetmesh.rollout import drift, sequential
+from facetmesh.detection.rollout import drift, sequential
 
 if TYPE_CHECKING:
-    from facetmesh.kit.rollouts import Limits
-    from facetmesh.rollout.samples import Sample
-    from facetmesh.rollout.sequential import Tally
+    from facetmesh.detection.rollout.plan import Limits
+    from facetmesh.detection.rollout.samples import Sample
+    from facetmesh.detection.rollout.sequential import Tally
 
 QUANTILES = (0.5, 0.95, 0.99)
 GATES = ("errors", "p50", "p95", "p99", "cost", "agreement", "scores", "classes")

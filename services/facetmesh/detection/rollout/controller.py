@@ -10,20 +10,24 @@ for the audit log.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from facetmesh.detection.rollout.decisions import carried_out, obey, watch
+from facetmesh.detection.rollout.record import State
+from facetmesh.detection.rollout.samples import Samples
 from facetmesh.kit.errors import Aborted, FacetmeshError
-from facetmesh.rollout.decisions import Samples, carried_out, obey, watch
-from facetmesh.rollout.record import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facetmesh.rollout.record import Decision, Rollout
+    from facetmesh.detection.rollout.record import Decision, Rollout
 
+TICK_S = 1.0
+"""How often rollouts are looked at."""
 LEASE_S = 15.0
 """How long a controller that is not heard of keeps a rollout to itself."""
 _log = logging.getLogger(__name__)
@@ -100,6 +104,15 @@ class Controller:
         self._holder = holder
         self._wall = wall
         self._clock = clock
+
+    async def run(self, every_s: float) -> None:
+        """Drives rollouts until it is cancelled."""
+        while True:
+            try:
+                await self.tick()
+            except FacetmeshError as error:
+                _log.warning("rollouts cannot be read", extra={"reason": error.reason})
+            await asyncio.sleep(every_s)
 
     async def tick(self) -> None:
         """Drives each rollout by one decision at most. What fails in one is tried again at the next tick."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from facetmesh.kit.rollouts import WHOLE
-from facetmesh.rollout.gates import Baseline, Finding, Verdict, judge, overall
-from facetmesh.rollout.record import Order, Rollout, State
-from facetmesh.rollout.samples import Sample
+from facetmesh.detection.rollout.gates import Baseline, Finding, Verdict, judge, overall
+from facetmesh.detection.rollout.plan import WHOLE
+from facetmesh.detection.rollout.record import Order, Rollout, State
+
+if TYPE_CHECKING:
+    from facetmesh.detection.rollout.samples import Samples
 
 _WATCHED = (State.RUNNING, State.PAUSED)
 _OBEYED = {
@@ -18,14 +21,6 @@ _OBEYED = {
     **{(Order.ABORT, state): (State.ROLLING_BACK, "aborted") for state in (State.PENDING, *_WATCHED)},
 }
 """What follows an order in a state, and its cause."""
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Both versions' calls since the step began; empty where nothing is known."""
-
-    stable: Sample = field(default_factory=Sample)
-    candidate: Sample = field(default_factory=Sample)
 
 
 def obey(rollout: Rollout, now_s: float) -> Rollout:

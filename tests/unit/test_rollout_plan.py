@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from facetmesh.detection.rollout.plan import BLUE_GREEN, CANARY, SHADOW, Plan, Step
 from facetmesh.kit.errors import InvalidArgument
-from facetmesh.kit.rollouts import BLUE_GREEN, CANARY, SHADOW, Plan, Step
 
 
 def test_the_plans_that_we_offer_make_sense() -> None:

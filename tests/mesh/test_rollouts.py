@@ -1,0 +1,139 @@
+"""Rollouts through real services: a good version takes over, bad ones go back by themselves."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.unit import onnx_models
+
+from facetmesh.client import FacetmeshError
+from facetmesh.detection.v1 import rollout_pb2
+
+from .rig import until
+from .test_models import picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from facetmesh.client import Client
+
+    from .conftest import Mesh
+
+CAT, SAME, MOVED, DOG = ((32, 32, 20, 10, 0, 0.95), (32, 32, 20, 10, 0, 0.96), (12, 12, 20, 10, 0, 0.95),
+                         (32, 32, 20, 10, 1, 0.95))
+MODEL = "rolling"
+# Times on a machine with other work say nothing: what takes long is tried by the figures alone, in the unit tests.
+TIMELESS = rollout_pb2.Rollout.Limits(slowdown=100, cost=100, samples=20)
+STEPS = [(0, 100), (50, 0), (100, 0)]
+State = rollout_pb2.Rollout.State
+
+
+@pytest.fixture(scope="module")
+def client(mesh: Mesh) -> Iterator[Client]:
+    """A tenant with versions that see: a cat; the same cat; another place; and one with other labels."""
+    with mesh.client(mesh.tenant("rolling")) as client:
+        for box in (CAT, SAME, MOVED):
+            client.upload_model(MODEL, onnx_models.detector(box), licence="MIT")
+        client.upload_model(MODEL, onnx_models.detector(DOG, labels=("sheep", "goat")), licence="MIT")
+        yield client
+
+
+@contextmanager
+def calls(client: Client) -> Iterator[list[str]]:
+    """Calls go on meanwhile; gives the versions that answered, and fails for a call that was lost."""
+    answered: list[str] = []
+    problems: list[Exception] = []
+    enough = threading.Event()
+
+    def call() -> None:
+        while not enough.is_set():
+            try:
+                answered.append(client.detect(MODEL, picture()).model_version.rpartition("/")[2])
+            except FacetmeshError as error:
+                problems.append(error)
+                return
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answered
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+
+
+def over(client: Client, rollout: rollout_pb2.Rollout) -> rollout_pb2.Rollout:
+    """The rollout, once it has ended."""
+    def ended() -> rollout_pb2.Rollout | None:
+        found = client.get_rollout(MODEL, rollout.name.rpartition("/")[2])
+        return found if found.state in {State.STATE_DONE, State.STATE_ROLLED_BACK} else None
+
+    return until(ended, "the rollout is over", 120)
+
+
+def causes(rollout: rollout_pb2.Rollout) -> list[str]:
+    """Why it did what it did."""
+    return [decision.cause for decision in rollout.decisions]
+
+
+def test_a_good_version_takes_over_and_one_that_sees_other_boxes_does_not(client: Client) -> None:
+    with calls(client) as answered:
+        bad = over(client, client.start_rollout(MODEL, to="3", steps=STEPS, window_s=1, limits=TIMELESS))
+        assert (State.Name(bad.state), causes(bad)[1]) == ("STATE_ROLLED_BACK", "failed:agreement")
+        assert "3" not in answered  # it was seen in the shadow
+        good = over(client, client.start_rollout(MODEL, to="2", steps=STEPS, window_s=1, limits=TIMELESS))
+    assert (State.Name(good.state), causes(good)) == (
+        "STATE_DONE", ["started", "passed", "passed", "passed", "carried_out"],
+    )  # fmt: skip
+    assert [decision.step for decision in good.decisions] == [0, 1, 2, 2, 2]
+    assert answered[-1] == "2"
+    model = client.get_model(MODEL)
+    assert (model.aliases["stable"], model.HasField("traffic")) == ("2", False)
+    events = until(
+        lambda: [one.event for one in client.list_events() if one.event.method.endswith("rollout-decision")][:8] or 0,
+        "the decisions are in the log",
+    )
+    assert any("agreement: fail" in ground for event in events for ground in event.grounds)
+
+
+@pytest.mark.parametrize(
+    ("to", "reason"),
+    [
+        ("99", "VERSION_NOT_FOUND"), ("canary", "VERSION_NOT_FOUND"), ("4", "LABELS_DIFFER"),
+        ("stable", "ALREADY_STABLE"),
+    ],
+)
+def test_a_version_that_cannot_take_over_is_refused(client: Client, to: str, reason: str) -> None:
+    with pytest.raises(FacetmeshError) as refusal:
+        client.start_rollout(MODEL, to=to)
+    assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize("steps", [[(10, 0), (90, 0)], [(50, 0), (10, 0), (100, 0)], [(100, 0)], [(0, 0), (100, 0)]])
+def test_weights_that_do_not_lead_to_all_calls_are_refused(client: Client, steps: list[tuple[int, int]]) -> None:
+    with pytest.raises(FacetmeshError) as refusal:
+        client.start_rollout(MODEL, to="3", steps=steps)
+    assert refusal.value.reason == "FIELD_INVALID"
+
+
+def test_orders(client: Client) -> None:
+    begun = client.start_rollout(MODEL, to="3", steps=[(1, 0), (100, 0)], rollout_id="ordered")
+    with pytest.raises(FacetmeshError) as refusal:
+        client.start_rollout(MODEL, to="3")
+    assert refusal.value.reason == "ROLLOUT_ACTIVE"
+    client.pause_rollout(MODEL, "ordered")
+    until(lambda: client.get_rollout(MODEL).state in {State.STATE_PAUSED, State.STATE_PENDING}, "it pauses")
+    client.resume_rollout(MODEL, "ordered")
+    until(lambda: client.get_rollout(MODEL).state == State.STATE_RUNNING, "it runs")
+    client.abort_rollout(MODEL, "ordered")
+    assert causes(over(client, begun))[-2:] == ["aborted", "carried_out"]
+    with pytest.raises(FacetmeshError) as refusal:
+        client.promote_rollout(MODEL, "ordered")
+    assert refusal.value.reason == "ROLLOUT_DECIDED"
+    assert "ordered" in [one.name.rpartition("/")[2] for one in client.list_rollouts(MODEL)]
