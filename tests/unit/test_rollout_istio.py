@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestServer
 from tests.unit.test_rollout_rollouts import models
 
 from facetmesh.detection.rollout import routes
-from facetmesh.detection.rollout.istio import CANARY, Istio
+from facetmesh.detection.rollout.__main__ import RolloutSettings
+from facetmesh.detection.rollout.istio import CANARY, GATEWAY, MESH, Istio
 from facetmesh.detection.rollout.kubernetes import FIELD_MANAGER, Account, Resources
 from facetmesh.detection.rollout.plan import Plan, Step
 from facetmesh.detection.rollout.record import Rollout, State
@@ -41,6 +42,19 @@ def services() -> dict[str, Any]:
     """The VirtualServices of our manifests, by name."""
     found = yaml.safe_load_all((K8S / "istio" / "mesh" / "routes.yaml").read_text())
     return {one["metadata"]["name"]: one for one in found if one["metadata"]["name"].startswith("detection")}
+
+
+def test_the_manifests_give_the_controller_what_it_reads_and_what_it_changes() -> None:
+    found = {one["kind"]: one for one in yaml.safe_load_all((K8S / "base" / "rollout.yaml").read_text())}
+    (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    given = {one["name"] for one in container["env"]}
+    assert given <= {f"FACETMESH_{name.upper()}" for name in RolloutSettings.model_fields}
+    (rule,) = found["Role"]["rules"]
+    assert (set(rule["resourceNames"]), rule["verbs"]) == ({GATEWAY, MESH}, ["get", "patch"])
+    subset = yaml.safe_load((K8S / "base" / "detection" / "subset" / "deployment.yaml").read_text())
+    assert {"name": "FACETMESH_ROLLOUTS", "value": "elsewhere"} in (
+        subset["spec"]["template"]["spec"]["containers"][0]["env"]
+    )
 
 
 class Server:

@@ -81,14 +81,9 @@ async def main() -> None:
             holder=secrets.token_hex(8),
             wall=settings.now,
         )
-        _, close_metrics = mesh.telemetry.serve(settings.host, settings.metrics_port)
-        stack.callback(close_metrics)
         driving = asyncio.create_task(controller.run(settings.tick_s))
         stack.callback(driving.cancel)
-        stopped = asyncio.create_task(mesh.stopping.wait())
-        done, _ = await asyncio.wait([driving, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if driving in done:
-            driving.result()  # it ends with an error only
+        await mesh.serve(lambda _: None, services=[], ready={})  # its health is all that is asked of it
 
 
 if __name__ == "__main__":
