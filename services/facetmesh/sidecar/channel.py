@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 from dapr.proto.runtime.v1 import appcallback_pb2, appcallback_pb2_grpc
-from google.protobuf.struct_pb2 import Struct
 
 from facetmesh.kit import cloudevents
 from facetmesh.sidecar import events
@@ -124,8 +123,8 @@ class AppChannel:
                 topic=subscription.topic,
                 pubsub_name=subscription.pubsub,
                 path=subscription.path,
-                **_attributes(event),
             )
+            _describe(request, event)
         except (ValueError, TypeError) as error:  # what is in it may also not fit into protobuf
             return Outcome(Result.REFUSED, str(error))
         response = await self._stub.OnTopicEvent(
@@ -203,22 +202,27 @@ def _entry(subscription: Subscription, pending: Pending) -> appcallback_pb2.Topi
     event, data = _opened(subscription, pending)
     entry.content_type = cloudevents.CLOUD_EVENT
     # daprd 1.18 leaves binary data out here; nobody can want that.
-    entry.cloud_event.CopyFrom(appcallback_pb2.TopicEventCERequest(data=data, **_attributes(event)))
+    entry.cloud_event.data = data
+    _describe(entry.cloud_event, event)
     return entry
 
 
-def _attributes(event: dict[str, Any]) -> dict[str, Any]:
-    """What both forms of delivery say of an event."""
-    extensions = Struct()
-    extensions.update({name: value for name, value in event.items() if name not in _OWN_FIELDS})
-    return {
-        "id": cloudevents.text(event, "id"),
-        "source": cloudevents.text(event, "source"),
-        "type": cloudevents.text(event, "type"),
-        "spec_version": cloudevents.text(event, "specversion"),
-        "data_content_type": cloudevents.text(event, "datacontenttype"),
-        "extensions": extensions,
-    }
+def _describe(
+    request: appcallback_pb2.TopicEventRequest | appcallback_pb2.TopicEventCERequest, event: dict[str, Any]
+) -> None:
+    """Puts into a request what both forms of delivery say of an event. In place, because a copy costs as much."""
+    request.id = cloudevents.text(event, "id")
+    request.source = cloudevents.text(event, "source")
+    request.type = cloudevents.text(event, "type")
+    request.spec_version = cloudevents.text(event, "specversion")
+    request.data_content_type = cloudevents.text(event, "datacontenttype")
+    for name, value in event.items():
+        if name in _OWN_FIELDS:
+            continue
+        if isinstance(value, str):  # nearly all are, and Struct's own way takes twice as long
+            request.extensions.fields[name].string_value = value
+        else:
+            request.extensions[name] = value
 
 
 def _trace_headers(event: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.kit import cloudevents
@@ -21,6 +22,7 @@ _TYPE = "com.dapr.event.sent"
 _TRACE = frozenset({"traceid", "traceparent", "tracestate"})
 _OVERRIDES = {f"cloudevent.{name}": name for name in ("id", "source", "type", "subject", *_TRACE)}
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _FALSE = frozenset({"", "0", "f", "F", "FALSE", "false", "False"})
 
 
@@ -82,7 +84,7 @@ def message(published: Published, *, app: str, pubsub: str, topic: str) -> Messa
         event = _new(published, app, pubsub, topic)
     if ttl := metadata.get("ttlInSeconds") or metadata.get("ttl"):
         event["expiration"] = _after(ttl)
-    return Message(json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(), dict(metadata))
+    return Message(_json(event).encode(), dict(metadata))
 
 
 def wrapped(raw: Message, pubsub: str, topic: str, event_id: uuid.UUID) -> dict[str, Any]:
@@ -158,7 +160,12 @@ def _adopted(published: Published, pubsub: str, topic: str) -> dict[str, Any]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return _written(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _written(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _after(ttl: str) -> str:
