@@ -2,10 +2,10 @@
 
 It says on stdout what was acknowledged, and each checkpoint.
 
-python -m tests.unit.audit_appender STORE KEYS [BATCHES]
+python -m tests.unit.audit_appender STORE KEYS
 
-With no arguments it reads two lines from stdin again and again, a STORE and KEYS, and forks
-a process that appends to that store until it is killed: each is there in a moment.
+With no arguments it reads three lines from stdin again and again, STORE, KEYS and BATCHES, and forks
+a process that appends to that store: each is there in a moment. It begins when another line comes.
 """
 
 from __future__ import annotations
@@ -47,11 +47,13 @@ def say(what: dict[str, object]) -> None:
 def serve() -> None:
     """Forks an appender for each store on stdin; says its process id first, and at its end how it ended."""
     while store := sys.stdin.readline().strip():
-        keys = Path(sys.stdin.readline().strip())
+        keys, batches = Path(sys.stdin.readline().strip()), int(sys.stdin.readline())
         child = os.fork()
         if not child:
             say({"pid": os.getpid()})
-            asyncio.run(main(store, json.loads(keys.read_text())))
+            os.read(0, 1)
+            asyncio.run(main(store, json.loads(keys.read_text()), batches))
+            return
         say({"ended": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])})
 
 
@@ -59,4 +61,4 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         serve()
     else:
-        asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), int((*sys.argv, "0")[3])))
+        asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text())))

@@ -42,40 +42,74 @@ def sqlite_world(tmp_path: Path) -> World:
     return World.at(str(tmp_path / "audit.db"))
 
 
+@dataclass
+class Appenders:
+    """Forks processes that append, one at a time."""
+
+    server: asyncio.subprocess.Process
+
+    async def fork(self, store: str, keys: Path, batches: int) -> int:
+        """Makes one, which waits; returns its process id."""
+        self.say(f"{store}\n{keys}\n{batches}\n")
+        return int((await self.heard())["pid"])
+
+    def say(self, text: str) -> None:
+        """Tells them something; one that waits begins."""
+        assert self.server.stdin is not None
+        self.server.stdin.write(text.encode())
+
+    async def heard(self) -> dict[str, Any]:
+        """What was said next."""
+        assert self.server.stdout is not None
+        line = await asyncio.wait_for(self.server.stdout.readline(), DEADLINE_S)
+        heard: dict[str, Any] = json.loads(line)
+        return heard
+
+    async def killed(self, store: str, keys: Path, after_s: float) -> list[dict[str, Any]]:
+        """What a process acknowledged until it was killed, at a random moment after its first commit."""
+        pid = await self.fork(store, keys, 0)
+        self.say("\n")
+        first = await self.heard()
+        asyncio.get_running_loop().call_later(after_s, os.kill, pid, signal.SIGKILL)
+        *others, end = await self.until_end()
+        assert end == {"ended": -signal.SIGKILL}
+        return [first, *others]
+
+    async def disturbed(self, store: str, keys: Path, call: str, what: str) -> list[dict[str, Any]]:
+        """What a process acknowledged, one of whose system calls did not go well."""
+        pid = await self.fork(store, keys, 4)
+        strace = await asyncio.create_subprocess_exec(
+            "strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{what}", "-p", str(pid),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert strace.stderr is not None
+        while b"attached" not in await asyncio.wait_for(strace.stderr.readline(), DEADLINE_S):
+            assert strace.returncode is None
+        self.say("\n")
+        *acknowledged, _ = await self.until_end()
+        await asyncio.wait_for(strace.communicate(), DEADLINE_S)
+        return acknowledged
+
+    async def until_end(self) -> list[dict[str, Any]]:
+        """What was said until one ended, and how it did."""
+        lines = [await self.heard()]
+        while "ended" not in lines[-1]:
+            lines.append(await self.heard())
+        return lines
+
+
 @asynccontextmanager
-async def appenders() -> AsyncIterator[asyncio.subprocess.Process]:
-    """What forks processes that append."""
+async def appenders() -> AsyncIterator[Appenders]:
+    """What forks them; nothing is left of them at the end."""
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.unit.audit_appender", cwd=ROOT, limit=1 << 20,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
-        yield server
+        yield Appenders(server)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         await server.wait()
-
-
-async def killed_while_appending(
-    server: asyncio.subprocess.Process, store: str, keys: Path, after_s: float
-) -> list[dict[str, object]]:
-    """What a process acknowledged until it was killed, at a random moment after its first commit."""
-    assert server.stdin is not None
-    assert server.stdout is not None
-
-    async def heard() -> dict[str, Any]:
-        assert server.stdout is not None
-        line: dict[str, Any] = json.loads(await asyncio.wait_for(server.stdout.readline(), DEADLINE_S))
-        return line
-
-    server.stdin.write(f"{store}\n{keys}\n".encode())
-    pid = (await heard())["pid"]
-    lines = [await heard()]
-    asyncio.get_running_loop().call_later(after_s, os.kill, pid, signal.SIGKILL)
-    while "ended" not in lines[-1]:
-        lines.append(await heard())
-    assert lines.pop() == {"ended": -signal.SIGKILL}
-    return lines
 
 
 async def prepared(world: World, tmp_path: Path) -> Path:
@@ -118,10 +152,10 @@ class Promised:
 async def killed_again_and_again(world: World, tmp_path: Path, kills: int) -> None:
     """Appenders are killed, one after the other, while they write to one log."""
     keys, promised = await prepared(world, tmp_path), Promised()
-    async with appenders() as server:
+    async with appenders() as forked:
         for kill in range(kills):
             after_s = random.uniform(0, 0.25)  # noqa: S311 - no secret
-            promised.add(await killed_while_appending(server, world.address, keys, after_s))
+            promised.add(await forked.killed(world.address, keys, after_s))
             if kill % 25 == 0:
                 assert await world.problems() == []
     await promised.holds(world)
@@ -140,26 +174,14 @@ async def test_killed_again_and_again(world: World, tmp_path: Path) -> None:
 
 CALLS = ("pwrite64", "fdatasync", "ftruncate", "unlink")
 """What SQLite writes with."""
-STRACE = ("strace", "--seccomp-bpf", "-f", "-qq", "-o", "/dev/null")
 
 
 def traceable() -> bool:
     """Whether a process may be held at its system calls here."""
+    traced = ("strace", "-f", "-o", "/dev/null", "true")
     return (
-        shutil.which("strace") is not None
-        and subprocess.run([*STRACE, "-e", "trace=unlink", "true"], check=False, capture_output=True).returncode == 0
+        shutil.which("strace") is not None and subprocess.run(traced, check=False, capture_output=True).returncode == 0
     )
-
-
-async def disturbed(store: str, keys: Path, call: str, what: str) -> list[dict[str, object]]:
-    """What a process acknowledged, one of whose system calls did not go well."""
-    process = await asyncio.create_subprocess_exec(
-        *STRACE, "-e", f"trace={call}", "-e", f"inject={call}:{what}",
-        sys.executable, "-m", "tests.unit.audit_appender", store, str(keys), "4",
-        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, limit=1 << 20,
-    )  # fmt: skip
-    out, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
-    return [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 async def disturbed_at(world: World, tmp_path: Path, faults: Iterable[tuple[str, int, str]]) -> None:
@@ -167,12 +189,13 @@ async def disturbed_at(world: World, tmp_path: Path, faults: Iterable[tuple[str,
     if not traceable():
         pytest.skip("strace cannot hold a process's system calls here")
     keys, promised = await prepared(world, tmp_path), Promised()
-    promised.add(await disturbed(world.address, keys, "unlink", "error=EIO:when=999"))  # none: the log exists
-    size = len(promised.ids)
-    assert size
-    for call, when, what in faults:
-        promised.add(await disturbed(world.address, keys, call, f"{what}:when={when}"))
-        assert await world.problems() == [], (call, when, what)
+    async with appenders() as forked:
+        # No fault yet: the log exists.
+        promised.add(await forked.disturbed(world.address, keys, "unlink", "error=EIO:when=999"))
+        assert promised.ids
+        for call, when, what in faults:
+            promised.add(await forked.disturbed(world.address, keys, call, f"{what}:when={when}"))
+            assert await world.problems() == [], (call, when, what)
     await promised.holds(world)
 
 
