@@ -60,8 +60,12 @@ daprd: $(VENV)/.serve ## Find daprd and sentry on this machine, or build them in
 cluster: $(VENV)/.serve ## Build the API server and Istio that test-cluster runs, into the cache.
 	@$(BIN)/python tools/cluster.py
 
+.PHONY: promtool
+promtool: $(VENV)/.serve ## Build Prometheus's promtool, which tests the alerts, into the cache.
+	@$(BIN)/python tools/promtool.py
+
 .PHONY: test-cluster
-test-cluster: $(VENV)/.dev cluster ## Run the tests on a real Kubernetes and Istio control plane.
+test-cluster: $(VENV)/.dev cluster promtool ## Run the tests on a real Kubernetes and Istio control plane.
 	@$(PYTEST) tests/cluster
 
 # In the cache, because it has gigabytes: torch and ultralytics.
@@ -73,7 +77,7 @@ convert-env: requirements/convert.txt ## Make an environment that converts check
 		$(CONVERT_ENV)/bin/python $(PIP) --require-hashes -r $< && cp $< $(CONVERT_ENV)/done; }
 
 .PHONY: test-full
-test-full: $(VENV)/.dev daprd cluster convert-env ## Run the tests that take minutes or gigabytes.
+test-full: $(VENV)/.dev daprd cluster promtool convert-env ## Run the tests that take minutes or gigabytes.
 	@$(PYTEST) -m full
 
 .PHONY: test-chaos

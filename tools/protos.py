@@ -21,7 +21,8 @@ PROTOS = ROOT / "protos"
 SOURCES = ROOT / "services"
 GENERATED = '"""Generated from protos/; edit those and run `make protos`."""\n'
 THIRD_PARTY = (
-    "buf/validate/validate.proto", "envoy/service/auth/v3/external_auth.proto", "inference/inference.proto",
+    "buf/validate/validate.proto", "envoy/service/auth/v3/external_auth.proto",
+    "externalscaler/externalscaler.proto", "inference/inference.proto",
 )  # fmt: skip
 """Other people's APIs. Their Python lies below facetmesh, because `buf` or `envoy` at the top may belong to others."""
 

@@ -16,6 +16,8 @@ from facetmesh.detection.metrics import VersionMetrics
 from facetmesh.detection.scheduler import Served
 from facetmesh.detection.stages import StageMetrics
 from facetmesh.detection.statistics import Statistics
+from facetmesh.fusion.backlog import Backlog
+from facetmesh.fusion.metrics import BacklogMetrics
 from facetmesh.kit.telemetry import Metrics
 from facetmesh.runners.tasks import Reply
 
@@ -46,7 +48,9 @@ def _collectors() -> Iterator[Collector]:
     refused = CollectorRegistry()
     RefusedEvents(refused, lambda _: None, time.monotonic)
     yield from _of(refused)
-    stages = StageMetrics(cast("Any", SimpleNamespace(memory=lambda: {"acme": 1}, evicted=0)))
+    stages = StageMetrics(cast("Any", SimpleNamespace(
+        memory=lambda: {"acme": 1}, quarantined=lambda: {"acme": 1}, evicted=0,
+    )))  # fmt: skip
     stages.watch(cast("Any", SimpleNamespace(waiting=lambda: 0, running=lambda: 0)))
     stages.add(Served(
         "acme", "detect", "models/faces/versions/1", queue_s=0, run_s=0, compute_s=0, cold=False,
@@ -56,6 +60,9 @@ def _collectors() -> Iterator[Collector]:
     statistics = Statistics(time.time)
     statistics.ended(cast("Any", SimpleNamespace(name="tenants/acme/models/faces/versions/1")), 0.1, ok=True)
     yield VersionMetrics(statistics)
+    backlog = Backlog(time.time)
+    backlog.see(())
+    yield BacklogMetrics(backlog)
     with mock.patch.dict(sys.modules, {"pynvml": _nvml()}):
         cards = gpu_metrics()
     assert cards is not None

@@ -23,6 +23,10 @@ class Pool:
         """By tenant."""
         return self.taken
 
+    def quarantined(self) -> dict[str, int]:
+        """By tenant."""
+        return {"acme": 2}
+
 
 def served(subject: str = "models/faces/versions/2", **timings_ms: float) -> Served:
     """A request that waited 10 ms and ran for 20 ms."""

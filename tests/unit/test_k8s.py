@@ -39,12 +39,12 @@ def variables(service: str) -> set[str]:
 
 def given(service: str) -> set[str]:
     """What the manifests tell a service."""
-    file = BASE / ("detection/subset/deployment.yaml" if service == "detection" else f"{service}.yaml")
-    deployments = [document for document in documents(file) if document["kind"] == "Deployment"]
-    for subset in ("v1", "v2") if service == "detection" else ():
-        (kustomization,) = documents(BASE / "detection" / subset / "kustomization.yaml")
-        deployments += [yaml.safe_load(patch["patch"]) for patch in kustomization["patches"]]
-    containers = [one for each in deployments for one in each["spec"]["template"]["spec"]["containers"]]
+    files = [*BASE.glob(f"{service}.yaml"), *(BASE / service).rglob("*.yaml")]
+    found = [document for file in files for document in documents(file)]
+    deployments = [document for document in found if document["kind"] == "Deployment"]
+    patches = [patch["patch"] for document in found for patch in document.get("patches", ())]
+    templates = [one["spec"].get("template") for one in (*deployments, *map(yaml.safe_load, patches))]
+    containers = [one for template in templates if template for one in template["spec"]["containers"]]
     return {variable["name"] for container in containers for variable in container.get("env", ())}
 
 

@@ -85,7 +85,12 @@ class StageMetrics(Collector):
         for tenant, size in self._pool.memory().items():
             memory.add_metric([tenant], size)
         evictions = CounterMetricFamily("facetmesh_runner_evictions", "Runners that made room.", self._pool.evicted)
-        yield from (memory, evictions)
+        quarantined = GaugeMetricFamily(
+            "facetmesh_models_quarantined", "A tenant's models that are not run for a while.", labels=["tenant"]
+        )
+        for tenant, models in self._pool.quarantined().items():
+            quarantined.add_metric([tenant], models)
+        yield from (memory, evictions, quarantined)
         if self._scheduler is not None:
             yield GaugeMetricFamily("facetmesh_scheduler_waiting", "Requests that wait.", self._scheduler.waiting())
             yield GaugeMetricFamily("facetmesh_scheduler_running", "Requests that run.", self._scheduler.running())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import secrets
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from facetmesh.fusion.accounting import Accounts
+from facetmesh.fusion.backlog import Backlog
 from facetmesh.fusion.charging import ChargedFuser
 from facetmesh.fusion.consent_servicer import ConsentServicer
 from facetmesh.fusion.consent_store import DaprConsentStore
@@ -24,9 +26,11 @@ from facetmesh.fusion.images import Images
 from facetmesh.fusion.lookups import Fingerprints, Lookups
 from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.marker import Marker
+from facetmesh.fusion.metrics import BacklogMetrics
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.retention import Sweeper
+from facetmesh.fusion.scaler_servicer import scaling
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
 from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc
@@ -34,7 +38,8 @@ from facetmesh.fusion.worker import Worker
 from facetmesh.kit import catalog, credentials, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
-from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
+from facetmesh.kit.settings import MEBIBYTE, Port, ServiceSettings, load
+from facetmesh.kit.tls import listen
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.probe import probe
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
 
 LANDMARK_MODEL = "facemesh"
 """The catalogue's id of the model that finds a face's points."""
+_log = logging.getLogger(__name__)
 
 
 class FusionSettings(ServiceSettings):
@@ -58,8 +64,12 @@ class FusionSettings(ServiceSettings):
     """host:port of the detection service."""
     blobs: str = ""
     """Where images are kept: a folder or a URL such as s3://bucket/prefix; a folder below home when empty."""
-    workers: Annotated[int, Field(ge=1)] = 2
-    """Jobs at a time."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Jobs at a time; 0 where other replicas do them."""
+    scaler_host: str = "127.0.0.1"
+    """The address on which KEDA asks how much work there is: one that few others reach. Encrypted as others are."""
+    scaler_port: Port = 0
+    """Its port; 0 asks the system."""
     runners: Annotated[int, Field(ge=1)] = 4
     """Runner processes at a time; each tenant that fuses has one."""
     runner_idle_s: Annotated[float, Field(gt=0)] = 300.0
@@ -118,7 +128,9 @@ async def main() -> None:
             accounts=accounts,
             trace=telemetry.continued,
         )
-        dispatcher = Dispatcher(registry, worker, settings.workers)
+        backlog = Backlog(settings.now)
+        mesh.telemetry.metrics.registry.register(BacklogMetrics(backlog))
+        dispatcher = Dispatcher(registry, worker, settings.workers, backlog.see)
         events = JobEvents(mesh.dapr.publisher(), dispatcher.wake, registry.get)
         servicer = FusionServicer(Fusions(registry, images, consents, events.announce), Lookups(store, fingerprints))
         consent_servicer = ConsentServicer(consents, settings.now)
@@ -127,6 +139,12 @@ async def main() -> None:
             fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server)
             consent_pb2_grpc.add_ConsentServiceServicer_to_server(consent_servicer, server)
 
+        for_keda = functools.partial(
+            listen, host=settings.scaler_host, port=settings.scaler_port, files=settings.tls,
+            plaintext=settings.allow_plaintext,
+        )  # fmt: skip
+        scaler_port = await stack.enter_async_context(scaling(backlog, for_keda))
+        _log.info("serving KEDA", extra={"scaler_port": scaler_port})
         tasks = [asyncio.create_task(dispatcher.run())]
         if settings.result_days:
             tasks.append(asyncio.create_task(Sweeper(store, images, settings.result_days, settings.now).run()))

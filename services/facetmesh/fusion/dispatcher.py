@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from facetmesh.kit.errors import FacetmeshError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from facetmesh.fusion.operations import Ref
     from facetmesh.fusion.registry import Registry
     from facetmesh.fusion.worker import Worker
@@ -29,13 +31,21 @@ class Dispatcher:
     Args:
         registry: The operations.
         worker: Does the jobs.
-        concurrency: How many at a time.
+        concurrency: How many at a time; 0 leaves them to other replicas.
+        see: Is told of all work that is left, whenever the list of it was read.
     """
 
-    def __init__(self, registry: Registry, worker: Worker, concurrency: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        worker: Worker,
+        concurrency: int,
+        see: Callable[[Collection[Ref]], None] = lambda _: None,
+    ) -> None:
         self._store = registry.store
         self._worker = worker
         self._concurrency = concurrency
+        self._see = see
         self._clock = registry.clock
         self._known: set[Ref] = set()
         self._rests: dict[Ref, float] = {}
@@ -79,6 +89,7 @@ class Dispatcher:
     async def _scan(self) -> None:
         try:
             self._known = set(await self._store.announced())
+            self._see(self._known)
         except FacetmeshError as error:
             _log.warning("the list of work cannot be read", extra={"reason": error.reason})
         self._rests = {ref: until for ref, until in self._rests.items() if ref in self._known}

@@ -151,6 +151,10 @@ class RunnerPool:
         """The process id of each domain that has a runner up."""
         return {name: state.runner.pid for name, state in self._domains.items() if state.runner is not None}
 
+    def quarantined(self) -> dict[str, int]:
+        """How many models of each domain are not run for a while, because they ended their processes."""
+        return self._quarantine.held()
+
     def memory(self) -> dict[str, int]:
         """What each domain's runner takes, in bytes, as it was last measured."""
         return {name: state.memory_bytes for name, state in self._domains.items() if state.runner is not None}

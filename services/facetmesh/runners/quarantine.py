@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from facetmesh.kit.errors import FailedPrecondition
@@ -64,6 +64,11 @@ class Quarantine:
     def holds(self, subject: Subject) -> bool:
         """Whether the subject is locked out."""
         return self._until.get(subject, 0.0) > self._clock()
+
+    def held(self) -> dict[str, int]:
+        """How many subjects of each domain are locked out."""
+        now = self._clock()
+        return dict(Counter(domain for (domain, _), until in self._until.items() if until > now))
 
     def _forget(self, now: float) -> None:
         for subject, times in list(self._deaths.items()):

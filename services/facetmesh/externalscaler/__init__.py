@@ -1,0 +1,1 @@
+"""Generated from protos/; edit those and run `make protos`."""

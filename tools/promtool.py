@@ -1,0 +1,15 @@
+"""Sees to it that there is a promtool, by which alerts are tested, and prints where. Run by `make promtool`."""
+
+from __future__ import annotations
+
+from golang import Module
+
+PROMETHEUS = Module(
+    "prometheus",
+    pins="github.com/prometheus/prometheus",
+    programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+)
+
+
+if __name__ == "__main__":
+    print(PROMETHEUS.ensure("promtool"))  # noqa: T201 - the answer
