@@ -29,8 +29,10 @@ def test_enough_deaths_lock_out_and_time_lets_in_again(quarantine: Quarantine, c
         quarantine.check(BAD)
     assert caught.value.reason == "MODEL_QUARANTINED"
     assert caught.value.retry_after_s == 200
+    assert quarantine.held() == {"acme": 1}
     clock.now += 200
     quarantine.check(BAD)
+    assert not quarantine.held()
     assert not quarantine.record(BAD)
 
 

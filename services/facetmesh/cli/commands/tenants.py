@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facetmesh.auth.v1 import auth_pb2
-from facetmesh.cli import output
+from facetmesh.cli import namespaces, output
 from facetmesh.cli.commands.keys import Out, show_once
 from facetmesh.cli.fields import assign
 from facetmesh.cli.options import options
@@ -102,6 +102,34 @@ def plans(context: typer.Context) -> None:
     )  # fmt: skip
     view = output.table(("plan", "display name", "weight", "limits"), rows)
     output.answer(options(context), {"plans": [output.as_data(plan) for plan in found]}, view)
+
+
+@app.command("render-namespace")
+def render_namespace(  # noqa: PLR0913 - one for each quantity
+    context: typer.Context,
+    tenant: TenantId,
+    *,
+    cpu: Annotated[str, typer.Option(help="Cores that its pods may ask for together.")] = namespaces.DEFAULT.cpu,
+    cpu_limit: Annotated[str, typer.Option(help="Cores that they may burst to.")] = namespaces.DEFAULT.cpu_limit,
+    memory: Annotated[str, typer.Option(help="Memory, such as 16Gi.")] = namespaces.DEFAULT.memory,
+    storage: Annotated[str, typer.Option(help="What their volumes may hold.")] = namespaces.DEFAULT.storage,
+    pods: Annotated[int, typer.Option(help="How many there may be.")] = namespaces.DEFAULT.pods,
+    gpus: Annotated[int, typer.Option(help="Whole GPUs.")] = namespaces.DEFAULT.gpus,
+    mig_slices: Annotated[int, typer.Option(help="Slices of a GPU.")] = namespaces.DEFAULT.mig_slices,
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for it, for kustomize; else it is printed.", file_okay=False)
+    ] = None,
+) -> None:
+    """Write a tenant's namespace on Kubernetes, with its quota, limits and network policy. Asks no mesh."""
+    share = namespaces.Share(cpu, cpu_limit, memory, storage, pods, gpus, mig_slices)
+    text = namespaces.render(tenant, share)
+    if out is None:
+        output.answer(options(context), {"manifests": text}, text.rstrip())
+        return
+    out.mkdir(parents=True)
+    (out / "tenant.yaml").write_text(text)
+    (out / "kustomization.yaml").write_text(namespaces.KUSTOMIZATION)
+    output.answer(options(context), {"folder": str(out)}, f"kubectl apply -k {out}")
 
 
 @app.command("rotate-key")
