@@ -64,3 +64,8 @@ CMD ["python", "-P", "-m", "facetmesh.fusion"]
 
 FROM runtime AS audit
 CMD ["python", "-P", "-m", "facetmesh.audit"]
+
+# All of it on one machine, with the embedded sidecar and Envoy: compose.yaml runs it.
+FROM runtime AS mesh
+EXPOSE 7400
+CMD ["facetmesh", "up", "--gateway"]

@@ -131,10 +131,18 @@ protos-check: $(PROTOS_VENV)/.done ## Check that the generated code and the Open
 .PHONY: check
 check: lint types imports protos-check ## Do all checks but the tests.
 
+.PHONY: images
+images: ## Build the images, with a bill of materials in each (needs Docker with buildx).
+	@docker buildx bake
+
 .PHONY: pins
 pins: ## Raise the pinned requirements to the newest that fit (needs uv).
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --group build --group dev -o requirements/dev.txt
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --group build -c requirements/dev.txt -o requirements/serve.txt
+	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra postgres --group build -c requirements/dev.txt -o requirements/postgres.txt
+	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra gpu --group build -c requirements/dev.txt -o requirements/gpu.txt
+	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra gateway --group build -c requirements/dev.txt -o requirements/gateway.txt
+	@$(COMPILE) --upgrade requirements/sbom.in -o requirements/sbom.txt
 	@$(COMPILE) --upgrade requirements/protos.in -o requirements/protos.txt
 	@$(COMPILE) --upgrade requirements/go.in -o requirements/go.txt
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra convert -c requirements/serve.txt -o requirements/convert.txt

@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from facetmesh.cli.gateway.settings import GatewaySettings
+from facetmesh.cli.mesh.ports import DEFAULT_BASE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 BAKE = json.loads((ROOT / "docker-bake.json").read_text())
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["mesh"]
 SERVICES = {"auth", "detection", "fusion", "audit"}
 _TIMEOUT_S = 120
 
@@ -79,13 +83,15 @@ def manifests() -> Iterator[Any]:
 
 
 def containers() -> Iterator[dict[str, Any]]:
-    """Of all manifests and their patches."""
+    """Of our images, in all manifests and their patches."""
     for document in manifests():
         texts = [patch.get("patch", "") for patch in document.get("patches", ()) if isinstance(patch, dict)]
         for one in (document, *map(yaml.safe_load, texts)):
             if isinstance(one, dict) and "template" in (one.get("spec") or {}):
                 pod = one["spec"]["template"].get("spec", {})
-                yield from (*pod.get("initContainers", ()), *pod.get("containers", ()))
+                for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
+                    if container.get("image", "").startswith("facetmesh/"):
+                        yield container
 
 
 def test_hadolint_has_nothing_to_say() -> None:
@@ -125,9 +131,10 @@ def test_stages_come_from_each_other_and_each_service_has_its_program() -> None:
             assert one.words[0].removeprefix("--from=") in stages
         elif one.name == "CMD":
             commands[one.stage] = json.loads(" ".join(one.words))
+    assert commands.pop("mesh") == ["facetmesh", "up", "--gateway"]
     assert commands == {name: ["python", "-P", "-m", f"facetmesh.{name}"] for name in SERVICES}
     assert all(importlib.util.find_spec(f"{command[-1]}.__main__") for command in commands.values())
-    assert {BAKE["target"][name]["target"] for name in BAKE["group"]["default"]["targets"]} == SERVICES
+    assert {BAKE["target"][name]["target"] for name in BAKE["group"]["default"]["targets"]} == {*SERVICES, "mesh"}
 
 
 def test_what_the_manifests_name_is_built() -> None:
@@ -135,7 +142,31 @@ def test_what_the_manifests_name_is_built() -> None:
              for tag in one.get("tags", ())}  # fmt: skip
     named = {one["image"] for one in containers() if "image" in one}
     named |= {image["newName"] for document in manifests() for image in document.get("images", ())}
-    assert named == built
+    assert named | {COMPOSE["image"]} == built
+
+
+def test_compose_runs_the_mesh_image_as_one_would_run_it_without_docker() -> None:
+    target = BAKE["target"]["mesh"]
+    assert COMPOSE["build"] == {"context": ".", "target": target["target"], "args": target["args"]}
+    assert "command" not in COMPOSE
+    assert COMPOSE["ports"] == [f"127.0.0.1:{DEFAULT_BASE}:{DEFAULT_BASE}"]
+    known = {f"FACETMESH_GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields}
+    assert {name for name in COMPOSE["environment"] if name.startswith("FACETMESH_")} <= known
+    kept = {volume.partition(":")[2] for volume in COMPOSE["volumes"]}
+    assert all(f"{name}={place}" in DOCKERFILE for name, place in zip(
+        ("FACETMESH_HOME", "FACETMESH_CACHE"), sorted(kept, reverse=True), strict=True
+    ))  # fmt: skip
+    assert COMPOSE["read_only"]
+    assert COMPOSE["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("variant", ["postgres", "gpu", "gateway"])
+def test_an_image_has_the_versions_that_are_tested(variant: str) -> None:
+    def pinned(name: str) -> set[str]:
+        text = (ROOT / "requirements" / f"{name}.txt").read_text()
+        return {line.rstrip(" \\") for line in text.splitlines() if re.match(r"[a-z0-9]", line)}
+
+    assert pinned("serve") <= pinned(variant), "make pins"
 
 
 def test_nobody_is_root_and_all_agree_on_who_it_is() -> None:

@@ -75,3 +75,28 @@ def test_no_secret_stands_in_a_manifest() -> None:
     for path in BASE.parent.rglob("*.yaml"):
         for document in documents(path):
             assert document.get("kind") != "Secret", path
+
+
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+def test_the_collectors_pipeline_is_of_parts_that_are_there(signal: str) -> None:
+    folder = BASE.parent / "collector"
+    (config,) = documents(folder / "config" / f"{signal}.yaml")
+    (pipeline,) = config["service"]["pipelines"].values()
+    for part in ("receivers", "processors", "exporters"):
+        assert set(pipeline[part]) == set(config[part]), part
+    assert set(config["service"]["extensions"]) == set(config["extensions"])
+    # Whatever else is done to what comes: memory is limited first, and it leaves in batches.
+    assert (pipeline["processors"][0], pipeline["processors"][-1]) == ("memory_limiter", "batch")
+    (pods,) = (one for one in documents(folder / f"{signal}.yaml") if one["kind"] in {"Deployment", "DaemonSet"})
+    (container,) = pods["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == [f"--config=/etc/otel/{signal}.yaml"]
+
+
+def test_services_send_their_traces_where_the_collector_listens() -> None:
+    (overlay,) = documents(BASE.parent / "overlays" / "production" / "kustomization.yaml")
+    (mesh,) = overlay["configMapGenerator"]
+    (literal,) = mesh["literals"]
+    service = next(one for one in documents(BASE.parent / "collector" / "traces.yaml") if one["kind"] == "Service")
+    (grpc,) = (port["port"] for port in service["spec"]["ports"] if port["name"].startswith("grpc"))
+    name = service["metadata"]["name"]
+    assert literal == f"OTEL_EXPORTER_OTLP_ENDPOINT=http://{name}.observability:{grpc}"
