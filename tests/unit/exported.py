@@ -49,7 +49,7 @@ def _collectors() -> Iterator[Collector]:
     RefusedEvents(refused, lambda _: None, time.monotonic)
     yield from _of(refused)
     stages = StageMetrics(cast("Any", SimpleNamespace(
-        memory=lambda: {"acme": 1}, quarantined=lambda: {"acme": 1}, evicted=0,
+        memory=lambda: {"acme": 1}, in_quarantine=lambda: {"acme": 1}, evicted=0,
     )))  # fmt: skip
     stages.watch(cast("Any", SimpleNamespace(waiting=lambda: 0, running=lambda: 0)))
     stages.add(Served(

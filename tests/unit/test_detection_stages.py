@@ -23,7 +23,7 @@ class Pool:
         """By tenant."""
         return self.taken
 
-    def quarantined(self) -> dict[str, int]:
+    def in_quarantine(self) -> dict[str, int]:
         """By tenant."""
         return {"acme": 2}
 

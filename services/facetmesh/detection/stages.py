@@ -88,7 +88,7 @@ class StageMetrics(Collector):
         quarantined = GaugeMetricFamily(
             "facetmesh_models_quarantined", "A tenant's models that are not run for a while.", labels=["tenant"]
         )
-        for tenant, models in self._pool.quarantined().items():
+        for tenant, models in self._pool.in_quarantine().items():
             quarantined.add_metric([tenant], models)
         yield from (memory, evictions, quarantined)
         if self._scheduler is not None:

@@ -151,7 +151,7 @@ class RunnerPool:
         """The process id of each domain that has a runner up."""
         return {name: state.runner.pid for name, state in self._domains.items() if state.runner is not None}
 
-    def quarantined(self) -> dict[str, int]:
+    def in_quarantine(self) -> dict[str, int]:
         """How many models of each domain are not run for a while, because they ended their processes."""
         return self._quarantine.held()
 
