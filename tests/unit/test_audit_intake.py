@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from facetmesh.audit.intake import MAX_EVENT_BYTES, MAX_FUTURE_S, MAX_PAST_S, Event, Refusal
-from facetmesh.event.v1.event_pb2 import SignedEvent
+from facetmesh.event.v1.event_pb2 import AuditEvent, SignedEvent
 from facetmesh.kit.audit import Record, Recorder
 from facetmesh.kit.errors import InvalidArgument
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
-from facetmesh.verify.event import ANNOUNCEMENT
+from facetmesh.verify.event import ANNOUNCEMENT, CONTEXT, parse
 
-from .audit_world import World, seed
+from .audit_world import World, seed, service_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from facetmesh.kit.dapr import Outgoing
 
@@ -42,6 +47,20 @@ def timed(world: World, time: Timestamp) -> bytes:
     event = world.event()
     event.time.CopyFrom(time)
     return world.services["detection"].sign(event)
+
+
+def lasting(world: World, duration: Duration) -> bytes:
+    """An event that took so long."""
+    event = world.event()
+    event.duration.CopyFrom(duration)
+    return world.services["detection"].sign(event)
+
+
+def with_roles(world: World, *roles: str) -> AuditEvent:
+    """An event of who has these roles."""
+    event = world.event()
+    event.roles.extend(roles)
+    return event
 
 
 def changed(world: World, change: Callable[[SignedEvent], object]) -> bytes:
@@ -78,6 +97,15 @@ REFUSED: dict[str, tuple[Callable[[World], bytes], str]] = {
     "in the past": (lambda w: timed(w, at(w, -MAX_PAST_S - 2)), "EVENT_TOO_OLD"),
     "before all time": (lambda w: timed(w, Timestamp(seconds=-(2**62))), "EVENT_TIME_INVALID"),
     "no time": (lambda w: timed(w, Timestamp()), "EVENT_TIME_INVALID"),
+    "a time with too many nanoseconds": (
+        lambda w: timed(w, Timestamp(seconds=int(w.clock()), nanos=2_000_000_000)), "EVENT_TIME_INVALID"),
+    "a time with fewer than none": (
+        lambda w: timed(w, Timestamp(seconds=int(w.clock()), nanos=-1)), "EVENT_TIME_INVALID"),
+    "for ever": (lambda w: lasting(w, Duration(seconds=2**62)), "EVENT_DURATION_INVALID"),
+    "for less than no time": (lambda w: lasting(w, Duration(nanos=-1)), "EVENT_DURATION_INVALID"),
+    "of a duration that is none": (lambda w: lasting(w, Duration(nanos=2**31 - 1)), "EVENT_DURATION_INVALID"),
+    "control characters among others": (
+        lambda w: w.services["detection"].sign(with_roles(w, "ROLE_USER", "ROLE_\x00")), "EVENT_UNPRINTABLE"),
     "control characters": (lambda w: w.signed(resource="tenants/acme\x1b[2J"), "EVENT_UNPRINTABLE"),
     "a second line": (lambda w: w.signed(source_address="10.0.0.1\nOK"), "EVENT_UNPRINTABLE"),
     "an announcement by name": (lambda w: w.signed("audit", method=ANNOUNCEMENT), "ANNOUNCEMENT_FORBIDDEN"),
@@ -92,6 +120,27 @@ def test_refused(world: World, what: str) -> None:
     assert isinstance(refusal, Refusal)
     assert refusal.reason == reason
     assert refusal.detail.endswith(".")
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=200), seconds=st.integers(-(2**63), 2**63 - 1), nanos=st.integers(-(2**31), 2**31 - 1))
+def test_nothing_that_a_service_signs_stops_the_log(data: bytes, seconds: int, nanos: int) -> None:
+    """Whoever has stolen its key would else keep all events out, by one that comes again and again."""
+    world = World(Path("unused.db"))
+    event = world.event(outcome=seconds % (1 << 31))
+    event.time.seconds, event.time.nanos = (int(world.clock()) if seconds % 2 else seconds), nanos
+    event.duration.seconds, event.duration.nanos = seconds, nanos
+    for body in (event.SerializeToString(), event.SerializeToString() + data, data):
+        read = world.intake.read(signed_bytes(body))
+        if isinstance(read, Event):
+            assert json_format.MessageToJson(parse(read.data)[1])
+
+
+def signed_bytes(body: bytes) -> bytes:
+    """What detection's key signed, whatever it is."""
+    key = Ed25519PrivateKey.from_private_bytes(seed("detection"))
+    signature = key.sign(CONTEXT + body)
+    return SignedEvent(event=body, key_id=service_key("detection").id, signature=signature).SerializeToString()
 
 
 def test_taken_in(world: World) -> None:

@@ -28,6 +28,7 @@ MAX_PAST_S = 366 * 24 * 3600
 """How old an event may be that comes now, in seconds: longer than any outage of the way here."""
 EVENT_ID = re.compile(r"[0-9a-f]{32}")
 """How an event's id looks."""
+_NANOS = 1_000_000_000
 _TENANT = re.compile(r"(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?")
 
 
@@ -97,17 +98,21 @@ class Intake:
             return Refusal("EVENT_ID_INVALID", "The id is not 32 lower-case hex characters.")
         if not _TENANT.fullmatch(event.tenant):
             return Refusal("TENANT_INVALID", "The tenant is not a tenant's name.")
-        wrong = self._wrong_time(event.time.seconds)
+        wrong = self._wrong_time(event)
         if wrong is not None:
             return wrong
         for field, value in event.ListFields():
-            if isinstance(value, str) and not value.isprintable():
+            if field.type == field.TYPE_STRING and not "".join(value).isprintable():  # of one text, or of many
                 return Refusal("EVENT_UNPRINTABLE", f"The field {field.name} contains control characters.")
         return _event(event, data)
 
-    def _wrong_time(self, seconds: int) -> Refusal | None:
-        if seconds <= 0:
-            return Refusal("EVENT_TIME_INVALID", "The event has no time.")
+    def _wrong_time(self, event: AuditEvent) -> Refusal | None:
+        seconds = event.time.seconds
+        if seconds <= 0 or not 0 <= event.time.nanos < _NANOS:
+            return Refusal("EVENT_TIME_INVALID", "The event has no time, or one that is none.")
+        # Not for its own sake: who reads such an event, as JSON for one, finds that he cannot.
+        if not 0 <= event.duration.seconds <= MAX_PAST_S or not 0 <= event.duration.nanos < _NANOS:
+            return Refusal("EVENT_DURATION_INVALID", "The event took longer than a year, or no time that there is.")
         if seconds > self._clock() + MAX_FUTURE_S:
             return Refusal("EVENT_IN_FUTURE", f"The event is more than {MAX_FUTURE_S} s ahead of this clock.")
         if seconds < self._clock() - MAX_PAST_S:
@@ -125,4 +130,5 @@ def logged_event(data: bytes) -> Event:
 
 
 def _event(event: AuditEvent, data: bytes) -> Event:
-    return Event(event.id, event.tenant.removeprefix("tenants/"), event.time.ToMicroseconds(), data)
+    time_us = event.time.seconds * 1_000_000 + event.time.nanos // 1000
+    return Event(event.id, event.tenant.removeprefix("tenants/"), time_us, data)
