@@ -14,6 +14,7 @@ from facetmesh.detection.fetching import Fetcher
 from facetmesh.detection.intake import Intake
 from facetmesh.detection.model_servicer import ModelServicer
 from facetmesh.detection.models import Models
+from facetmesh.detection.quantization import Quantizer
 from facetmesh.detection.servicer import DetectionServicer
 from facetmesh.detection.shelf import Shelf
 from facetmesh.detection.statistics import Statistics
@@ -88,13 +89,14 @@ async def serving(state: MemoryState, folder: Path, *, profiles: Any = None, **o
         intake = Intake(
             models, catalog, uploads, shelf, workshop=workshop, policies=store, tenancy=tenancy, clock=time.time
         )
+        quantizer = Quantizer(models, intake, shelf, workshop=workshop, policies=store, clock=time.time)
         statistics = Statistics()
         detector = Detector(shelf, pool)
         answers = Answers(models, detector, TensorRunner(detector, pool), statistics)
         fetcher = Fetcher(tenancy)
         yield World(
-            DetectionServicer(answers, fetcher, recorder), ModelServicer(models, intake, uploads, store), models,
-            statistics, blobs, clear, bus,
+            DetectionServicer(answers, fetcher, recorder),
+            ModelServicer(models, intake, quantizer, uploads, store), models, statistics, blobs, clear, bus,
         )
         await answers.close()
         await fetcher.close()

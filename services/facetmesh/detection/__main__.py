@@ -25,6 +25,7 @@ from facetmesh.detection.metrics import VersionMetrics
 from facetmesh.detection.model_servicer import ModelServicer
 from facetmesh.detection.models import Models
 from facetmesh.detection.purge import purge
+from facetmesh.detection.quantization import Quantizer
 from facetmesh.detection.rollout.accounts import Accounts
 from facetmesh.detection.rollout.controller import TICK_S, Controller
 from facetmesh.detection.rollout.counted import Counted
@@ -145,16 +146,18 @@ async def main() -> None:
             mesh.telemetry.metrics.registry.register(cards)
         models = Models(store, serves=settings.serves_alias)
         uploads = Uploads(store, blobs, settings.now, max_bytes=settings.max_model_bytes)
+        workshop = Workshop(functools.partial(processes, limits=LIMITS))
         intake = Intake(
             models,
             catalog,
             uploads,
             shelf,
-            workshop=Workshop(functools.partial(processes, limits=LIMITS)),
+            workshop=workshop,
             policies=store,
             tenancy=mesh.leases,
             clock=settings.now,
         )
+        quantizer = Quantizer(models, intake, shelf, workshop=workshop, policies=store, clock=settings.now)
         detector = Detector(shelf, scheduler)
         answers = Answers(models, detector, TensorRunner(detector, scheduler), statistics)
         stack.push_async_callback(answers.close)
@@ -170,7 +173,9 @@ async def main() -> None:
             detection_pb2_grpc.add_DetectionServiceServicer_to_server(
                 DetectionServicer(answers, fetcher, mesh.recorder), server
             )
-            model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, intake, uploads, store), server)
+            model_pb2_grpc.add_ModelServiceServicer_to_server(
+                ModelServicer(models, intake, quantizer, uploads, store), server
+            )
             rollout_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutServicer(rollouts), server)
             inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
                 KServeServicer(models, answers, statistics, mesh.recorder), server

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from facetmesh.detection.versions import ClassAgreement
+
 if TYPE_CHECKING:
-    from facetmesh.detection.detector import Detection, Result
+    from collections.abc import Iterable
+
+    from facetmesh.detection.detector import Classification, Detection, Result
 
 Box = tuple[float, float, float, float]
 IOU = 0.5
@@ -44,6 +49,28 @@ def agreement(one: Result, other: Result) -> float:
         return float(len(first) == 2 and first[0] == first[1])  # noqa: PLR2004 - both
     total = len(one.detections) + len(other.detections)
     return 2 * len(matches(one, other)) / total if total else 1.0
+
+
+def by_class(pairs: Iterable[tuple[Result, Result]]) -> tuple[ClassAgreement, ...]:
+    """How far two models agree in a number of images, by class, in the order of the classes' ids.
+
+    Args:
+        pairs: Of each image, the result whose word counts, and the other. Of
+            results that classify, the most likely class counts as an object.
+    """
+    reference, found, matched = Counter[int](), Counter[int](), Counter[int]()
+    labels: dict[int, str] = {}
+    for one, other in pairs:
+        for result, tally in ((one, reference), (other, found)):
+            objects: Iterable[Detection | Classification] = (*result.detections, *result.classifications[:1])
+            for seen in objects:
+                labels[seen.class_id] = seen.label
+                tally[seen.class_id] += 1
+        matched.update(pair[0].class_id for pair in matches(one, other))
+        if one.classifications and other.classifications:
+            likely = one.classifications[0].class_id
+            matched[likely] += likely == other.classifications[0].class_id
+    return tuple(ClassAgreement(labels[at], reference[at], found[at], matched[at]) for at in sorted(labels))
 
 
 def _area(box: Box) -> float:

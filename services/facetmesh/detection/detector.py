@@ -159,11 +159,7 @@ class Detector:
             task="detect",
             arguments={
                 **await self.opening(version),
-                "pixels": [image.height, image.width] if image.height else None,
-                "min_confidence": options.min_confidence,
-                "iou_threshold": options.iou_threshold,
-                "max_detections": options.max_detections,
-                "classes": _class_ids(version, options.labels),
+                **arguments(image, options, _class_ids(version, options.labels)),
             },
             blobs=[image.data],
             subject=subject(version),
@@ -181,6 +177,23 @@ class Detector:
 def subject(version: Version) -> str:
     """What deaths of a runner are held against: a version, so that a bad canary does not take the stable one along."""
     return f"models/{version.model_id}/versions/{version.number}"
+
+
+def arguments(image: Image, options: Options, classes: Sequence[int] | None = None) -> dict[str, Any]:
+    """What the task `detect` is asked, but for the model.
+
+    Args:
+        image: What is looked at.
+        options: What is looked for, but for the labels.
+        classes: The ids of those that count; None for all.
+    """
+    return {
+        "pixels": [image.height, image.width] if image.height else None,
+        "min_confidence": options.min_confidence,
+        "iou_threshold": options.iou_threshold,
+        "max_detections": options.max_detections,
+        "classes": classes,
+    }
 
 
 def read_result(values: Mapping[str, Any], labels: Sequence[str]) -> Result:

@@ -157,7 +157,7 @@ class Intake:
                 reason="LICENCE_NOT_ACCEPTED",
                 metadata={"licence": entry.licence},
             )
-        self._check_allowed(tenant_id, model_id, entry.licence)
+        self.check_allowed(tenant_id, model_id, entry.licence)
         path = self._catalog.path(catalog_id)
         if (existing := await self._existing(tenant_id, model_id)) is not None:
             first = await self._models.version(tenant_id, model_id, existing.versions[0])
@@ -191,9 +191,10 @@ class Intake:
             PermissionDenied: LICENCE_NOT_ALLOWED, MODEL_NOT_ALLOWED.
             ResourceExhausted: The tenant may not have more.
         """
-        self._check_allowed(tenant_id, model_id, spec.licence)
+        self.check_allowed(tenant_id, model_id, spec.licence)
         signer = (await self._policies.policy(tenant_id)).signer(spec.sha256, spec.signature)
-        if (newest := await self._newest(tenant_id, model_id)) is not None and newest.source_sha256 == spec.sha256:
+        newest = await self._newest(tenant_id, model_id)
+        if newest is not None and newest.source_sha256 == spec.sha256 and newest.quantization is None:
             return newest
         upload = await self._uploads.begin(tenant_id, spec.sha256, spec.size_bytes, spec.offset)
         upload = await self._uploads.receive(upload, chunks)
@@ -226,16 +227,33 @@ class Intake:
             sha256 = spec.sha256
             await self._uploads.assemble(upload, path)
             if spec.converted:
-                sha256 = await asyncio.to_thread(_replace, path, await self._workshop.convert(path.read_bytes()))
+                sha256 = await asyncio.to_thread(write, path, await self._workshop.convert(path.read_bytes()))
             facts = await self._workshop.inspect(path, sha256, spec.hints)
             version = Version(
                 upload.tenant_id, model_id, 0, sha256, path.stat().st_size, spec.licence, facts, self._clock(),
                 source_sha256=spec.sha256, signing_key_id=signer,
             )  # fmt: skip
-            await self._hold(version)
-            return await self._models.add(await self._shelf.store(version, path))
+            return await self.keep(version, path)
 
-    def _check_allowed(self, tenant_id: str, model_id: str, licence: str) -> None:
+    async def keep(self, version: Version, path: Path) -> Version:
+        """Makes a version out of a file that was checked.
+
+        Args:
+            version: What it is; without a number and a place.
+            path: The file.
+
+        Raises:
+            ResourceExhausted: The tenant may not have more.
+        """
+        await self._hold(version)
+        return await self._models.add(await self._shelf.store(version, path))
+
+    def check_allowed(self, tenant_id: str, model_id: str, licence: str) -> None:
+        """Refuses what the tenant may not have.
+
+        Raises:
+            PermissionDenied: LICENCE_NOT_ALLOWED, MODEL_NOT_ALLOWED.
+        """
         profile = self._tenancy.profile(f"tenants/{tenant_id}")
         licences.check(licence, profile.licence_classes, profile.licences)
         if profile.allowed_models and not any(fnmatchcase(model_id, one) for one in profile.allowed_models):
@@ -264,7 +282,7 @@ class Intake:
         return await self._models.version(tenant_id, model_id, model.versions[-1]) if model else None
 
 
-def _replace(path: Path, data: bytes) -> str:
+def write(path: Path, data: bytes) -> str:
     """Writes a file; returns its SHA-256 in hex."""
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from facetmesh.detection.signatures import Policy
     from facetmesh.detection.splits import Stickiness
     from facetmesh.detection.uploads import Upload
-    from facetmesh.detection.versions import Version
+    from facetmesh.detection.versions import ClassAgreement, Version
 
 _DEFAULTS = Options()
 _TASKS: Mapping[str, model_pb2.Task.ValueType] = {
@@ -116,7 +116,24 @@ def version(found: Version) -> model_pb2.ModelVersion:
         signing_key_id=found.signing_key_id,
     )
     message.create_time.FromMicroseconds(int(found.created_s * 1e6))
+    if (made := found.quantization) is not None:
+        message.quantization.CopyFrom(
+            model_pb2.Quantization(
+                source_version=f"{found.model}/versions/{made.source}",
+                calibration_image_count=made.calibrated,
+                measured_image_count=made.measured,
+                images_sha256=made.images_sha256,
+                total=_agreement(made.total, ""),
+                classes=[_agreement(one, one.label) for one in made.classes],
+            )
+        )
     return message
+
+
+def _agreement(found: ClassAgreement, label: str) -> model_pb2.Quantization.Agreement:
+    return model_pb2.Quantization.Agreement(
+        label=label, source_count=found.reference, count=found.found, matched_count=found.matched, f1=found.f1
+    )
 
 
 def spec(asked: model_pb2.UploadSpec) -> Spec:

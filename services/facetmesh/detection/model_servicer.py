@@ -10,6 +10,7 @@ from google.protobuf import empty_pb2
 
 from facetmesh.detection import messages
 from facetmesh.detection.models import STABLE
+from facetmesh.detection.quantization import MIN_AGREEMENT
 from facetmesh.detection.signatures import Policy
 from facetmesh.detection.v1 import model_pb2, model_pb2_grpc
 from facetmesh.kit import audit
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from facetmesh.detection.intake import Intake
     from facetmesh.detection.models import Model, Models
+    from facetmesh.detection.quantization import Quantizer
     from facetmesh.detection.store import DaprStore
     from facetmesh.detection.uploads import Uploads
     from facetmesh.detection.versions import Version
@@ -33,13 +35,17 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     Args:
         models: The tenants' models.
         intake: How they come in, and go.
+        quantizer: Makes versions of 8 bits.
         uploads: Files on their way.
         policies: What tenants ask of uploads.
     """
 
-    def __init__(self, models: Models, intake: Intake, uploads: Uploads, policies: DaprStore) -> None:
+    def __init__(
+        self, models: Models, intake: Intake, quantizer: Quantizer, uploads: Uploads, policies: DaprStore
+    ) -> None:
         self._models = models
         self._intake = intake
+        self._quantizer = quantizer
         self._uploads = uploads
         self._policies = policies
 
@@ -123,6 +129,17 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Deletes a version."""
         await self._intake.delete_version(await self._version(request.name))
         return empty_pb2.Empty()
+
+    async def QuantizeModelVersion(
+        self, request: model_pb2.QuantizeModelVersionRequest, _: Any
+    ) -> model_pb2.ModelVersion:
+        """Makes a version of 8 bits."""
+        bar = request.min_agreement if request.HasField("min_agreement") else MIN_AGREEMENT
+        version = await self._quantizer.quantize(await self._version(request.name), request.images, bar)
+        if (made := version.quantization) is not None:
+            audit.current().describe(inputs=[bytes.fromhex(made.images_sha256)])
+        _record(version, version.name)
+        return messages.version(version)
 
     async def GetModelPolicy(self, request: model_pb2.GetModelPolicyRequest, _: Any) -> model_pb2.ModelPolicy:
         """Returns what a tenant asks of uploads."""

@@ -46,7 +46,7 @@ def infer(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]
     kind = _TYPES[arguments["datatype"]]
     array: NDArray[Any]
     if arguments["image"]:
-        array = _image_input(blobs[0], head, arguments["shape"]).astype(kind)
+        array = image_input(blobs[0], head, arguments["shape"]).astype(kind)
     else:
         array = np.frombuffer(blobs[0], kind).reshape(arguments["shape"])
     try:
@@ -81,7 +81,7 @@ def _open(context: Context, arguments: Mapping[str, Any]) -> tuple[Head, Model]:
     return context.once(("raw", sha256), make)
 
 
-def _image_input(data: bytes, head: Head, shape: Sequence[int]) -> NDArray[np.float32]:
+def image_input(data: bytes, head: Head, shape: Sequence[int]) -> NDArray[np.float32]:
     """An image file as the model wants to see it, in the layout of its input's shape."""
     image = decode_scaled(data, longer_side=max(head.size))
     pixels, _ = letterbox(image.pixels, head.size, (image.height, image.width), fill=head.fill)

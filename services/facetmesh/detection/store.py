@@ -18,7 +18,7 @@ from facetmesh.detection.models import Model
 from facetmesh.detection.signatures import Policy
 from facetmesh.detection.splits import Traffic
 from facetmesh.detection.uploads import Upload
-from facetmesh.detection.versions import Facts, Tensor, Version
+from facetmesh.detection.versions import ClassAgreement, Facts, Quantization, Tensor, Version
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
 
@@ -69,7 +69,10 @@ class DaprStore:
         if entry is None:
             return None
         fields = json.loads(entry.value)
-        return Version(**{**fields, "facts": _facts(fields["facts"])})
+        made = fields.get("quantization")
+        return Version(
+            **{**fields, "facts": _facts(fields["facts"]), "quantization": _quantization(made) if made else None}
+        )
 
     async def create_version(self, version: Version) -> bool:
         """Stores a new version; False when there is one with its number."""
@@ -141,6 +144,10 @@ def _facts(fields: dict[str, Any]) -> Facts:
         for side in ("inputs", "outputs")
     }
     return Facts(**{**fields, "labels": tuple(fields["labels"]), **tensors})
+
+
+def _quantization(fields: dict[str, Any]) -> Quantization:
+    return Quantization(**{**fields, "classes": tuple(ClassAgreement(**one) for one in fields["classes"])})
 
 
 def _model_key(tenant_id: str, model_id: str) -> str:

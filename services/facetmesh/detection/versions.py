@@ -33,6 +33,48 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassAgreement:
+    """How far two models saw the same objects of a class in the same images."""
+
+    label: str
+    reference: int
+    """How many the one found whose word counts."""
+    found: int
+    """How many the other found."""
+    matched: int
+    """How many of them are the same, each in one pair at most."""
+
+    @property
+    def f1(self) -> float:
+        """From 0, nothing in common, to 1, the same."""
+        total = self.reference + self.found
+        return 2 * self.matched / total if total else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How a version was made of another one with 8 bits instead of 32, and what that cost."""
+
+    source: int
+    """The number of that other version, of the same model."""
+    calibrated: int
+    """With how many images the ranges were found."""
+    measured: int
+    """In how many other images the two were compared."""
+    images_sha256: str
+    """Of the sorted SHA-256 digests of all these images, in hex."""
+    classes: tuple[ClassAgreement, ...]
+    """How far it sees what the other one saw, by class; without those that neither saw."""
+
+    @property
+    def total(self) -> ClassAgreement:
+        """Of all classes together."""
+        return ClassAgreement(
+            "all", *(sum(getattr(one, side) for one in self.classes) for side in ("reference", "found", "matched"))
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A model's file, as it was checked. It never changes."""
 
@@ -58,6 +100,8 @@ class Version:
     """Of the file that was uploaded, in hex."""
     signing_key_id: str = ""
     """The key of the tenant's policy with which it was signed; empty when it was not."""
+    quantization: Quantization | None = None
+    """How it was made of another version; None for one that came in."""
 
     @property
     def model(self) -> str:

@@ -1,22 +1,24 @@
 """Work on models' files by strangers: in a process that is thrown away, under limits of memory and time.
 
-A file is looked at for the first time here, and checkpoints of ultralytics',
-which can run code, become ONNX.
+A file is looked at for the first time here; checkpoints of ultralytics', which
+can run code, become ONNX; models are quantized, and tried on images.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
+from facetmesh.detection.detector import Image, Options, Result, arguments, read_result
 from facetmesh.detection.versions import Facts, Tensor
 from facetmesh.kit.errors import DeadlineExceeded, FailedPrecondition, Internal, ResourceExhausted, Unavailable
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -31,11 +33,15 @@ INSPECT_TIMEOUT_S = 60.0
 """Reading, compiling and one image: the largest YOLO takes about 10 s on two cores."""
 CONVERT_TIMEOUT_S = 300.0
 """Importing torch takes most of a minute on a slow disk."""
+QUANTIZE_TIMEOUT_S = 300.0
+"""Some hundred images through YOLO11x, in float, on two cores that others use too."""
 UPLOAD = "upload_"
 """How folders of files that are inspected are called: like no tenant."""
 _TRUSTED = "catalogue_"
 INSPECTION = "facetmesh.detection.inspection_program"
 CONVERSION = "facetmesh.detection.conversion_program"
+QUANTIZATION = "facetmesh.detection.quantization_program"
+DETECTION = "facetmesh.detection.program"
 _LARGEST_SIDE = 4096
 _TASKS = frozenset({"detect", "segment", "pose", "obb", "classify"})
 
@@ -49,6 +55,14 @@ class Works(Protocol):
 
     async def convert(self, checkpoint: bytes) -> bytes:
         """The ONNX model of a checkpoint."""
+        ...
+
+    async def quantize(self, path: Path, sha256: str, hints: Hints, images: Sequence[bytes]) -> bytes:
+        """The ONNX model of 8 bits of an ONNX model."""
+        ...
+
+    async def detect(self, path: Path, sha256: str, hints: Hints, images: Sequence[bytes]) -> list[Result]:
+        """What a model sees in images."""
         ...
 
 
@@ -69,6 +83,8 @@ class Workshop:
         self._processes = processes
         self._inspect_timeout_s = inspect_timeout_s
         self._turn = asyncio.Lock()
+        # What takes minutes has a turn of its own: nobody's upload waits for it.
+        self._slow_turn = asyncio.Lock()
 
     async def inspect(self, path: Path, sha256: str, hints: Hints) -> Facts:
         """What a model's file is.
@@ -82,11 +98,10 @@ class Workshop:
             FailedPrecondition: What is wrong with it (`onnx_rules`, `heads`); MODEL_TOO_SLOW, MODEL_TOO_LARGE or
                 MODEL_CRASHED: it did not keep the limits.
         """
-        arguments = {"path": str(path), "sha256": sha256, "hints": asdict(hints)}
-        # The process may read the folder of its own file, and nobody else's.
-        folder = path.parent.name
-        domain = folder if folder.startswith(UPLOAD) else _TRUSTED
-        reply = await self._run(INSPECTION, "inspect", arguments, domain=domain, timeout_s=self._inspect_timeout_s)
+        reply = await self._run(
+            INSPECTION, "inspect", _opening(path, sha256, hints), domain=_domain(path), turn=self._turn,
+            timeout_s=self._inspect_timeout_s,
+        )  # fmt: skip
         return _facts(reply.values)
 
     async def convert(self, checkpoint: bytes) -> bytes:
@@ -103,11 +118,58 @@ class Workshop:
                 reason="CONVERT_MISSING",
             )
         reply = await self._run(
-            CONVERSION, "convert", {}, [checkpoint], domain=f"{UPLOAD}conversion", timeout_s=CONVERT_TIMEOUT_S
-        )
-        if len(reply.blobs) != 1:
-            raise _nonsense()
-        return reply.blobs[0]
+            CONVERSION, "convert", {}, [checkpoint], domain=f"{UPLOAD}conversion", turn=self._slow_turn,
+            timeout_s=CONVERT_TIMEOUT_S,
+        )  # fmt: skip
+        return _file(reply)
+
+    async def quantize(self, path: Path, sha256: str, hints: Hints, images: Sequence[bytes]) -> bytes:
+        """The ONNX model of 8 bits of an ONNX model.
+
+        Args:
+            path: The file, .onnx.
+            sha256: What its SHA-256 must be, in hex.
+            hints: What it may not say of itself.
+            images: Image files to calibrate with.
+
+        Raises:
+            FailedPrecondition: QUANTIZE_MISSING: this installation cannot; QUANTIZATION_FAILED: the model does not
+                lend itself to it; as for `inspect`, where it did not keep the limits.
+            InvalidArgument: An image is refused (`runners.images`).
+        """
+        if importlib.util.find_spec("nncf") is None:
+            raise FailedPrecondition(
+                "This installation does not quantize models: the operator can install facetmesh[quantize].",
+                reason="QUANTIZE_MISSING",
+            )
+        reply = await self._run(
+            QUANTIZATION, "quantize", _opening(path, sha256, hints), images, domain=_domain(path),
+            turn=self._slow_turn, timeout_s=QUANTIZE_TIMEOUT_S,
+        )  # fmt: skip
+        return _file(reply)
+
+    async def detect(self, path: Path, sha256: str, hints: Hints, images: Sequence[bytes]) -> list[Result]:
+        """What a model sees in images, with the options that a call has if it gives none.
+
+        Args:
+            path: The file.
+            sha256: What its SHA-256 must be, in hex.
+            hints: What it may not say of itself; all labels.
+            images: Image files.
+
+        Raises:
+            FailedPrecondition: As for `inspect`, where it did not keep the limits.
+            InvalidArgument: An image is refused (`runners.images`).
+        """
+        opening, results = _opening(path, sha256, hints), []
+        async with self._processing(DETECTION, self._slow_turn, QUANTIZE_TIMEOUT_S) as runners:
+            for data in images:
+                reply = await runners.call(
+                    domain=_domain(path), task="detect", arguments={**opening, **arguments(Image(data), Options())},
+                    blobs=[data], subject="detect", timeout_s=QUANTIZE_TIMEOUT_S,
+                )  # fmt: skip
+                results.append(read_result(reply.values, hints.labels))
+        return results
 
     async def _run(
         self,
@@ -117,14 +179,21 @@ class Workshop:
         blobs: Sequence[bytes] = (),
         *,
         domain: str,
+        turn: asyncio.Lock,
         timeout_s: float,
     ) -> Reply:
+        async with self._processing(program, turn, timeout_s) as runners:
+            return await runners.call(
+                domain=domain, task=task, arguments=arguments, blobs=blobs, subject=task, timeout_s=timeout_s
+            )
+
+    @asynccontextmanager
+    async def _processing(self, program: str, turn: asyncio.Lock, timeout_s: float) -> AsyncIterator[Runners]:
+        """Runners of a program, when it is its turn; their failures become the model's."""
         try:
-            async with self._turn, self._processes(program) as runners:
-                return await runners.call(
-                    domain=domain, task=task, arguments=arguments, blobs=blobs, subject=task, timeout_s=timeout_s
-                )
-        except DeadlineExceeded:
+            async with turn, asyncio.timeout(timeout_s), self._processes(program) as runners:
+                yield runners
+        except (DeadlineExceeded, TimeoutError):
             raise FailedPrecondition(
                 f"The model was not done within {timeout_s:.0f} s.", reason="MODEL_TOO_SLOW"
             ) from None
@@ -137,6 +206,22 @@ class Workshop:
                 f"The model ended the process that tried it ({error.metadata.get('cause', 'unknown')}).",
                 reason="MODEL_CRASHED",
             ) from None
+
+
+def _opening(path: Path, sha256: str, hints: Hints) -> dict[str, Any]:
+    return {"path": str(path), "sha256": sha256, "hints": asdict(hints)}
+
+
+def _domain(path: Path) -> str:
+    """The process may read the folder of its own file, and nobody else's."""
+    folder = path.parent.name
+    return folder if folder.startswith(UPLOAD) else _TRUSTED
+
+
+def _file(reply: Reply) -> bytes:
+    if len(reply.blobs) != 1:
+        raise _nonsense()
+    return reply.blobs[0]
 
 
 def _facts(values: Mapping[str, Any]) -> Facts:

@@ -265,6 +265,7 @@ class ModelVersion(_message.Message):
     SOURCE_SHA256_FIELD_NUMBER: _builtins.int
     SIGNING_KEY_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}/models/{model}/versions/{version}."""
     sha256: _builtins.str
@@ -297,6 +298,10 @@ class ModelVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
+    @_builtins.property
+    def quantization(self) -> Global___Quantization:
+        """How it was made of another version; unset for one that came in."""
+
     def __init__(
         self,
         *,
@@ -312,14 +317,99 @@ class ModelVersion(_message.Message):
         source_sha256: _builtins.str = ...,
         signing_key_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        quantization: Global___Quantization | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "quantization", b"quantization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_id", b"catalog_id", "create_time", b"create_time", "input_height", b"input_height", "input_width", b"input_width", "labels", b"labels", "licence", b"licence", "name", b"name", "sha256", b"sha256", "signing_key_id", b"signing_key_id", "size_bytes", b"size_bytes", "source_sha256", b"source_sha256", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_id", b"catalog_id", "create_time", b"create_time", "input_height", b"input_height", "input_width", b"input_width", "labels", b"labels", "licence", b"licence", "name", b"name", "quantization", b"quantization", "sha256", b"sha256", "signing_key_id", b"signing_key_id", "size_bytes", b"size_bytes", "source_sha256", b"source_sha256", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class Quantization(_message.Message):
+    """How a version of 8 bits was made of another one, and what that cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Agreement(_message.Message):
+        """How far the two agree on objects of a class: the same class, and boxes with
+        an intersection over union of at least 0.5.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LABEL_FIELD_NUMBER: _builtins.int
+        SOURCE_COUNT_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        MATCHED_COUNT_FIELD_NUMBER: _builtins.int
+        F1_FIELD_NUMBER: _builtins.int
+        label: _builtins.str
+        """The class's name; empty for all of them together."""
+        source_count: _builtins.int
+        """How many objects the original found."""
+        count: _builtins.int
+        """How many the version of 8 bits found."""
+        matched_count: _builtins.int
+        """How many of them are the same."""
+        f1: _builtins.float
+        """The F1 score of these: from 0, nothing in common, to 1, the same."""
+        def __init__(
+            self,
+            *,
+            label: _builtins.str = ...,
+            source_count: _builtins.int = ...,
+            count: _builtins.int = ...,
+            matched_count: _builtins.int = ...,
+            f1: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "f1", b"f1", "label", b"label", "matched_count", b"matched_count", "source_count", b"source_count"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    CALIBRATION_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    MEASURED_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    IMAGES_SHA256_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    source_version: _builtins.str
+    """The original: tenants/{tenant}/models/{model}/versions/{version}."""
+    calibration_image_count: _builtins.int
+    """With how many images it was calibrated."""
+    measured_image_count: _builtins.int
+    """In how many other images the two were compared."""
+    images_sha256: _builtins.str
+    """SHA-256 of the sorted SHA-256 digests of all these images, in hex."""
+    @_builtins.property
+    def total(self) -> Global___Quantization.Agreement:
+        """How far they agree on all objects."""
+
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantization.Agreement]:
+        """How far they agree on each class that one of them saw."""
+
+    def __init__(
+        self,
+        *,
+        source_version: _builtins.str = ...,
+        calibration_image_count: _builtins.int = ...,
+        measured_image_count: _builtins.int = ...,
+        images_sha256: _builtins.str = ...,
+        total: Global___Quantization.Agreement | None = ...,
+        classes: _abc.Iterable[Global___Quantization.Agreement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration_image_count", b"calibration_image_count", "classes", b"classes", "images_sha256", b"images_sha256", "measured_image_count", b"measured_image_count", "source_version", b"source_version", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quantization: _TypeAlias = Quantization  # noqa: Y015
 
 @_typing.final
 class Upload(_message.Message):
@@ -835,6 +925,44 @@ class DeleteModelVersionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteModelVersionRequest: _TypeAlias = DeleteModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class QuantizeModelVersionRequest(_message.Message):
+    """Asks for a version of 8 bits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    MIN_AGREEMENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The original: tenants/{tenant}/models/{model}/versions/{version}."""
+    min_agreement: _builtins.float
+    """The least agreement with the original, as an F1 score, on all objects and on
+    each class with ten of them; 0.9 when unset.
+    """
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """JPEG, PNG or WebP files such as the model will see: at least 20 different
+        ones, in which it sees at least 20 objects, and at most 60 MB together.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        min_agreement: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_agreement", b"_min_agreement", "min_agreement", b"min_agreement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_agreement", b"_min_agreement", "images", b"images", "min_agreement", b"min_agreement", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_agreement: _TypeAlias = _typing.Literal["min_agreement"]  # noqa: Y015
+    _WhichOneofArgType__min_agreement: _TypeAlias = _typing.Literal["_min_agreement", b"_min_agreement"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_agreement) -> _WhichOneofReturnType__min_agreement | None: ...
+
+Global___QuantizeModelVersionRequest: _TypeAlias = QuantizeModelVersionRequest  # noqa: Y015
 
 @_typing.final
 class GetModelPolicyRequest(_message.Message):
