@@ -113,6 +113,7 @@ class Client:
     get_model = _blocking(AsyncClient.get_model)
     list_models = _blocking(AsyncClient.list_models)
     upload_model = _blocking(AsyncClient.upload_model)
+    quantize_version = _blocking(AsyncClient.quantize_version)
     list_versions = _blocking(AsyncClient.list_versions)
     get_version = _blocking(AsyncClient.get_version)
     delete_version = _blocking(AsyncClient.delete_version)

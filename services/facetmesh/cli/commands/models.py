@@ -128,6 +128,27 @@ def upload(
 
 
 @app.command()
+def quantize(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model's id.")],
+    version: Annotated[str, typer.Argument(help="The original's number.")],
+    images: Annotated[list[Path], typer.Argument(help="20 photos or more such as it will see, 60 MB at most.",
+                                                 dir_okay=False, exists=True, readable=True)],
+    *,
+    min_agreement: Annotated[float | None, typer.Option(help="Refuse it below this F1 score (0.9).")] = None,
+) -> None:
+    """Make a version of 8 bits of another one, measured against it."""
+    chosen = options(context)
+    files = [image.read_bytes() for image in images]
+    with chosen.tenant_client() as client, output.err.status("quantizing and measuring"):
+        made = client.quantize_version(model, version, files, min_agreement=min_agreement)
+    total = made.quantization.total
+    rows = {f"agreement on {one.label}": f"{one.f1:.3f}" for one in made.quantization.classes}
+    agreed = {"agreement": f"{total.f1:.3f} ({total.matched_count} of {total.source_count} objects)", **rows}
+    output.answer(chosen, output.as_data(made), output.facts({**_described(made), **agreed}))
+
+
+@app.command()
 def versions(context: typer.Context, model: Annotated[str, typer.Argument(help="The model's id.")]) -> None:
     """List a model's versions, and which aliases name them."""
     chosen = options(context)
