@@ -126,16 +126,19 @@ def cover(
 
 def overlaps(box: Floats, boxes: Floats) -> Floats:
     """Returns the intersection over union of one box, (4,), with each of the boxes, (n, 4)."""
-    corners = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared = np.prod(np.maximum(corners, 0), axis=1)
-    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - shared
-    result: Floats = np.where(union > 0, shared / np.maximum(union, np.finfo(np.float32).tiny), 0)
+    # Column by column, and in one array that is reused: this runs once for each object that is found.
+    x_min, y_min, x_max, y_max = boxes.T
+    left, top, right, bottom = box
+    shared = np.maximum(np.minimum(x_max, right) - np.maximum(x_min, left), 0)
+    shared *= np.maximum(np.minimum(y_max, bottom) - np.maximum(y_min, top), 0)
+    union = (right - left) * (bottom - top) + (x_max - x_min) * (y_max - y_min) - shared
+    result: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return result
 
 
-def first_overlaps(candidates: Candidates) -> Floats:
-    """Returns how much the first one's box overlaps with each."""
-    return overlaps(candidates.boxes[0], candidates.boxes)
+def box_overlaps(candidates: Candidates, index: int) -> Floats:
+    """Returns how much one's box overlaps with each."""
+    return overlaps(candidates.boxes[index], candidates.boxes)
 
 
 def suppress(
@@ -144,7 +147,7 @@ def suppress(
     at_most: int,
     *,
     merge: bool = False,
-    overlaps_of_first: Callable[[Candidates], Floats] = first_overlaps,
+    overlaps_with: Callable[[Candidates, int], Floats] = box_overlaps,
 ) -> Candidates:
     """Keeps, of those of a class that overlap, the most confident: greedy non-maximum suppression.
 
@@ -155,34 +158,27 @@ def suppress(
         merge: Whether what is kept takes the mean place of what it replaces,
             weighted by confidence, as BlazeFace's authors do (Bazarevsky et al.,
             2019, section 3.3); otherwise it stays as it is.
-        overlaps_of_first: How much the first one overlaps with each.
+        overlaps_with: How much the one at an index overlaps with each.
 
     Returns:
         The kept ones, most confident first.
     """
-    left = candidates[np.argsort(-candidates.confidences, kind="stable")]
-    kept: list[Candidates] = []
-    while len(left.confidences) and len(kept) < at_most:
-        same = (overlaps_of_first(left) > iou_threshold) & (left.classes == left.classes[0])
+    # A copy, in which what is kept may move: nothing is compared with it any more.
+    ranked = candidates[np.argsort(-candidates.confidences, kind="stable")]
+    left = np.ones(len(ranked.confidences), np.bool_)
+    kept: list[int] = []
+    for index in range(len(left)):
+        if len(kept) == at_most:
+            break
+        if not left[index]:
+            continue
+        same = left & (ranked.classes == ranked.classes[index]) & (overlaps_with(ranked, index) > iou_threshold)
         # A box without area does not even overlap itself.
-        same[0] = True
-        first = left[np.array([0])]
+        same[index] = True
         if merge:
-            weights = left.confidences[same] / left.confidences[same].sum()
-            boxes = np.tensordot(weights, left.boxes[same], 1)[np.newaxis]
-            keypoints = np.tensordot(weights, left.keypoints[same], 1)[np.newaxis]
-            first = Candidates(boxes, first.confidences, first.classes, keypoints, first.extras)
-        kept.append(first)
-        left = left[~same]
-    return concatenate(kept) if kept else left
-
-
-def concatenate(parts: list[Candidates]) -> Candidates:
-    """Puts one or more lists of candidates into one."""
-    return Candidates(
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.confidences for part in parts]),
-        np.concatenate([part.classes for part in parts]),
-        np.concatenate([part.keypoints for part in parts]),
-        np.concatenate([part.extras for part in parts]),
-    )
+            weights = ranked.confidences[same] / ranked.confidences[same].sum()
+            ranked.boxes[index] = np.tensordot(weights, ranked.boxes[same], 1)
+            ranked.keypoints[index] = np.tensordot(weights, ranked.keypoints[same], 1)
+        left &= ~same
+        kept.append(index)
+    return ranked[np.array(kept, np.int64)]

@@ -68,7 +68,7 @@ class YoloObb(YoloBase):
 
     def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
         """Returns the best without their overlaps."""
-        return suppress(candidates, iou_threshold, at_most, overlaps_of_first=_overlaps_of_first)
+        return suppress(candidates, iou_threshold, at_most, overlaps_with=_overlaps_with)
 
     def details(
         self, found: Candidates, outputs: Mapping[str, Floats], placement: Placement, image: tuple[int, int]
@@ -85,16 +85,16 @@ class YoloObb(YoloBase):
         ]
 
 
-def _overlaps_of_first(candidates: Candidates) -> Floats:
-    """How much the first rotated box overlaps with each: 1 minus the Hellinger distance of their Gaussians."""
+def _overlaps_with(candidates: Candidates, index: int) -> Floats:
+    """How much one rotated box overlaps with each: 1 minus the Hellinger distance of their Gaussians."""
     x, y, *_ = candidates.extras.T
     a, b, c = _covariance(candidates.extras)
-    sum_a, sum_b, sum_c = a + a[0], b + b[0], c + c[0]
+    sum_a, sum_b, sum_c = a + a[index], b + b[index], c + c[index]
     determinant = sum_a * sum_b - sum_c**2
-    dx, dy = x[0] - x, y[0] - y
+    dx, dy = x[index] - x, y[index] - y
     apart = (sum_a * dy**2 + sum_b * dx**2 - 2 * sum_c * dx * dy) / (determinant + _TINY) / 4
     own = np.clip(a * b - c**2, 0, None)
-    shape = np.log(determinant / (4 * np.sqrt(own * own[0]) + _TINY) + _TINY) / 2
+    shape = np.log(determinant / (4 * np.sqrt(own * own[index]) + _TINY) + _TINY) / 2
     distance = np.clip(apart + shape, _TINY, 100)
     result: Floats = 1 - np.sqrt(1 - np.exp(-distance) + _TINY)
     return result
