@@ -245,7 +245,7 @@ def test_activations_become_unsigned_and_stay_the_same() -> None:
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["output0"]),
     ]
     constants = {"scale": np.array(0.02, np.float32), "zero": np.array(-78, np.int8)}
-    model = onnx_models.build(nodes, {"output0": (1, 3, 64, 64)}, constants=constants)
+    model = onnx_models.build(nodes, {"output0": (1, 3, 64, 64)}, constants=constants, opset=19)
     (before,) = ReferenceEvaluator(model).run(None, {"images": values})
     make_unsigned(model.graph)
     assert [tensor.data_type for tensor in model.graph.initializer] == [TensorProto.FLOAT, TensorProto.UINT8]
