@@ -68,16 +68,18 @@ promtool: $(VENV)/.serve ## Build Prometheus's promtool, which tests the alerts,
 test-cluster: $(VENV)/.dev cluster promtool ## Run the tests on a real Kubernetes and Istio control plane.
 	@$(PYTEST) tests/cluster
 
-# In the cache, because it has gigabytes: torch and ultralytics.
-CONVERT_ENV := $(or $(FACETMESH_CACHE),$(HOME)/.cache/facetmesh)/convert-env
+# In the cache, because they have gigabytes: torch and ultralytics; NNCF and what comes with it.
+ENVS := $(or $(FACETMESH_CACHE),$(HOME)/.cache/facetmesh)
 
-.PHONY: convert-env
-convert-env: requirements/convert.txt ## Make an environment that converts checkpoints, in the cache (6 GB).
-	@cmp -s $< $(CONVERT_ENV)/done || { $(PYTHON) -m venv --clear $(CONVERT_ENV) && \
-		$(CONVERT_ENV)/bin/python $(PIP) --require-hashes -r $< && cp $< $(CONVERT_ENV)/done; }
+.PHONY: convert-env quantize-env
+convert-env: ## Make an environment that converts checkpoints, in the cache (6 GB).
+quantize-env: ## Make an environment that quantizes models, in the cache (1 GB).
+convert-env quantize-env: %-env: requirements/%.txt
+	@cmp -s $< $(ENVS)/$@/done || { $(PYTHON) -m venv --clear $(ENVS)/$@ && \
+		$(ENVS)/$@/bin/python $(PIP) --require-hashes -r $< && cp $< $(ENVS)/$@/done; }
 
 .PHONY: test-full
-test-full: $(VENV)/.dev daprd cluster promtool convert-env ## Run the tests that take minutes or gigabytes.
+test-full: $(VENV)/.dev daprd cluster promtool convert-env quantize-env ## Run the tests that take minutes or gigabytes.
 	@$(PYTEST) -m full
 
 .PHONY: test-chaos
@@ -146,6 +148,7 @@ pins: ## Raise the pinned requirements to the newest that fit (needs uv).
 	@$(COMPILE) --upgrade requirements/protos.in -o requirements/protos.txt
 	@$(COMPILE) --upgrade requirements/go.in -o requirements/go.txt
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra convert -c requirements/serve.txt -o requirements/convert.txt
+	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra quantize -o requirements/quantize.txt
 	@$(COMPILE) --upgrade requirements/tritonclient.in -o requirements/tritonclient.txt
 
 .PHONY: clean

@@ -21,7 +21,7 @@ from facetmesh.detection.statistics import Statistics
 from facetmesh.detection.store import DaprStore
 from facetmesh.detection.tensors import TensorRunner
 from facetmesh.detection.uploads import Uploads
-from facetmesh.detection.workshop import LIMITS, Workshop
+from facetmesh.detection.workshop import Workshop
 from facetmesh.kit import audit, catalog
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.keyring import Keyring
@@ -85,7 +85,7 @@ async def serving(state: MemoryState, folder: Path, *, profiles: Any = None, **o
     async with RunnerPool("facetmesh.detection.program", readable=readable) as pool:
         models = Models(store)
         uploads = Uploads(store, kept, time.time, max_bytes=64 << 20, part_bytes=PART_BYTES)
-        workshop = Workshop(functools.partial(RunnerPool, limits=LIMITS, readable=readable), **options)
+        workshop = Workshop(functools.partial(RunnerPool, readable=readable), **options)
         intake = Intake(
             models, catalog, uploads, shelf, workshop=workshop, policies=store, tenancy=tenancy, clock=time.time
         )

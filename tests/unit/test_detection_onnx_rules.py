@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import random
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from facetmesh.detection import onnx_rules
 from facetmesh.detection.hints import NONE
-from facetmesh.detection.workshop import LIMITS, Workshop
+from facetmesh.detection.workshop import Workshop
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.runners.pool import RunnerPool
@@ -125,7 +124,7 @@ def test_what_must_not_be_in_it(edit: str, expected: str) -> None:
 @pytest.mark.full
 async def test_changed_files_are_tried_in_real_processes(tmp_path: Path) -> None:
     """Whatever the parser and the engine make of them: a reason, and the next file is looked at."""
-    workshop = Workshop(functools.partial(RunnerPool, limits=LIMITS))
+    workshop = Workshop(RunnerPool)
     for seed in range(40):
         path = tmp_path / f"{seed}.onnx"
         path.write_bytes(changed(GOOD, seed))

@@ -395,6 +395,15 @@ async def test_a_child_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen["session"]
 
 
+async def test_a_child_can_be_told_to_leave_the_cores_to_others() -> None:
+    limits = PoolLimits(runner=RunnerLimits(nice=7))
+    async with RunnerPool("unruly", limits=limits) as pool:
+        seen = (await pool.call(domain="acme", task="environment")).values
+    assert seen["nice"] == min(os.nice(0) + 7, 19)
+    # As the kernel compares sessions, where it does.
+    assert seen["autogroup"] in {7, None}
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

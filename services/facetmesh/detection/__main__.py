@@ -42,7 +42,7 @@ from facetmesh.detection.store import DaprStore
 from facetmesh.detection.tensors import TensorRunner
 from facetmesh.detection.uploads import Uploads
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc, rollout_pb2_grpc
-from facetmesh.detection.workshop import LIMITS, Workshop
+from facetmesh.detection.workshop import Workshop
 from facetmesh.inference import inference_pb2_grpc
 from facetmesh.kit import catalog, deadlines, identity
 from facetmesh.kit.blobs import Blobs, open_store
@@ -146,7 +146,7 @@ async def main() -> None:
             mesh.telemetry.metrics.registry.register(cards)
         models = Models(store, serves=settings.serves_alias)
         uploads = Uploads(store, blobs, settings.now, max_bytes=settings.max_model_bytes)
-        workshop = Workshop(functools.partial(processes, limits=LIMITS))
+        workshop = Workshop(processes)
         intake = Intake(
             models,
             catalog,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.detection.detector import Image, Options, Result, arguments, read_result
@@ -18,7 +18,7 @@ from facetmesh.kit.errors import DeadlineExceeded, FailedPrecondition, Internal,
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -29,6 +29,8 @@ LIMITS = PoolLimits(
     runners=1, runner=RunnerLimits(memory_bytes=4 << 30, start_timeout_s=120.0, max_blob_bytes=1 << 30)
 )
 """What a process may use that works on one file."""
+SLOW_LIMITS = replace(LIMITS, runner=replace(LIMITS.runner, nice=10))
+"""And if it does so for minutes: it takes the cores that serving leaves."""
 INSPECT_TIMEOUT_S = 60.0
 """Reading, compiling and one image: the largest YOLO takes about 10 s on two cores."""
 CONVERT_TIMEOUT_S = 300.0
@@ -66,25 +68,41 @@ class Works(Protocol):
         ...
 
 
+class Processes(Protocol):
+    """Makes runners: `runners.pool.RunnerPool`."""
+
+    def __call__(self, program: str, /, *, limits: PoolLimits) -> AbstractAsyncContextManager[Runners]:
+        """Runners of a program, which end with the context."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Where one file at a time is worked on."""
+
+    limits: PoolLimits
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Workshop:
     """Works on models' files, one at a time.
 
     Args:
-        processes: Makes runners of a program, which end with the context.
+        processes: Makes runners.
         inspect_timeout_s: How long a file may be looked at.
     """
 
     def __init__(
         self,
-        processes: Callable[[str], AbstractAsyncContextManager[Runners]],
+        processes: Processes,
         *,
         inspect_timeout_s: float = INSPECT_TIMEOUT_S,
     ) -> None:
         self._processes = processes
         self._inspect_timeout_s = inspect_timeout_s
-        self._turn = asyncio.Lock()
+        self._quick = _Bench(LIMITS)
         # What takes minutes has a turn of its own: nobody's upload waits for it.
-        self._slow_turn = asyncio.Lock()
+        self._slow = _Bench(SLOW_LIMITS)
 
     async def inspect(self, path: Path, sha256: str, hints: Hints) -> Facts:
         """What a model's file is.
@@ -99,7 +117,7 @@ class Workshop:
                 MODEL_CRASHED: it did not keep the limits.
         """
         reply = await self._run(
-            INSPECTION, "inspect", _opening(path, sha256, hints), domain=_domain(path), turn=self._turn,
+            INSPECTION, "inspect", _opening(path, sha256, hints), domain=_domain(path), bench=self._quick,
             timeout_s=self._inspect_timeout_s,
         )  # fmt: skip
         return _facts(reply.values)
@@ -118,7 +136,7 @@ class Workshop:
                 reason="CONVERT_MISSING",
             )
         reply = await self._run(
-            CONVERSION, "convert", {}, [checkpoint], domain=f"{UPLOAD}conversion", turn=self._slow_turn,
+            CONVERSION, "convert", {}, [checkpoint], domain=f"{UPLOAD}conversion", bench=self._slow,
             timeout_s=CONVERT_TIMEOUT_S,
         )  # fmt: skip
         return _file(reply)
@@ -144,7 +162,7 @@ class Workshop:
             )
         reply = await self._run(
             QUANTIZATION, "quantize", _opening(path, sha256, hints), images, domain=_domain(path),
-            turn=self._slow_turn, timeout_s=QUANTIZE_TIMEOUT_S,
+            bench=self._slow, timeout_s=QUANTIZE_TIMEOUT_S,
         )  # fmt: skip
         return _file(reply)
 
@@ -162,7 +180,7 @@ class Workshop:
             InvalidArgument: An image is refused (`runners.images`).
         """
         opening, results = _opening(path, sha256, hints), []
-        async with self._processing(DETECTION, self._slow_turn, QUANTIZE_TIMEOUT_S) as runners:
+        async with self._processing(DETECTION, self._slow, QUANTIZE_TIMEOUT_S) as runners:
             for data in images:
                 reply = await runners.call(
                     domain=_domain(path), task="detect", arguments={**opening, **arguments(Image(data), Options())},
@@ -179,19 +197,21 @@ class Workshop:
         blobs: Sequence[bytes] = (),
         *,
         domain: str,
-        turn: asyncio.Lock,
+        bench: _Bench,
         timeout_s: float,
     ) -> Reply:
-        async with self._processing(program, turn, timeout_s) as runners:
+        async with self._processing(program, bench, timeout_s) as runners:
             return await runners.call(
                 domain=domain, task=task, arguments=arguments, blobs=blobs, subject=task, timeout_s=timeout_s
             )
 
     @asynccontextmanager
-    async def _processing(self, program: str, turn: asyncio.Lock, timeout_s: float) -> AsyncIterator[Runners]:
+    async def _processing(self, program: str, bench: _Bench, timeout_s: float) -> AsyncIterator[Runners]:
         """Runners of a program, when it is its turn; their failures become the model's."""
         try:
-            async with turn, asyncio.timeout(timeout_s), self._processes(program) as runners:
+            async with (
+                bench.turn, asyncio.timeout(timeout_s), self._processes(program, limits=bench.limits) as runners
+            ):  # fmt: skip
                 yield runners
         except (DeadlineExceeded, TimeoutError):
             raise FailedPrecondition(

@@ -47,6 +47,8 @@ class Confinement:
     """Folders whose files it may read by name, beside what it runs on; None for every file."""
     gpu: bool = False
     """Whether it may use NVIDIA's devices."""
+    nice: int = 0
+    """How readily it leaves the cores to others, up to 19."""
 
 
 def harden(confinement: Confinement, *, parent_pid: int) -> None:
@@ -77,9 +79,11 @@ def harden(confinement: Confinement, *, parent_pid: int) -> None:
         _, hard = resource.getrlimit(limit)
         lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (lowered, lowered))
-    # Absent where /proc is hidden.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    os.nice(confinement.nice)
+    # The first is for kernels that group processes by session (sched_autogroup). Absent where /proc is hidden.
+    for name, value in (("autogroup", confinement.nice), ("oom_score_adj", 1000)):
+        with contextlib.suppress(OSError):
+            Path("/proc/self", name).write_text(str(value))
     _drop_capabilities()
     if landlock.version():
         _landlock(confinement)

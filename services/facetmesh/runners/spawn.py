@@ -71,6 +71,7 @@ async def spawn(
         limits.open_files,
         None if readable is None else [str(path) for path in readable],
         gpu=setting.device != "cpu",
+        nice=limits.nice,
     )
     options = {
         "parent_pid": os.getpid(),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from facetmesh.detection.hints import NONE
-from facetmesh.detection.workshop import LIMITS, Workshop
+from facetmesh.detection.workshop import Workshop
 from facetmesh.kit.errors import FacetmeshError
 from facetmesh.runners.pool import RunnerPool
 
@@ -38,7 +38,7 @@ async def main(folder: Path) -> None:
     from ultralytics import YOLO  # type: ignore[import-not-found] # noqa: PLC0415 - only in that environment
 
     YOLO("yolo11n.yaml").save(str(folder / "yolo.pt"))
-    workshop = Workshop(functools.partial(RunnerPool, limits=LIMITS, readable=[folder]))
+    workshop = Workshop(functools.partial(RunnerPool, readable=[folder]))
     onnx = await workshop.convert((folder / "yolo.pt").read_bytes())
     path = folder / "model.onnx"
     path.write_bytes(onnx)

@@ -29,12 +29,15 @@ def echo(_: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Re
 
 def environment(_: Context, __: Mapping[str, Any], ___: Sequence[bytes]) -> Reply:
     """Replies what the child can see of the world."""
+    group = Path("/proc/self/autogroup")
     status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
     return Reply({
         "variables": dict(os.environ),
         "no_new_privs": status["NoNewPrivs"],
         "descriptors": [str(Path(f"/proc/self/fd/{fd}").readlink()) for fd in (0, 1)],
         "session": os.getsid(0) == os.getpid(),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "autogroup": int(group.read_text().split()[-1]) if group.exists() else None,
     })
 
 
