@@ -247,6 +247,12 @@ async def test_a_call_ends_at_its_deadline(mesh: Mesh, monkeypatch: pytest.Monke
             await asyncio.wait_for(client.detect("faces", b"image"), timeout=10)
 
 
+def test_what_takes_minutes_is_waited_for() -> None:
+    methods = {method["name"][0].get("method"): method for method in retries.service_config()["methodConfig"]}
+    assert methods["QuantizeModelVersion"]["timeout"] == "900s"
+    assert "retryPolicy" not in methods["QuantizeModelVersion"]
+
+
 async def test_nobody_there_is_unavailable() -> None:
     async with AsyncClient("right", Endpoints.gateway("127.0.0.1:1", None)) as client:
         with pytest.raises(errors.Unavailable):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1 << 20
 _ATTEMPTS = 5
-_SLOW_S = 600.0
-"""What takes minutes is waited for so long."""
 
 
 class Modelling(ABC):
@@ -103,7 +101,7 @@ class Modelling(ABC):
         request = model_pb2.QuantizeModelVersionRequest(
             name=f"{await self._name('models', model)}/versions/{version}", images=images, min_agreement=min_agreement
         )
-        return await calls.result(self._models.QuantizeModelVersion(request, timeout=_SLOW_S))
+        return await calls.result(self._models.QuantizeModelVersion(request))
 
     async def list_versions(self, model: str, *, limit: int | None = None) -> list[model_pb2.ModelVersion]:
         """A model's versions, the newest first."""

@@ -11,6 +11,7 @@ _TIMEOUTS_S: dict[tuple[str, str], int | None] = {
     ("facetmesh.detection.v1.DetectionService", "DetectStream"): None,
     ("facetmesh.detection.v1.ModelService", "CreateModel"): 90,
     ("facetmesh.detection.v1.ModelService", "UploadModel"): 1800,
+    ("facetmesh.detection.v1.ModelService", "QuantizeModelVersion"): 900,
     ("facetmesh.fusion.v1.FusionService", "CreateFusion"): 60,
     ("facetmesh.fusion.v1.FusionService", "WaitOperation"): 90,
     ("facetmesh.fusion.v1.FusionService", "DownloadFusion"): 60,
