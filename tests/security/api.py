@@ -74,8 +74,9 @@ def valid(descriptor: Descriptor, tenant: str, known: Sequence[str] = ()) -> st.
     """
     fields = {field.name: _valid(field, tenant, known) for field in descriptor.fields if _plain(field)}
     for field in descriptor.fields:  # some lists must not be empty
-        if field.is_repeated and field.GetOptions().Extensions[validate_pb2.field].repeated.min_items:
-            fields[field.name] = st.lists(_valid(field, tenant, known), min_size=1, max_size=2)
+        least = field.GetOptions().Extensions[validate_pb2.field].repeated.min_items
+        if field.is_repeated and least:
+            fields[field.name] = st.lists(_valid(field, tenant, known), min_size=least, max_size=least + 1)
     return st.fixed_dictionaries(fields).map(lambda values: kind(descriptor)(**values))
 
 
