@@ -108,6 +108,8 @@ async def test_what_was_put_back_comes_first_and_what_was_put_off_later(store: S
 async def test_a_batch_waits_for_company_only_so_long(store: Store) -> None:
     broker = _broker(store, SUBSCRIPTION)
     messages = broker.subscribed[0].queue
+    await broker.publish("writer", "topic", _published(1))
+    assert len(await asyncio.wait_for(messages.take(2, patience_s=30), 5)) == 1  # after a pause: at once
     taking = asyncio.create_task(messages.take(2, patience_s=30))
     await broker.publish("writer", "topic", _published(1))
     await broker.publish("writer", "topic", _published(1))

@@ -103,7 +103,7 @@ class Broker:
         messages = [events.message(one, app=app, pubsub=self.name, topic=topic) for one in published]
         targets = self._targets(topic)
         await self._store.run(lambda connection: queue.insert(connection, targets, messages))
-        self._tell(topic)
+        self._tell(topic, len(messages))
 
     async def bury(self, one: Subscribed, pending: Pending, reason: str) -> None:
         """Settles a message that cannot be handled: to its dead-letter topic with the reason, else it is dropped.
@@ -118,7 +118,7 @@ class Broker:
         died = {"deadletterreason": reason, "deadlettertopic": one.subscription.topic, "deadletterapp": one.app}
         message = Message(pending.message.data, {**pending.message.metadata, **died})
         await one.queue.move(pending, self._targets(topic), message)
-        self._tell(topic)
+        self._tell(topic, 1)
 
     async def tidy(self) -> None:
         """Makes room: forgets what was handled, and the oldest messages of topics without subscribers."""
@@ -144,9 +144,9 @@ class Broker:
     def _targets(self, topic: str) -> list[QueueName]:
         return [one.name for one in self._queues.get(topic, ())] or [QueueName(self.name, NOBODY, topic)]
 
-    def _tell(self, topic: str) -> None:
+    def _tell(self, topic: str, count: int) -> None:
         for one in self._queues.get(topic, ()):
-            one.arrived()
+            one.arrived(count)
 
     def _may_subscribe(self, app: str, topic: str) -> bool:
         allowed = self.settings.may_subscribe(app, topic)

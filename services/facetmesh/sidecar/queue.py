@@ -11,6 +11,7 @@ import heapq
 import itertools
 import json
 import logging
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Queue:
         self.name = name
         self._store = store
         self._ready: deque[Pending] = deque()
-        self._ready_since = 0.0
+        self._taken = -math.inf
+        """When the last batch was handed out."""
         self._later: list[tuple[float, int, Pending]] = []
         self._window: dict[int, int] = {}
         """The size of each message that is in memory, in bytes."""
@@ -105,37 +107,43 @@ class Queue:
         """All messages up to this one have been loaded."""
         self._more = True
         """Whether there may be some beyond."""
+        self._arrived = 0
+        """How many were added since the last look, at least."""
         self._changed = asyncio.Event()
         self._loading = asyncio.Lock()
         self._settled: set[int] = set()
         self._settling = asyncio.Lock()
 
-    def arrived(self) -> None:
+    def arrived(self, count: int) -> None:
         """Tells that messages were added."""
+        self._arrived += count
         self._more = True
         self._changed.set()
 
     async def take(self, most: int, patience_s: float = 0.0) -> list[Pending]:
         """Waits for messages, and hands out the next ones.
 
+        After a pause the first goes at once; in a stream of them many share a batch.
+
         Args:
             most: At most so many.
-            patience_s: How long the first may wait for others to fill the batch.
+            patience_s: How long after a batch the next one waits for more, unless it is full.
         """
         while True:
             self._changed.clear()
             now = time.monotonic()
             self._wake(now)
             wait_s: float | None = None
-            if self._ready:
-                wait_s = self._ready_since + patience_s - now
-                if wait_s <= 0 or len(self._ready) >= most:
-                    return self._next(most)
+            if self._ready or self._loadable():
+                wait_s = self._taken + patience_s - now
+                if wait_s <= 0 or len(self._ready) + self._arrived >= most:
+                    if self._loadable() and len(self._ready) < most:
+                        await self._load()
+                    if self._ready:
+                        return self._next(most)
+                    continue
             elif self._later:
                 wait_s = self._later[0][0] - now
-            if self._more and self._has_room():
-                await self._load()
-                continue
             try:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()
@@ -144,8 +152,6 @@ class Queue:
 
     def put_back(self, messages: Sequence[Pending]) -> None:
         """Takes back messages that could not even be tried: they are the next again."""
-        if not self._ready:
-            self._ready_since = time.monotonic()
         self._ready.extendleft(reversed(messages))
         self._changed.set()
 
@@ -193,8 +199,6 @@ class Queue:
 
     def _wake(self, now: float) -> None:
         while self._later and self._later[0][0] <= now:
-            if not self._ready:
-                self._ready_since = now
             self._ready.append(heapq.heappop(self._later)[2])
 
     def _next(self, most: int) -> list[Pending]:
@@ -209,17 +213,21 @@ class Queue:
             batch.append(self._ready.popleft())
             if candidate.deaths:
                 break
-        self._ready_since = time.monotonic()
+        if not self._ready:  # else it was cut short, and the rest need not wait
+            self._taken = time.monotonic()
         return batch
+
+    def _loadable(self) -> bool:
+        return self._more and self._has_room()
 
     def _has_room(self) -> bool:
         return len(self._window) < _LARGEST_WINDOW and self._window_bytes < _LARGEST_WINDOW_BYTES
 
     async def _load(self) -> None:
         async with self._loading:
-            if not self._more or not self._has_room():
+            if not self._loadable():
                 return
-            self._more = False  # before the look, so that what arrives during it is not overlooked
+            self._more, self._arrived = False, 0  # before the look, so that what arrives during it is not overlooked
             try:
                 found, all_of_them = await self._store.run(self._read)
             except StoreError as error:
@@ -233,8 +241,6 @@ class Queue:
                 self._window[message.seq] = len(message.message.data)
                 self._window_bytes += len(message.message.data)
             if found:
-                if not self._ready:
-                    self._ready_since = time.monotonic()
                 self._cursor = found[-1].seq
                 self._ready.extend(found)
                 self._changed.set()
