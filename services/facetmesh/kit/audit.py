@@ -40,9 +40,10 @@ _LONGEST_NAME = 512
 _LARGEST_BATCH = 256
 _FOLDING_S = 5.0
 """How long refusals that are alike are gathered."""
-# A bulk publish costs about as much as a single one: with many calls at work, the first waits a little for others.
-_LINGER_S = 0.02
+# A bulk publish costs about as much as a single one: with many calls at work, the first waits for a quarter of
+# them, but no longer than a quarter of what it took anyway.
 _LINGER_SHARE = 4
+_LONGEST_LINGER_S = 0.1
 _REFUSALS = frozenset({
     "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION",
     "RESOURCE_EXHAUSTED", "UNIMPLEMENTED",
@@ -150,6 +151,8 @@ class _Waiting(NamedTuple):
     trace: Mapping[str, str]
     """The W3C headers of the trace that it belongs to."""
     accepted: asyncio.Future[None]
+    linger_s: float
+    """How long it may wait for others."""
 
 
 class Recorder:
@@ -271,7 +274,8 @@ class Recorder:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._publish())
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(self._event(record, error), telemetry.carrier(), future))
+        linger_s = min((time.perf_counter() - record.started) / _LINGER_SHARE, _LONGEST_LINGER_S)
+        self._waiting.append(_Waiting(self._event(record, error), telemetry.carrier(), future, linger_s))
         self._metrics.audit_pending.set(len(self._waiting))
         self._some.set()
         if self._gathered():
@@ -312,7 +316,7 @@ class Recorder:
             if not self._gathered():
                 self._enough.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LINGER_S):
+                    async with asyncio.timeout(self._waiting[0].linger_s):
                         await self._enough.wait()
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
             if not self._waiting:
