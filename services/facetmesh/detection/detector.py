@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from facetmesh.detection.hints import Hints
 from facetmesh.kit.errors import Internal, InvalidArgument
 
 if TYPE_CHECKING:
@@ -170,8 +169,8 @@ class Detector:
     async def opening(self, version: Version) -> dict[str, Any]:
         """The arguments with which a task opens a version: its file, and what that does not say."""
         facts = version.facts
-        hints = Hints(facts.labels, facts.task, facts.height, facts.width)
-        return {"path": str(await self._files.path(version)), "sha256": version.sha256, "hints": asdict(hints)}
+        hints = {"labels": facts.labels, "task": facts.task, "height": facts.height, "width": facts.width}
+        return {"path": str(await self._files.path(version)), "sha256": version.sha256, "hints": hints}
 
 
 def subject(version: Version) -> str:

@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry and metrics by Prometheus, the same for every service.
 
-Spans go to OTEL_EXPORTER_OTLP_ENDPOINT where it is set; without it they are made
-(ids stand in logs and audit events) and dropped.
+Spans go to OTEL_EXPORTER_OTLP_ENDPOINT where it is set. Without it none are made, and
+only the traces' ids go from call to call, for logs and audit events.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor, filters
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -25,11 +28,10 @@ from prometheus_client.process_collector import ProcessCollector
 from facetmesh import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    import grpc
-
+_ids = RandomIdGenerator()
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _NOT_SAMPLED = "-00"
 """How a traceparent ends whose trace nobody records: another span in it would be nothing but work."""
@@ -90,7 +92,7 @@ class Telemetry:
 
     def start(self) -> None:
         """Makes this process's tracer. Once a process."""
-        exported = any(map(os.environ.get, ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")))
+        exported = _exported()
         self._provider = TracerProvider(
             sampler=DEFAULT_ON if exported else ALWAYS_OFF,
             resource=Resource.create(
@@ -128,8 +130,38 @@ class Telemetry:
             self._provider.shutdown()
 
 
+class _TraceIds(grpc.aio.ServerInterceptor):
+    """Continues the caller's trace, or begins one, without spans: those cost more than the rest of a short call."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Sets the context, which is the call's own: it ends with its task."""
+        metadata = handler_call_details.invocation_metadata or ()
+        parent = next((str(value) for key, value in metadata if key == "traceparent"), "")
+        attach(_trace(parent))
+        return await continuation(handler_call_details)
+
+
+def _trace(parent: str) -> Context:
+    """The context of a caller's trace; of a new one where there is none."""
+    context = propagate.extract({"traceparent": parent}) if parent else Context()
+    if trace.get_current_span(context).get_span_context().is_valid:
+        return context
+    ids = SpanContext(_ids.generate_trace_id(), _ids.generate_span_id(), is_remote=False)
+    return trace.set_span_in_context(NonRecordingSpan(ids))
+
+
+def _exported() -> bool:
+    return any(map(os.environ.get, ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")))
+
+
 def server_interceptor() -> grpc.aio.ServerInterceptor:
-    """Continues the caller's trace in a span of the server's own. Health checks have none."""
+    """Continues the caller's trace, in a span of the server's own where it is exported. Health checks have none."""
+    if not _exported():
+        return _TraceIds()
     return aio_server_interceptor(filter_=filters.negate(filters.health_check()))  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -148,6 +180,13 @@ def carrier() -> dict[str, str]:
 @contextmanager
 def continued(name: str, traceparents: Sequence[str]) -> Iterator[None]:
     """A span for the handling of events, in the trace of each. The work within belongs to the first's."""
+    if not _exported():
+        token = attach(_trace(traceparents[0]))
+        try:
+            yield
+        finally:
+            detach(token)
+        return
     tracer = trace.get_tracer(__name__)
     first, *others = dict.fromkeys(traceparents)
     spans = [

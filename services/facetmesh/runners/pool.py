@@ -198,7 +198,8 @@ class RunnerPool:
                 start = state.start = asyncio.create_task(self._start(state))
                 start.add_done_callback(lambda done: done.cancelled() or done.exception())
             # A caller that goes away does not stop the start: others, or its own repeat, want the runner.
-            await asyncio.wait([start])
+            if not start.done():
+                await asyncio.wait([start])
             # It may have been told to make room before this caller's turn came.
             if not start.cancelled() and (runner := start.result()).alive:
                 return runner

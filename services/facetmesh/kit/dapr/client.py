@@ -33,6 +33,7 @@ class DaprSidecar:
         self._secret_bundle = secret_bundle
         self._health_url = f"http://127.0.0.1:{http_port}/v1.0/healthz/outbound"
         self._client = Client(grpc_port, api_token, timeout_s)
+        self._probing: aiohttp.ClientSession | None = None
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Waits until the sidecar serves, and takes our token.
@@ -60,6 +61,8 @@ class DaprSidecar:
     async def close(self) -> None:
         """Ends the connection."""
         await self._client.close()  # type: ignore[no-untyped-call]
+        if self._probing is not None:
+            await self._probing.close()
 
     def state(self, store: str = "state") -> State:
         """The state store of that name."""
@@ -84,9 +87,10 @@ class DaprSidecar:
         return True
 
     async def _is_healthy(self) -> bool:
-        timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
+        if self._probing is None:  # it wants a running loop; its connection stays, which is most of a probe's cost
+            self._probing = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S))
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self._health_url) as response:
+            async with self._probing.get(self._health_url) as response:
                 return response.ok
         except (aiohttp.ClientError, TimeoutError):
             return False
