@@ -18,7 +18,7 @@ from facetmesh.kit.errors import Aborted
 from .audit_postgres import postgres_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from .audit_postgres import PostgresServer
@@ -61,6 +61,10 @@ class MemoryState:
     async def get(self, key: str) -> Entry | None:
         """The entry."""
         return self.entries.get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """The entries that there are."""
+        return {key: self.entries[key] for key in keys if key in self.entries}
 
     async def put(
         self, key: str, value: bytes, *, etag: str | None = None, create: bool = False, ttl_s: int | None = None

@@ -32,6 +32,8 @@ from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from facetmesh.audit.connection import Connection
 
 _PREFIX = "audit||"
@@ -53,6 +55,10 @@ class _StateFile:
     async def get(self, key: str) -> _Entry | None:
         row = self._db.execute("SELECT value, etag FROM state WHERE key = ?", (_PREFIX + key,)).fetchone()
         return None if row is None else _Entry(bytes(row[0]), row[1])
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, _Entry]:
+        found = {key: await self.get(key) for key in keys}
+        return {key: entry for key, entry in found.items() if entry is not None}
 
     async def put(self, key: str, value: bytes, *, etag: str | None = None, create: bool = False) -> None:
         raise NotImplementedError

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from facetmesh.kit.errors import Aborted, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _ATTEMPTS = 20
 DEFAULT_PAGE_SIZE = 50
@@ -32,6 +32,7 @@ class _Entry(Protocol):
 
 class _State(Protocol):
     async def get(self, key: str) -> _Entry | None: ...
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, _Entry]: ...
     async def delete(self, key: str) -> None: ...
     async def put(self, key: str, value: bytes, *, etag: str | None = None, create: bool = False) -> None: ...
 
@@ -60,11 +61,10 @@ class Index:
 
     async def ids(self) -> list[str]:
         """All ids, sorted."""
-        found: set[str] = set()
-        for bucket in range(self._buckets):
-            ids, _ = await self._read(self._key(bucket))
-            found |= ids
-        return sorted(found)
+        if self._buckets == 1:
+            return sorted((await self._read(self._key(0)))[0])
+        entries = await self._state.get_many([self._key(bucket) for bucket in range(self._buckets)])
+        return sorted(set().union(*(json.loads(entry.value) for entry in entries.values())))
 
     async def clear(self) -> None:
         """Removes all ids, and the index with them."""

@@ -30,7 +30,7 @@ from facetmesh.kit.index import Index
 from facetmesh.kit.keks import KEY_BYTES, Keks, seal, unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 _VERSION = b"\x02"
 _NUMBER_BYTES = 4
@@ -52,6 +52,7 @@ class _Entry(Protocol):
 
 class _State(Protocol):
     async def get(self, key: str) -> _Entry | None: ...
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, _Entry]: ...
     async def put(self, key: str, value: bytes, *, etag: str | None = None, create: bool = False) -> None: ...
     async def delete(self, key: str) -> None: ...
 
