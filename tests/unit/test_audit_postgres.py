@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import pytest
 from facetmesh.audit.connect import connector
 from facetmesh.audit.log import Log
 from facetmesh.audit.postgres import PostgresConnection
+from facetmesh.audit.watcher import LEASE_S
 from facetmesh.kit.errors import FailedPrecondition, Unavailable
 from facetmesh.verify import open_checkpoint, verify_growth
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 180
+TAKEOVER_S = 5.0
+"""How long the log may stand still when the replica that writes dies or freezes, in seconds."""
 
 
 @pytest.fixture
@@ -125,7 +129,9 @@ async def test_another_replica_takes_over(world: World, tmp_path: Path, how: sig
             os.kill(other.pid, signal.SIGCONT)
             if other.returncode is not None or other.stdout.at_eof():
                 break
-        print("takeover took", [round(one, 2) for one in frozen])  # noqa: T201 - a figure for who runs it by hand
+        # Of several tries the best: how long the others took says more about the machine. One that is dead holds
+        # nothing, so that what holds for a frozen one holds for it.
+        assert how is signal.SIGKILL or min(frozen) < TAKEOVER_S
         ids = [one.id for one in await store.after(None, start=0, limit=1 << 30)]
         assert len(set(ids)) == len(ids)
     assert await world.problems() == []
@@ -148,6 +154,17 @@ async def test_a_replica_that_rests_in_a_transaction_is_thrown_out(world: World)
         transaction.__exit__(None, None, None)
     frozen.close()
     assert await world.problems() == []
+
+
+def test_the_server_ends_what_rests_soon_enough(world: World) -> None:
+    """The bounds themselves, which hold however busy this machine is."""
+    with closing(world.connect()) as connection:
+        settings = "idle_in_transaction_session_timeout", "tcp_keepalives_idle", "tcp_keepalives_interval"
+        rests, idle, interval = (connection.query(f"SHOW {one}")[0][0] for one in settings)
+        assert rests == "3s"
+        # Through a socket file no host can vanish, so that PostgreSQL says 0.
+        assert {idle, interval} <= {"0", "1"}
+    assert LEASE_S < TAKEOVER_S
 
 
 async def test_what_one_replica_logs_the_other_knows(world: World) -> None:

@@ -113,6 +113,10 @@ def test_those_that_come_with_the_service() -> None:
     ]
     (alert,) = watching.feed(event(700, outcome=REFUSED, reason="LICENCE_NOT_ALLOWED"))
     assert (alert.rule, alert.tenant, alert.critical) == ("model-unlicensed", "tenants/acme", False)
+    assert watching.tick((START_S + 700 + 86_400) * 1_000_000) == []
+    (silent,) = watching.tick((START_S + 701 + 86_400) * 1_000_000)
+    assert (silent.rule, silent.critical) == ("log-silent", False)
+    assert "for 86400 s" in silent.summary
 
 
 @pytest.mark.parametrize(
