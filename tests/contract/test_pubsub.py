@@ -17,7 +17,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from facetmesh.event.v1 import event_pb2
 from facetmesh.fusion.events import EVENT_TYPE, JobEvents
-from facetmesh.fusion.operations import Ref
+from facetmesh.fusion.line import Ticket
+from facetmesh.fusion.operations import Job, Operation, Ref
 from facetmesh.kit.dapr import DaprSidecar, Disposition, Event, Outgoing
 from facetmesh.kit.errors import FailedPrecondition, NotFound
 
@@ -202,11 +203,12 @@ async def test_hostile_events_are_buried_and_counted_and_the_queue_goes_on(
     one: DaprSidecar, inbox_one: Inbox, inbox_two: Inbox, name: str
 ) -> None:
     """As a service of ours meets them: fusion, which expects jobs."""
-    woken: list[Ref] = []
+    woken: list[Ticket] = []
 
-    async def find(ref: Ref) -> None:
+    async def find(ref: Ref) -> Operation:
         if ref.tenant_id == "gone":
             raise NotFound("No such operation.", reason="NOT_FOUND")
+        return Operation(ref.tenant_id, ref.id, Job("", "", "", 0, 0), 0.0)
 
     jobs = JobEvents(one.publisher(), woken.append, find)
     inbox_two.behaviours["single"] = jobs.handle
@@ -228,7 +230,7 @@ async def test_hostile_events_are_buried_and_counted_and_the_queue_goes_on(
         await one.publisher().publish("single", data, event_id=event_id, type=kind)
     await one.publisher().publish("single", good, event_id=f"{name}-good", type=EVENT_TYPE)
     await until(lambda: set(hostile) <= set(inbox_one.ids("single.dead", name)), "all that is hostile is given up")
-    await until(lambda: woken == [Ref("acme", name)], "the job is heard of")
+    await until(lambda: woken == [Ticket(Ref("acme", name))], "the job is heard of")
     assert {event.id: event.data for event in inbox_one.events("single.dead", name)} == {
         event_id: data for event_id, (_, data) in hostile.items()
     }

@@ -15,6 +15,7 @@ from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.faces import Face, Found
 from facetmesh.fusion.fusions import Fusions, Wish
 from facetmesh.fusion.images import Images
+from facetmesh.fusion.line import Line
 from facetmesh.fusion.lookups import Lookups
 from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.operations import Caller
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from facetmesh.fusion.consents import Consent
+    from facetmesh.fusion.line import Ticket
     from facetmesh.fusion.marker import Facts
-    from facetmesh.fusion.operations import Operation, Ref
+    from facetmesh.fusion.operations import Operation
 
 MODEL = "tenants/acme/models/faces"
 NOBODY = Caller()
@@ -179,7 +181,7 @@ class World:
         self.recorder = Recorder()
         self.store = DaprStore(self.state)
         self.registry = Registry(self.store, clock)
-        self.woken: list[Ref] = []
+        self.woken: list[Ticket] = []
         self.consent_store = DaprConsentStore(self.state, Keyring(self.state, bytes(32)))
         self.consents = Consents(self.consent_store, clock)
         self.lookups = Lookups(self.store, self.script)
@@ -192,8 +194,8 @@ class World:
             while not condition():
                 await asyncio.sleep(0.001)
 
-    async def _wake(self, ref: Ref) -> None:
-        self.woken.append(ref)
+    async def _wake(self, ticket: Ticket) -> None:
+        self.woken.append(ticket)
 
     def another_worker(self, owner: str) -> Worker:
         """A worker, as of another replica: it hears no news of this one."""
@@ -209,7 +211,7 @@ class World:
 
     def dispatcher(self, concurrency: int = 2) -> Dispatcher:
         """A dispatcher of the first worker's jobs."""
-        return Dispatcher(self.registry, self.worker, concurrency)
+        return Dispatcher(self.registry, self.worker, Line(lambda _: 1.0), concurrency)
 
     async def create(
         self, tenant_id: str = "acme", target: bytes = b"target", *, caller: Caller = NOBODY, request_id: str = "",

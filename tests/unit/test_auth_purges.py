@@ -18,6 +18,7 @@ from facetmesh.auth.usage import Day
 from facetmesh.auth.v1 import auth_pb2
 from facetmesh.fusion.consent_store import DaprConsentStore
 from facetmesh.fusion.consents import Consents, SourceFace, Terms
+from facetmesh.fusion.line import Ticket
 from facetmesh.fusion.operations import Job, Operation, Ref
 from facetmesh.fusion.purge import purge as purge_fusion
 from facetmesh.fusion.store import DaprStore as FusionStore
@@ -148,7 +149,7 @@ async def a_mesh(folder: Path, clock: Clock, revoked: Revoked) -> AsyncIterator[
             await limits.save_ledger(await limits.ledger(tenant_id))
             await limits.save_usage_day(tenant_id, Day(int(clock.now // 86_400), {}))
             job = Job("", "", f"tenants/{tenant_id}/models/faces", 0, 0)
-            await fusion.announce(Ref(tenant_id, OPERATION.id))
+            await fusion.announce(Ticket(Ref(tenant_id, OPERATION.id)))
             await fusion.create(Operation(tenant_id, OPERATION.id, job, clock.now))
             terms = Terms("Ada", "a poster", (SourceFace("00" * 32),), "00" * 32, clock.now + 3600)
             await Consents(consents, clock).create(tenant_id, terms)
@@ -180,7 +181,7 @@ async def check(mesh: Mesh, folder: Path) -> None:
             await read
     assert await mesh.fusion.get(OPERATION) is None
     assert await mesh.consents.ids("acme") == []
-    assert [ref.tenant_id for ref in await mesh.fusion.announced()] == ["globex"]
+    assert [ticket.ref.tenant_id for ticket in await mesh.fusion.announced()] == ["globex"]
     assert not (folder / "blobs/acme/fusions/1/source").exists()
     assert await mesh.auth.keys.ids("acme") == []
     others = {"tenants/acme", "tenants/index/2"}

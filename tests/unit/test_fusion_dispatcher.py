@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from facetmesh.fusion import dispatcher as dispatching
+from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.fusion.operations import LEASE_S, Ref
 from facetmesh.kit.errors import Unavailable
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from facetmesh.fusion.dispatcher import Dispatcher
+    from facetmesh.fusion.operations import Operation
 
     from .conftest import Clock
 
@@ -69,7 +71,7 @@ async def test_an_event_is_faster_than_the_next_look(world: World, monkeypatch: 
     async with running(world) as dispatcher:
         await asyncio.sleep(0.01)
         operation = await world.create()
-        dispatcher.wake(operation.ref)
+        dispatcher.wake(operation.ticket)
         assert (await world.fusions.wait(operation.ref, 5)).done
 
 
@@ -122,11 +124,11 @@ async def test_what_died_between_its_end_and_clearing_is_cleared(world: World) -
 
 async def test_what_never_became_an_operation_is_cleared_in_time(world: World, clock: Clock) -> None:
     ref = Ref.new("acme", clock.now)
-    await world.registry.store.announce(ref)
+    await world.registry.store.announce(Ticket(ref))
     await world.blobs.put("acme", f"inputs/{ref.id}/source", b"source")
     async with running(world):
         await asyncio.sleep(0.1)
-        assert await world.registry.store.announced() == [ref]
+        assert await world.registry.store.announced() == [Ticket(ref)]
         clock.now += dispatching.ABANDONED_S + 2
         await until(cleared(world))
     assert world.blobs.blobs == {}
@@ -136,7 +138,7 @@ async def test_an_outage_of_the_store_is_survived(world: World, monkeypatch: pyt
     await world.create()
     announced, fails = world.registry.store.announced, [Unavailable("gone")] * 3
 
-    async def unsteady() -> list[Ref]:
+    async def unsteady() -> list[Ticket]:
         if fails:
             raise fails.pop()
         return await announced()
@@ -159,3 +161,48 @@ async def test_closing_lets_jobs_end(world: World) -> None:
     world.script.may_end.set()
     await closing
     assert (await world.fusions.get(operation.ref)).result is not None
+
+
+async def test_a_job_that_waits_knows_its_place_and_one_at_work_has_none(world: World) -> None:
+    world.script.may_end.clear()
+    async with running(world, 1) as dispatcher:
+        first, second, third = [await woken(world, dispatcher) for _ in range(3)]
+        await world.until(lambda: world.script.running == 1)
+        await until(lambda: placed(dispatcher, third))
+        standings = [dispatcher.standing(one.ticket) for one in (first, second, third)]
+        assert [one and one.position for one in standings] == [None, 1, 2]
+        assert [one and one.wait_s for one in standings] == [None] * 3
+        world.script.may_end.set()
+        await until(cleared(world))
+        assert dispatcher.standing(third.ticket) is None
+        # By now the pace is known.
+        world.script.may_end.clear()
+        fourth, fifth = [await woken(world, dispatcher) for _ in range(2)]
+        await until(lambda: placed(dispatcher, fifth))
+        standing = dispatcher.standing(fifth.ticket)
+        assert standing is not None
+        assert standing.wait_s is not None
+        assert 0 < standing.wait_s < 60
+        assert dispatcher.standing(fourth.ticket) != standing
+        world.script.may_end.set()
+        await until(cleared(world))
+
+
+async def woken(world: World, dispatcher: Dispatcher) -> Operation:
+    world.clock.now += 0.01  # ids of the same millisecond are in no order
+    operation = await world.create()
+    dispatcher.wake(operation.ticket)
+    return operation
+
+
+async def placed(dispatcher: Dispatcher, operation: Operation) -> bool:
+    return dispatcher.standing(operation.ticket) is not None
+
+
+async def test_a_batch_job_gets_its_turn_while_more_urgent_ones_keep_coming(world: World) -> None:
+    batch = await world.create(priority=Priority.BATCH)
+    for _ in range(40):
+        await world.create(priority=Priority.VIP)
+    async with running(world, 1):
+        await world.fusions.wait(batch.ref, 5)
+    assert len(await world.registry.store.announced()) >= 20

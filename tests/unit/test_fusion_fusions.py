@@ -30,7 +30,7 @@ async def test_an_acknowledged_fusion_has_its_inputs_and_its_place_in_the_queue(
     assert sorted(world.blobs.blobs.values()) == [b"source", b"target"]
     assert operation.job.source_sha256 == sha256(b"source")
     assert (await world.fusions.get(operation.ref)).stage is Stage.QUEUED
-    assert await world.registry.store.announced() == [operation.ref] == world.woken
+    assert await world.registry.store.announced() == [operation.ticket] == world.woken
 
 
 async def test_nothing_is_acknowledged_when_the_inputs_cannot_be_kept(
@@ -42,8 +42,8 @@ async def test_nothing_is_acknowledged_when_the_inputs_cannot_be_kept(
     monkeypatch.setattr(world.blobs, "put", full)
     with pytest.raises(Unavailable):
         await world.create()
-    (ref,) = await world.registry.store.announced()
-    assert await world.registry.store.get(ref) is None
+    (ticket,) = await world.registry.store.announced()
+    assert await world.registry.store.get(ticket.ref) is None
 
 
 async def test_a_repeated_request_is_the_same_operation(world: World) -> None:
@@ -68,7 +68,7 @@ async def test_a_request_that_died_half_way_can_be_repeated(world: World, monkey
         await world.create(request_id=REQUEST)
     monkeypatch.setattr(world.blobs, "put", put)
     operation = await world.create(request_id=REQUEST)
-    assert await world.registry.store.announced() == [operation.ref]
+    assert await world.registry.store.announced() == [operation.ticket]
 
 
 async def test_equal_requests_at_once_are_one_operation(world: World) -> None:
@@ -144,6 +144,6 @@ async def test_a_cancelled_fusion_is_not_there(world: World) -> None:
     cancelled = await world.fusions.cancel(operation.ref)
     assert cancelled.failure is not None
     assert cancelled.failure.reason == "OPERATION_CANCELLED"
-    assert world.woken == [operation.ref, operation.ref]
+    assert world.woken == [operation.ticket, operation.ticket]
     with pytest.raises(NotFound):
         await world.fusions.download(operation.ref)

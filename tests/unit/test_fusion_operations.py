@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.fusion.operations import (
     BACKOFF_S,
     LEASE_S,
@@ -161,12 +162,13 @@ async def test_a_request_is_one_operation_in_its_tenant(state: MemoryState) -> N
 
 async def test_work_is_listed_until_it_is_forgotten(state: MemoryState) -> None:
     store = DaprStore(state)  # type: ignore[arg-type]
-    refs = [Ref.new(tenant, NOW) for tenant in ("acme", "globex", "acme")]
-    for ref in refs:
-        await store.announce(ref)
-    assert sorted(await store.announced()) == sorted(refs)
-    await store.forget(refs[0])
-    assert sorted(await store.announced()) == sorted(refs[1:])
+    places = (("acme", Priority.VIP), ("globex", Priority.STANDARD), ("acme", Priority.BATCH))
+    tickets = [Ticket(Ref.new(tenant, NOW), priority) for tenant, priority in places]
+    for ticket in tickets:
+        await store.announce(ticket)
+    assert sorted(await store.announced()) == sorted(tickets)
+    await store.forget(tickets[0].ref)
+    assert sorted(await store.announced()) == sorted(tickets[1:])
 
 
 def _fields(operation: Operation) -> dict[str, object]:

@@ -9,8 +9,10 @@ import pytest
 
 from facetmesh.event.v1 import event_pb2
 from facetmesh.fusion import servicer as serving
+from facetmesh.fusion.dispatcher import Standing
 from facetmesh.fusion.events import EVENT_TYPE, TOPIC, JobEvents
-from facetmesh.fusion.operations import Ref
+from facetmesh.fusion.line import Priority, Ticket
+from facetmesh.fusion.operations import Job, Operation, Ref
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.v1 import fusion_pb2 as pb
 from facetmesh.kit import audit, identity, status
@@ -48,7 +50,7 @@ async def servicer(world: World, record: audit.Record) -> FusionServicer:
     """The servicer, and the consent that fusions name."""
     del record
     assert (await world.consent()).name == CONSENT
-    return FusionServicer(world.fusions, world.lookups)
+    return FusionServicer(world.fusions, world.lookups, lambda _: None)
 
 
 def creation(**fields: object) -> pb.CreateFusionRequest:
@@ -183,8 +185,27 @@ class Publisher:
         self.published.append((topic, data, type))
 
 
-async def found(_ref: Ref) -> None:
+async def test_who_waits_is_told_its_place(world: World, servicer: FusionServicer) -> None:
+    waiting = FusionServicer(world.fusions, world.lookups, lambda _: Standing(3, 4.5))
+    request = creation()
+    request.fusion.priority = pb.PRIORITY_BATCH
+    created = await waiting.CreateFusion(request, None)
+    about = metadata(created)
+    assert (about.queue_position, about.estimated_wait.ToMilliseconds()) == (3, 4500)
+    assert [one.priority for one in await world.registry.store.announced()] == [Priority.BATCH]
+    await world.worker.work(await world.fusions.get(ref(created)))
+    done = await waiting.GetOperation(pb.GetOperationRequest(name=created.name), None)
+    fusion = pb.Fusion()
+    assert done.response.Unpack(fusion)
+    assert fusion.priority == pb.PRIORITY_BATCH
+    assert (metadata(done).queue_position, metadata(done).HasField("estimated_wait")) == (0, False)
+    unheard = metadata(await servicer.CreateFusion(creation(), None))
+    assert (unheard.queue_position, unheard.HasField("estimated_wait")) == (0, False)
+
+
+async def found(ref: Ref) -> Operation:
     """The operation is there."""
+    return Operation(ref.tenant_id, ref.id, Job("", "", "", 0, 0), 0.0)
 
 
 def delivered(data: bytes, kind: str = EVENT_TYPE) -> Event:
@@ -192,10 +213,10 @@ def delivered(data: bytes, kind: str = EVENT_TYPE) -> Event:
 
 
 async def test_a_job_that_is_announced_wakes_here_and_elsewhere(clock: Clock) -> None:
-    here: list[Ref] = []
-    elsewhere: list[Ref] = []
+    here: list[Ticket] = []
+    elsewhere: list[Ticket] = []
     publisher = Publisher()
-    new = Ref.new("acme", clock.now)
+    new = Ticket(Ref.new("acme", clock.now))
     await JobEvents(publisher, here.append, found).announce(new)  # type: ignore[arg-type]
     ((topic, data, kind),) = publisher.published
     assert here == [new]
@@ -206,24 +227,25 @@ async def test_a_job_that_is_announced_wakes_here_and_elsewhere(clock: Clock) ->
 
 
 async def test_a_broker_that_is_down_does_not_fail_the_request(clock: Clock) -> None:
-    here: list[Ref] = []
-    await JobEvents(Publisher(down=True), here.append, found).announce(Ref.new("acme", clock.now))  # type: ignore[arg-type]
+    here: list[Ticket] = []
+    await JobEvents(Publisher(down=True), here.append, found).announce(Ticket(Ref.new("acme", clock.now)))  # type: ignore[arg-type]
     assert len(here) == 1
 
 
 async def test_a_job_of_a_tenant_that_is_gone_is_a_dead_letter(clock: Clock) -> None:
-    woken: list[Ref] = []
+    woken: list[Ticket] = []
     there, gone = Ref.new("acme", clock.now), Ref.new("gone", clock.now)
 
-    async def find(ref: Ref) -> None:
+    async def find(ref: Ref) -> Operation:
         if ref == gone:
             raise NotFound("No such operation.", reason="NOT_FOUND")
+        return await found(ref)
 
     events = JobEvents(Publisher(), woken.append, find)  # type: ignore[arg-type]
     jobs = [event_pb2.FusionJob(operation=f"tenants/{ref.tenant_id}/operations/{ref.id}") for ref in (gone, there)]
     answer = await events.handle([delivered(job.SerializeToString()) for job in jobs])
     assert answer == [Disposition.DROP, Disposition.OK]
-    assert woken == [there]
+    assert woken == [Ticket(there)]
 
 
 @pytest.mark.parametrize(
@@ -235,13 +257,13 @@ async def test_a_job_of_a_tenant_that_is_gone_is_a_dead_letter(clock: Clock) -> 
     ],
 )
 async def test_what_is_no_job_is_a_dead_letter_and_the_next_is_heard(event: Event, clock: Clock) -> None:
-    woken: list[Ref] = []
+    woken: list[Ticket] = []
     good = Ref.new("acme", clock.now)
     name = f"tenants/{good.tenant_id}/operations/{good.id}"
     events = JobEvents(Publisher(), woken.append, found)  # type: ignore[arg-type]
     answer = await events.handle([event, delivered(event_pb2.FusionJob(operation=name).SerializeToString())])
     assert answer == [Disposition.DROP, Disposition.OK]
-    assert woken == [good]
+    assert woken == [Ticket(good)]
 
 
 

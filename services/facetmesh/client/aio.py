@@ -118,6 +118,7 @@ class AsyncClient(Administration, Modelling, Rolling, Detecting, Consenting, Aud
         source_face_index: int = 0,
         target_face_index: int = 0,
         consent: str = "",
+        priority: str = "standard",
         request_id: str | None = None,
     ) -> operations_pb2.Operation:
         """Starts to put the face of one photo into another; `wait_fusion` gets the result.
@@ -129,12 +130,13 @@ class AsyncClient(Administration, Modelling, Rolling, Detecting, Consenting, Aud
             source_face_index: Which face is taken; 0 is the largest.
             target_face_index: Which face is replaced; 0 is the largest.
             consent: The consent of whose face is taken, by name or id (`create_consent`).
+            priority: How urgent it is among the tenant's own: vip, standard or batch.
             request_id: A UUID; a second call with the same one returns the first one's operation.
         """
         fusion = fusion_pb2.Fusion(
             source_image=source, target_image=target, face_model=await self._name("models", face_model),
             source_face_index=source_face_index, target_face_index=target_face_index,
-            consent=await self._name("consents", consent) if consent else "",
+            consent=await self._name("consents", consent) if consent else "", priority=calls.priority(priority),
         )
         request = fusion_pb2.CreateFusionRequest(
             parent=await self._parent(None), fusion=fusion, request_id=request_id or str(uuid.uuid4()),
@@ -204,12 +206,13 @@ class AsyncClient(Administration, Modelling, Rolling, Detecting, Consenting, Aud
         source_face_index: int = 0,
         target_face_index: int = 0,
         consent: str = "",
+        priority: str = "standard",
         progress: Callable[[fusion_pb2.FusionMetadata], None] | None = None,
     ) -> FusedImage:
         """`create_fusion`, `wait_fusion` and `download_fusion` in one."""
         operation = await self.create_fusion(
             source, target, face_model=face_model, source_face_index=source_face_index,
-            target_face_index=target_face_index, consent=consent,
+            target_face_index=target_face_index, consent=consent, priority=priority,
         )
         fusion = await self.wait_fusion(operation.name, progress=progress)
         return FusedImage(fusion, await self.download_fusion(fusion.name))

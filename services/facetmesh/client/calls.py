@@ -40,6 +40,20 @@ def licence_class(name: str) -> auth_pb2.LicenceClass.ValueType:
         ) from None
 
 
+def priority(name: str) -> fusion_pb2.Priority.ValueType:
+    """A priority by its name: vip, standard or batch.
+
+    Raises:
+        InvalidArgument: There is no such priority.
+    """
+    try:
+        return fusion_pb2.Priority.Value(f"PRIORITY_{name.upper()}")
+    except ValueError:
+        raise InvalidArgument(
+            f'There is no priority "{name}"; there are vip, standard and batch.', reason="PRIORITY_UNKNOWN"
+        ) from None
+
+
 async def result(call: Awaitable[_Answer]) -> _Answer:
     """The answer of a call, or our error in place of gRPC's."""
     try:

@@ -23,6 +23,7 @@ from facetmesh.fusion.events import TOPIC, JobEvents
 from facetmesh.fusion.fuser import Fuser
 from facetmesh.fusion.fusions import Fusions
 from facetmesh.fusion.images import Images
+from facetmesh.fusion.line import Line
 from facetmesh.fusion.lookups import Fingerprints, Lookups
 from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.marker import Marker
@@ -130,9 +131,12 @@ async def main() -> None:
         )
         backlog = Backlog(settings.now)
         mesh.telemetry.metrics.registry.register(BacklogMetrics(backlog))
-        dispatcher = Dispatcher(registry, worker, settings.workers, backlog.see)
+        line = Line(lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight)
+        dispatcher = Dispatcher(registry, worker, line, settings.workers, backlog.see)
         events = JobEvents(mesh.dapr.publisher(), dispatcher.wake, registry.get)
-        servicer = FusionServicer(Fusions(registry, images, consents, events.announce), Lookups(store, fingerprints))
+        servicer = FusionServicer(
+            Fusions(registry, images, consents, events.announce), Lookups(store, fingerprints), dispatcher.standing
+        )
         consent_servicer = ConsentServicer(consents, settings.now)
 
         def add(server: grpc.aio.Server) -> None:

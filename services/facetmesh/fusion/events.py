@@ -17,6 +17,8 @@ from facetmesh.kit.errors import FacetmeshError, NotFound
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from facetmesh.fusion.line import Ticket
+    from facetmesh.fusion.operations import Operation
     from facetmesh.kit.dapr import Event, Publisher
 
 TOPIC = "fusion.jobs"
@@ -31,19 +33,20 @@ class JobEvents:
     Args:
         publisher: Where events go.
         wake: Looks at an operation.
-        find: Raises NotFound where there is no such operation.
+        find: An operation; raises NotFound where there is none.
     """
 
     def __init__(
-        self, publisher: Publisher, wake: Callable[[Ref], None], find: Callable[[Ref], Awaitable[object]]
+        self, publisher: Publisher, wake: Callable[[Ticket], None], find: Callable[[Ref], Awaitable[Operation]]
     ) -> None:
         self._publisher = publisher
         self._wake = wake
         self._find = find
 
-    async def announce(self, ref: Ref) -> None:
+    async def announce(self, ticket: Ticket) -> None:
         """Wakes a worker here, and one of some replica. Does not fail: workers look for themselves too."""
-        self._wake(ref)
+        self._wake(ticket)
+        ref = ticket.ref
         job = event_pb2.FusionJob(operation=f"tenants/{ref.tenant_id}/operations/{ref.id}")
         try:
             await self._publisher.publish(
@@ -68,12 +71,11 @@ class JobEvents:
         if match is None or event.type != EVENT_TYPE:
             _log.warning("an event is not a job", extra={"event_id": event.id, "type": event.type})
             return Disposition.DROP
-        ref = Ref(match[1], match[2])
         try:
-            await self._find(ref)
+            operation = await self._find(Ref(match[1], match[2]))
         except NotFound:
             # Its tenant may be gone, too.
             _log.warning("a job is of nobody", extra={"event_id": event.id, "operation": match[0]})
             return Disposition.DROP
-        self._wake(ref)
+        self._wake(operation.ticket)
         return Disposition.OK

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from facetmesh.fusion.consents import SourceFace
+from facetmesh.fusion.line import Priority
 from facetmesh.fusion.operations import Caller, Job, Operation, Ref
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, NotFound
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from facetmesh.fusion.consents import Consents
     from facetmesh.fusion.images import Images
+    from facetmesh.fusion.line import Ticket
     from facetmesh.fusion.registry import Registry
 
 
@@ -33,6 +35,8 @@ class Wish:
     """Which face is replaced; 0 is the largest."""
     consent: str = ""
     """The resource name of the consent of whose face is taken."""
+    priority: Priority = Priority.STANDARD
+    """How urgent it is among the tenant's own."""
 
 
 class Fusions:
@@ -46,7 +50,7 @@ class Fusions:
     """
 
     def __init__(
-        self, registry: Registry, images: Images, consents: Consents, wake: Callable[[Ref], Awaitable[None]]
+        self, registry: Registry, images: Images, consents: Consents, wake: Callable[[Ticket], Awaitable[None]]
     ) -> None:
         self._registry = registry
         self._images = images
@@ -91,13 +95,13 @@ class Fusions:
             if agreed is not None:
                 agreed.check(SourceFace(job.source_sha256, job.source_face_index), now)
             # Announced first: whatever a crash leaves behind is found and cleared away.
-            await store.announce(operation.ref)
+            await store.announce(operation.ticket)
             await self._images.put_inputs(operation.ref, source, target)
             if not await store.create(operation):
                 existing = await store.get(operation.ref)
         if existing is not None:
             return _same(existing, job)
-        await self._wake(operation.ref)
+        await self._wake(operation.ticket)
         return operation
 
     async def get(self, ref: Ref) -> Operation:
@@ -115,7 +119,7 @@ class Fusions:
     async def cancel(self, ref: Ref) -> Operation:
         """Stops an operation, unless it is done. Who works on it finds out at its next step."""
         operation = await self._registry.change(ref, lambda found: found.cancel(self._registry.clock()))
-        await self._wake(ref)
+        await self._wake(operation.ticket)
         return operation
 
     async def download(self, ref: Ref) -> tuple[str, bytes]:

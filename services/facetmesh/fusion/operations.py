@@ -10,12 +10,9 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
 
+from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, Internal
-
-if TYPE_CHECKING:
-    from facetmesh.fusion.lookups import Imprint
 
 MAX_ATTEMPTS = 5
 """How often the work on a job is begun."""
@@ -77,6 +74,8 @@ class Job:
     """Of whose face is taken: tenants/{tenant}/consents/{consent}; "" where none is asked for."""
     consent_sha256: str = ""
     """What the receipt commits to of it, in hex."""
+    priority: Priority = Priority.STANDARD
+    """How urgent it is among its tenant's own."""
 
     @property
     def inputs(self) -> list[bytes]:
@@ -164,6 +163,11 @@ class Operation:
         return Ref(self.tenant_id, self.id)
 
     @property
+    def ticket(self) -> Ticket:
+        """Its place in the line."""
+        return Ticket(self.ref, self.job.priority)
+
+    @property
     def name(self) -> str:
         """The resource name."""
         return f"tenants/{self.tenant_id}/operations/{self.id}"
@@ -242,47 +246,3 @@ class Operation:
     def _check(self, attempt: Operation) -> None:
         if self.done or (self.owner, self.attempts) != (attempt.owner, attempt.attempts):
             raise Aborted("Somebody else has the job now, or it was cancelled.", reason="LEASE_LOST")
-
-
-class Store(Protocol):
-    """Where operations are kept."""
-
-    async def get(self, ref: Ref) -> Operation | None:
-        """The operation; None when there is none."""
-        ...
-
-    async def create(self, operation: Operation) -> bool:
-        """Stores a new operation; False when there is one with its id."""
-        ...
-
-    async def save(self, operation: Operation) -> None:
-        """Stores an operation in place of the version that was read; raises Aborted when that has changed."""
-        ...
-
-    async def ids(self, tenant_id: str) -> list[str]:
-        """The ids of a tenant's operations, sorted; some may have no record."""
-        ...
-
-    async def imprint(self, tenant_id: str, imprint: Imprint) -> None:
-        """Keeps what a result is known again by."""
-        ...
-
-    async def note_result(self, ref: Ref, day: int) -> None:
-        """Notes that a result is about to be stored, on a day counted since the epoch."""
-        ...
-
-    async def reserve(self, tenant_id: str, request_id: str, operation_id: str) -> str:
-        """The operation id of a request: the one given, unless the request came before."""
-        ...
-
-    async def announce(self, ref: Ref) -> None:
-        """Notes that an operation may need work: before it is created."""
-        ...
-
-    async def forget(self, ref: Ref) -> None:
-        """Notes that an operation needs no more work."""
-        ...
-
-    async def announced(self) -> list[Ref]:
-        """What may need work, the oldest first within a tenant; some may have no record, or be done."""
-        ...

@@ -4,18 +4,64 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.kit.errors import Aborted, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facetmesh.fusion.operations import Operation, Ref, Store
+    from facetmesh.fusion.line import Ticket
+    from facetmesh.fusion.lookups import Imprint
+    from facetmesh.fusion.operations import Operation, Ref
 
 REREAD_S = 1.0
 """How often a waiting caller looks itself: another replica's changes are not told here."""
 _CHANGE_ATTEMPTS = 10
+
+
+class Store(Protocol):
+    """Where operations are kept."""
+
+    async def get(self, ref: Ref) -> Operation | None:
+        """The operation; None when there is none."""
+        ...
+
+    async def create(self, operation: Operation) -> bool:
+        """Stores a new operation; False when there is one with its id."""
+        ...
+
+    async def save(self, operation: Operation) -> None:
+        """Stores an operation in place of the version that was read; raises Aborted when that has changed."""
+        ...
+
+    async def ids(self, tenant_id: str) -> list[str]:
+        """The ids of a tenant's operations, sorted; some may have no record."""
+        ...
+
+    async def imprint(self, tenant_id: str, imprint: Imprint) -> None:
+        """Keeps what a result is known again by."""
+        ...
+
+    async def note_result(self, ref: Ref, day: int) -> None:
+        """Notes that a result is about to be stored, on a day counted since the epoch."""
+        ...
+
+    async def reserve(self, tenant_id: str, request_id: str, operation_id: str) -> str:
+        """The operation id of a request: the one given, unless the request came before."""
+        ...
+
+    async def announce(self, ticket: Ticket) -> None:
+        """Notes that an operation may need work: before it is created."""
+        ...
+
+    async def forget(self, ref: Ref) -> None:
+        """Notes that an operation needs no more work."""
+        ...
+
+    async def announced(self) -> list[Ticket]:
+        """What may need work; some may have no record, or be done."""
+        ...
 
 
 class Registry:

@@ -8,6 +8,7 @@ from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 
 from facetmesh.fusion.fusions import Wish
+from facetmesh.fusion.line import Priority
 from facetmesh.fusion.operations import Caller, Ref, Stage
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import audit, identity, status, telemetry
@@ -15,11 +16,13 @@ from facetmesh.kit.errors import NotFound
 from facetmesh.kit.index import page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from facetmesh.fusion.dispatcher import Standing
     from facetmesh.fusion.fusions import Fusions
+    from facetmesh.fusion.line import Ticket
     from facetmesh.fusion.lookups import Lookups
     from facetmesh.fusion.operations import Box, Operation
 
@@ -33,6 +36,14 @@ _STAGES = {
     Stage.DONE: fusion_pb2.FusionMetadata.STAGE_DONE,
 }
 
+_PRIORITIES = {
+    fusion_pb2.PRIORITY_UNSPECIFIED: Priority.STANDARD,
+    fusion_pb2.PRIORITY_VIP: Priority.VIP,
+    fusion_pb2.PRIORITY_STANDARD: Priority.STANDARD,
+    fusion_pb2.PRIORITY_BATCH: Priority.BATCH,
+}
+_WIRE_PRIORITIES = {priority: wire for wire, priority in _PRIORITIES.items()}
+
 
 class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
     """Serves facetmesh.fusion.v1.FusionService.
@@ -40,11 +51,15 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
     Args:
         fusions: The fusions of all tenants.
         lookups: Finds them by what was made.
+        standing: How long a job that waits has to, as far as is known.
     """
 
-    def __init__(self, fusions: Fusions, lookups: Lookups) -> None:
+    def __init__(
+        self, fusions: Fusions, lookups: Lookups, standing: Callable[[Ticket], Standing | None]
+    ) -> None:
         self._fusions = fusions
         self._lookups = lookups
+        self._standing = standing
 
     async def CreateFusion(self, request: fusion_pb2.CreateFusionRequest, _: Any) -> operations_pb2.Operation:
         """Starts a fusion."""
@@ -53,16 +68,19 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
             request.parent.rpartition("/")[2],
             fusion.source_image,
             fusion.target_image,
-            Wish(fusion.face_model, fusion.source_face_index, fusion.target_face_index, fusion.consent),
+            Wish(
+                fusion.face_model, fusion.source_face_index, fusion.target_face_index, fusion.consent,
+                _PRIORITIES[fusion.priority],
+            ),
             caller=Caller(identity.current().subject, telemetry.carrier().get("traceparent", "")),
             request_id=request.request_id,
         )
         audit.current().describe(resource=operation.fusion_name, inputs=operation.job.inputs)
-        return _operation(operation)
+        return self._operation(operation)
 
     async def GetOperation(self, request: fusion_pb2.GetOperationRequest, _: Any) -> operations_pb2.Operation:
         """Returns an operation."""
-        return _operation(await self._fusions.get(_ref(request.name)))
+        return self._operation(await self._fusions.get(_ref(request.name)))
 
     async def ListOperations(
         self, request: fusion_pb2.ListOperationsRequest, _: Any
@@ -73,7 +91,7 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
         response = fusion_pb2.ListOperationsResponse(next_page_token=token)
         for operation_id in ids:
             try:
-                response.operations.append(_operation(await self._fusions.get(Ref(tenant_id, operation_id))))
+                response.operations.append(self._operation(await self._fusions.get(Ref(tenant_id, operation_id))))
             except NotFound:
                 continue  # the index is a hint
         return response
@@ -81,11 +99,11 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
     async def WaitOperation(self, request: fusion_pb2.WaitOperationRequest, _: Any) -> operations_pb2.Operation:
         """Waits for an operation."""
         timeout_s = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else _DEFAULT_WAIT_S
-        return _operation(await self._fusions.wait(_ref(request.name), timeout_s))
+        return self._operation(await self._fusions.wait(_ref(request.name), timeout_s))
 
     async def CancelOperation(self, request: fusion_pb2.CancelOperationRequest, _: Any) -> operations_pb2.Operation:
         """Stops an operation."""
-        return _operation(await self._fusions.cancel(_ref(request.name)))
+        return self._operation(await self._fusions.cancel(_ref(request.name)))
 
     async def DownloadFusion(
         self, request: fusion_pb2.DownloadFusionRequest, _: Any
@@ -109,29 +127,32 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
             response.matches.add(fusion=_fusion(match.operation), kind=kind, distance_bits=match.distance or 0)
         return response
 
+    def _operation(self, operation: Operation) -> operations_pb2.Operation:
+        message = operations_pb2.Operation(name=operation.name, done=operation.done)
+        metadata = fusion_pb2.FusionMetadata(
+            fusion=operation.fusion_name,
+            stage=_STAGES[operation.stage],
+            percent=operation.percent,
+            attempts=operation.attempts,
+        )
+        _set(metadata.create_time, operation.created_s)
+        if operation.ended_s is not None:
+            _set(metadata.end_time, operation.ended_s)
+        if operation.stage is Stage.QUEUED and (standing := self._standing(operation.ticket)) is not None:
+            metadata.queue_position = standing.position
+            if standing.wait_s is not None:
+                metadata.estimated_wait.FromMilliseconds(int(standing.wait_s * 1000))
+        message.metadata.Pack(metadata)
+        if operation.failure is not None:
+            message.error.CopyFrom(status.to_status(operation.failure.error()))
+        elif operation.result is not None:
+            message.response.Pack(_fusion(operation))
+        return message
+
 
 def _ref(name: str) -> Ref:
     _, tenant_id, _, operation_id = name.split("/")
     return Ref(tenant_id, operation_id)
-
-
-def _operation(operation: Operation) -> operations_pb2.Operation:
-    message = operations_pb2.Operation(name=operation.name, done=operation.done)
-    metadata = fusion_pb2.FusionMetadata(
-        fusion=operation.fusion_name,
-        stage=_STAGES[operation.stage],
-        percent=operation.percent,
-        attempts=operation.attempts,
-    )
-    _set(metadata.create_time, operation.created_s)
-    if operation.ended_s is not None:
-        _set(metadata.end_time, operation.ended_s)
-    message.metadata.Pack(metadata)
-    if operation.failure is not None:
-        message.error.CopyFrom(status.to_status(operation.failure.error()))
-    elif operation.result is not None:
-        message.response.Pack(_fusion(operation))
-    return message
 
 
 def _fusion(operation: Operation) -> fusion_pb2.Fusion:
@@ -149,6 +170,7 @@ def _fusion(operation: Operation) -> fusion_pb2.Fusion:
         sha256=result.sha256,
         receipt=result.receipt,
         consent=job.consent,
+        priority=_WIRE_PRIORITIES[job.priority],
     )
     _set(message.create_time, operation.created_s)
     return message

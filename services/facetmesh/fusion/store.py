@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.fusion.imprint_index import ImprintIndex
+from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.fusion.operations import Caller, Failure, Fusion, Job, Operation, Ref, Stage
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
@@ -90,13 +91,14 @@ class DaprStore:
             return operation_id if entry is None else entry.value.decode()
         return operation_id
 
-    async def announce(self, ref: Ref) -> None:
+    async def announce(self, ticket: Ticket) -> None:
         """Notes that an operation may need work: before it is created."""
-        await self._work.add(f"{ref.tenant_id}/{ref.id}")
+        await self._work.add(_work_item(ticket))
 
     async def forget(self, ref: Ref) -> None:
         """Notes that an operation needs no more work."""
-        await self._work.remove(f"{ref.tenant_id}/{ref.id}")
+        for priority in Priority:
+            await self._work.remove(_work_item(Ticket(ref, priority)))
 
     async def note_result(self, ref: Ref, day: int) -> None:
         """Notes that a result is about to be stored, on a day counted since the epoch."""
@@ -116,9 +118,9 @@ class DaprStore:
         await self._results(day).clear()
         await self._days.remove(str(day))
 
-    async def announced(self) -> list[Ref]:
-        """What may need work, the oldest first within a tenant; some may have no record, or be done."""
-        return [Ref(*item.split("/")) for item in await self._work.ids()]
+    async def announced(self) -> list[Ticket]:
+        """What may need work; some may have no record, or be done."""
+        return [_ticket(item) for item in await self._work.ids()]
 
     def _results(self, day: int) -> Index:
         return Index(self._state, f"results/{day}", buckets=_BUCKETS)
@@ -129,6 +131,15 @@ class DaprStore:
 
 def _key(ref: Ref) -> str:
     return f"tenants/{ref.tenant_id}/operations/{ref.id}"
+
+
+def _work_item(ticket: Ticket) -> str:
+    return f"{ticket.ref.tenant_id}/{ticket.ref.id}/{ticket.priority}"
+
+
+def _ticket(item: str) -> Ticket:
+    tenant_id, operation_id, priority = item.split("/")
+    return Ticket(Ref(tenant_id, operation_id), Priority(priority))
 
 
 def _text(operation: Operation) -> bytes:
@@ -145,7 +156,7 @@ def _operation(entry: Entry) -> Operation:
         result = Fusion(**{**result, **faces})
     return Operation(**{
         **fields,
-        "job": Job(**fields["job"]),
+        "job": Job(**{**fields["job"], "priority": Priority(fields["job"]["priority"])}),
         "caller": Caller(**fields["caller"]),
         "stage": Stage(fields["stage"]),
         "failure": None if failure is None else Failure(**failure),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
-def fuse(
+def fuse(  # noqa: PLR0913 - typer's way of options
     context: typer.Context,
     source: Annotated[Path, typer.Argument(help="The photo that gives the face.", exists=True, dir_okay=False)],
     target: Annotated[Path, typer.Argument(help="The photo that receives it.", exists=True, dir_okay=False)],
@@ -26,6 +26,9 @@ def fuse(
     consent: Annotated[
         str, typer.Option(help="The consent of whose face is taken, by name or id: see `facetmesh consents create`.")
     ] = "",
+    priority: Annotated[
+        str, typer.Option(help="How urgent it is among the tenant's own: vip, standard or batch.")
+    ] = "standard",
     out: Annotated[Path, typer.Option(help="Where the result is written.", dir_okay=False)] = Path("fused.png"),
 ) -> None:
     """Put the face of one photo into another."""
@@ -33,7 +36,8 @@ def fuse(
     with chosen.tenant_client() as client, output.err.status("queued") as status:
         result = client.fuse(
             source.read_bytes(), target.read_bytes(), face_model=face_model, source_face_index=source_face,
-            target_face_index=target_face, consent=consent, progress=lambda now: _show(now, status),
+            target_face_index=target_face, consent=consent, priority=priority,
+            progress=lambda now: _show(now, status),
         )
     out.write_bytes(result.content)
     view = output.facts({"fusion": result.fusion.name, "receipt": result.fusion.receipt, "picture": out})
@@ -42,4 +46,6 @@ def fuse(
 
 def _show(now: FusionMetadata, status: Status) -> None:
     stage = FusionMetadata.Stage.Name(now.stage).removeprefix("STAGE_").lower()
-    status.update(f"{stage} {now.percent} %")
+    place = f", {now.queue_position} in the line" if now.queue_position else ""
+    wait = f", {now.estimated_wait.ToSeconds()} s to wait" if now.HasField("estimated_wait") else ""
+    status.update(f"{stage} {now.percent} %{place}{wait}")

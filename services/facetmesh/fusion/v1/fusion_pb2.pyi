@@ -22,6 +22,37 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """STANDARD."""
+    PRIORITY_VIP: _Priority.ValueType  # 1
+    """Somebody waits for it."""
+    PRIORITY_STANDARD: _Priority.ValueType  # 2
+    """As most are."""
+    PRIORITY_BATCH: _Priority.ValueType  # 3
+    """It may take its time."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """How urgent a fusion is, among its tenant's own: tenants take turns whatever they ask for, and a
+    plan's weight gives one more of them. While fusions of all three wait, of 21 of the tenant's turns
+    vip has 16, standard 4 and batch 1.
+    """
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""STANDARD."""
+PRIORITY_VIP: Priority.ValueType  # 1
+"""Somebody waits for it."""
+PRIORITY_STANDARD: Priority.ValueType  # 2
+"""As most are."""
+PRIORITY_BATCH: Priority.ValueType  # 3
+"""It may take its time."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 @_typing.final
 class LookUpFusionRequest(_message.Message):
     """Asks whether a picture was made here."""
@@ -157,6 +188,7 @@ class Fusion(_message.Message):
     RECEIPT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CONSENT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}/fusions/{fusion}."""
     source_image: _builtins.bytes
@@ -187,6 +219,8 @@ class Fusion(_message.Message):
     CONSENT_REVOKED, which is looked at again right before the result is stored. Only an operator
     can let fusions do without.
     """
+    priority: Global___Priority.ValueType
+    """How urgent it is."""
     @_builtins.property
     def target_face(self) -> Global___FaceBox:
         """Where the face was put, in pixels of the target."""
@@ -216,10 +250,11 @@ class Fusion(_message.Message):
         receipt: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         consent: _builtins.str = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "source_face", b"source_face", "target_face", b"target_face"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "face_model", b"face_model", "media_type", b"media_type", "name", b"name", "receipt", b"receipt", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "face_model", b"face_model", "media_type", b"media_type", "name", b"name", "priority", b"priority", "receipt", b"receipt", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,6 +341,8 @@ class FusionMetadata(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
     fusion: _builtins.str
     """The fusion that is made: tenants/{tenant}/fusions/{fusion}."""
     stage: Global___FusionMetadata.Stage.ValueType
@@ -314,6 +351,10 @@ class FusionMetadata(_message.Message):
     """How much is done, 0 to 100."""
     attempts: _builtins.int
     """How often the work was begun."""
+    queue_position: _builtins.int
+    """Where it stands among what waits: 1 is the next. 0 when it does not wait, or the replica that
+    answers has not heard of it yet.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for."""
@@ -321,6 +362,12 @@ class FusionMetadata(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
+
+    @_builtins.property
+    def estimated_wait(self) -> _duration_pb2.Duration:
+        """In what time its turn is likely to come, by the pace of the last minute's work. Unset when it
+        does not wait or nothing is known.
+        """
 
     def __init__(
         self,
@@ -331,10 +378,12 @@ class FusionMetadata(_message.Message):
         attempts: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        queue_position: _builtins.int = ...,
+        estimated_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "estimated_wait", b"estimated_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "end_time", b"end_time", "fusion", b"fusion", "percent", b"percent", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "end_time", b"end_time", "estimated_wait", b"estimated_wait", "fusion", b"fusion", "percent", b"percent", "queue_position", b"queue_position", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
