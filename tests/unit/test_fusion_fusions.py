@@ -139,6 +139,44 @@ async def test_a_fusion_is_fetched_once_it_is_there(world: World) -> None:
     assert (media_type, sha256(content)) == (ended.result.media_type, ended.result.sha256)
 
 
+async def test_a_deleted_fusion_is_gone_and_still_answered_for(world: World) -> None:
+    operation = await world.create()
+    with pytest.raises(FailedPrecondition) as early:
+        await world.fusions.delete(operation.ref)
+    assert early.value.reason == "FUSION_NOT_READY"
+    ended = await world.worker.work(operation)
+    await world.worker.clear(ended)
+    assert ended.result is not None
+    for _ in range(2):
+        await world.fusions.delete(operation.ref)
+        assert world.blobs.blobs == {}
+        with pytest.raises(NotFound):
+            await world.fusions.download(operation.ref)
+    (match,) = await world.lookups.find("acme", sha256=ended.result.sha256)
+    assert match.operation.deleted_s == world.clock.now
+
+
+async def test_what_failed_cannot_be_deleted(world: World) -> None:
+    operation = await world.create()
+    await world.fusions.cancel(operation.ref)
+    with pytest.raises(NotFound):
+        await world.fusions.delete(operation.ref)
+
+
+async def test_who_follows_hears_of_each_stage(world: World) -> None:
+    operation = await world.create()
+    world.script.may_end.clear()
+    working = asyncio.create_task(world.worker.work(operation))
+    await world.script.began.wait()
+    stages = []
+    async with asyncio.timeout(30):
+        async for now in world.fusions.follow(operation.ref):
+            stages.append(now.stage)
+            world.script.may_end.set()
+    assert (stages[0], stages[-1]) == (Stage.FUSING, Stage.DONE)
+    await working
+
+
 async def test_a_cancelled_fusion_is_not_there(world: World) -> None:
     operation = await world.create()
     cancelled = await world.fusions.cancel(operation.ref)

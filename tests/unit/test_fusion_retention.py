@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .conftest import Clock
 
 DAY_S = 86_400
+DAYS = {"longer": 5, "forever": 0}
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def world(clock: Clock) -> World:
 
 @pytest.fixture
 def sweeper(world: World) -> Sweeper:
-    """Keeps results for two days."""
-    return Sweeper(world.store, world.images, 2, world.clock)
+    """Keeps results for two days, but for those who want it otherwise."""
+    return Sweeper(world.store, world.images, lambda tenant_id: DAYS.get(tenant_id, 2), world.clock)
 
 
 async def made(world: World, tenant_id: str = "acme") -> Operation:
@@ -73,6 +74,17 @@ async def test_what_was_made_stays_answered_for(world: World, sweeper: Sweeper, 
     assert ended.result is not None
     (match,) = await world.lookups.find("acme", sha256=ended.result.sha256)
     assert match.operation.result == ended.result
+
+
+async def test_each_tenant_has_its_days(world: World, sweeper: Sweeper, clock: Clock) -> None:
+    await made(world)
+    kept = [await made(world, tenant_id) for tenant_id in DAYS]
+    clock.now += 3 * DAY_S
+    assert [await sweeper.sweep(), await sweeper.sweep()] == [1, 0]
+    clock.now += 3 * DAY_S
+    assert await sweeper.sweep() == 1
+    assert [tenant_id for tenant_id, _ in world.blobs.blobs] == ["forever"]
+    assert (await world.fusions.download(kept[1].ref))[1]
 
 
 async def test_all_tenants_are_swept(world: World, sweeper: Sweeper, clock: Clock) -> None:

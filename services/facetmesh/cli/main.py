@@ -20,6 +20,7 @@ from facetmesh.cli.commands import (
     detect,
     doctor,
     fuse,
+    fusions,
     keys,
     mesh,
     models,
@@ -63,6 +64,7 @@ app.add_typer(rollout.app, name="rollout", help="Give a model's new version its 
 app.command("detect")(detect.detect)
 app.add_typer(consents.app, name="consents", help="Keep, list and revoke what people agreed to.")
 app.command("fuse")(fuse.fuse)
+app.add_typer(fusions.app, name="fusions", help="Follow, stop, look up and delete fusions.")
 app.add_typer(audit.app, name="audit", help="Read the audit log, and verify what it says.")
 
 

@@ -28,7 +28,7 @@ from facetmesh.kit import status
 from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from google.longrunning import operations_pb2
@@ -180,6 +180,20 @@ class AsyncClient(Administration, Modelling, Rolling, Detecting, Consenting, Aud
         """Asks a running operation to stop."""
         request = fusion_pb2.CancelOperationRequest(name=await self._name("operations", operation))
         return await calls.result(self._fusion.CancelOperation(request))
+
+    async def watch_operation(self, operation: str) -> AsyncIterator[operations_pb2.Operation]:
+        """An operation as it is, and again with each change, until it is done."""
+        request = fusion_pb2.WatchOperationRequest(name=await self._name("operations", operation))
+        try:
+            async for now in self._fusion.WatchOperation(request):
+                yield now
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from None
+
+    async def delete_fusion(self, fusion: str) -> None:
+        """Deletes a fused image for good, by name or id; `look_up_fusion` still answers for it."""
+        request = fusion_pb2.DeleteFusionRequest(name=await self._name("fusions", fusion))
+        await calls.result(self._fusion.DeleteFusion(request))
 
     async def look_up_fusion(self, image: bytes) -> list[fusion_pb2.FusionMatch]:
         """The tenant's fusions that a picture may be, the likeliest first: the file itself, or a copy saved anew."""

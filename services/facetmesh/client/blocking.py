@@ -139,6 +139,8 @@ class Client:
     get_operation = _blocking(AsyncClient.get_operation)
     list_operations = _blocking(AsyncClient.list_operations)
     cancel_operation = _blocking(AsyncClient.cancel_operation)
+    watch_operation = _iterating(AsyncClient.watch_operation)
+    delete_fusion = _blocking(AsyncClient.delete_fusion)
     look_up_fusion = _blocking(AsyncClient.look_up_fusion)
     download_fusion = _blocking(AsyncClient.download_fusion)
     fuse = _blocking(AsyncClient.fuse)

@@ -14,6 +14,7 @@ _TIMEOUTS_S: dict[tuple[str, str], int | None] = {
     ("facetmesh.detection.v1.ModelService", "QuantizeModelVersion"): 900,
     ("facetmesh.fusion.v1.FusionService", "CreateFusion"): 60,
     ("facetmesh.fusion.v1.FusionService", "WaitOperation"): 90,
+    ("facetmesh.fusion.v1.FusionService", "WatchOperation"): None,
     ("facetmesh.fusion.v1.FusionService", "DownloadFusion"): 60,
     ("facetmesh.audit.v1.AuditService", "GetReceipt"): 45,
     ("facetmesh.audit.v1.AuditService", "WatchEvents"): None,
@@ -38,7 +39,7 @@ _IDEMPOTENT = {
     ),
     "facetmesh.fusion.v1.FusionService": (
         "CreateFusion", "GetOperation", "ListOperations", "WaitOperation", "CancelOperation", "DownloadFusion",
-        "LookUpFusion",
+        "LookUpFusion", "DeleteFusion",
     ),
     "facetmesh.fusion.v1.ConsentService": ("CreateConsent", "GetConsent", "ListConsents", "RevokeConsent"),
     "facetmesh.audit.v1.AuditService": (

@@ -79,10 +79,16 @@ class FusionSettings(ServiceSettings):
     """Private memory that one runner may use."""
     result_days: Annotated[int, Field(ge=0, le=36_500)] = 30
     """For how many days results are kept; for ever when 0. Inputs go when their job has ended."""
+    tenant_result_days: dict[str, Annotated[int, Field(ge=0, le=36_500)]] = Field(default_factory=dict)
+    """For how many days the results of single tenants are kept, in place of that, by the tenant's id."""
     provenance: bool = True
     """Whether results carry a signed C2PA manifest that says that a model made them."""
     consent_required: bool = True
     """Whether a fusion must name the consent of whose face is taken. Turn it off only where no real person is shown."""
+
+    def days_of(self, tenant_id: str) -> int:
+        """For how many days a tenant's results are kept; for ever when 0."""
+        return self.tenant_result_days.get(tenant_id, self.result_days)
 
 
 async def main() -> None:
@@ -149,9 +155,8 @@ async def main() -> None:
         )  # fmt: skip
         scaler_port = await stack.enter_async_context(scaling(backlog, for_keda))
         _log.info("serving KEDA", extra={"scaler_port": scaler_port})
-        tasks = [asyncio.create_task(dispatcher.run())]
-        if settings.result_days:
-            tasks.append(asyncio.create_task(Sweeper(store, images, settings.result_days, settings.now).run()))
+        sweeper = Sweeper(store, images, settings.days_of, settings.now)
+        tasks = [asyncio.create_task(one.run()) for one in (dispatcher, sweeper)]
         try:
             await mesh.serve(
                 add,

@@ -12,7 +12,7 @@ from facetmesh.fusion.operations import Caller, Job, Operation, Ref
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from facetmesh.fusion.consents import Consents
     from facetmesh.fusion.images import Images
@@ -116,6 +116,10 @@ class Fusions:
         """The operation, once it is done or the timeout has passed."""
         return await self._registry.wait(ref, timeout_s)
 
+    def follow(self, ref: Ref) -> AsyncIterator[Operation]:
+        """The operation now, and again whenever it may have changed, until it is done."""
+        return self._registry.follow(ref)
+
     async def cancel(self, ref: Ref) -> Operation:
         """Stops an operation, unless it is done. Who works on it finds out at its next step."""
         operation = await self._registry.change(ref, lambda found: found.cancel(self._registry.clock()))
@@ -130,11 +134,23 @@ class Fusions:
             FailedPrecondition: FUSION_NOT_READY: its operation is not done.
         """
         operation = await self._registry.store.get(ref)
-        if operation is None or operation.failure is not None:
+        if operation is None or operation.failure is not None or operation.deleted_s is not None:
             raise NotFound("There is no such fusion.")
         if operation.result is None:
             raise FailedPrecondition("The fusion is not ready: wait for its operation.", reason="FUSION_NOT_READY")
         return operation.result.media_type, await self._images.result(operation)
+
+    async def delete(self, ref: Ref) -> None:
+        """Deletes the fused image for good. Repeating it does no harm.
+
+        Raises:
+            NotFound: There is no such fusion.
+            FailedPrecondition: FUSION_NOT_READY: its operation is not done.
+        """
+        operation = await self._registry.change(ref, lambda found: found.delete(self._registry.clock()))
+        if operation.result is None:
+            raise NotFound("There is no such fusion.")
+        await self._images.delete_results(operation)
 
 
 def _same(existing: Operation, job: Job) -> Operation:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from facetmesh.fusion.line import Priority, Ticket
-from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, Internal
+from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, FailedPrecondition, Internal
 
 MAX_ATTEMPTS = 5
 """How often the work on a job is begun."""
@@ -154,6 +154,8 @@ class Operation:
     ended_s: float | None = None
     failure: Failure | None = None
     result: Fusion | None = None
+    deleted_s: float | None = None
+    """When its result was deleted."""
     etag: str = ""
     """Of the stored record; empty for a new one."""
 
@@ -236,6 +238,16 @@ class Operation:
         if self.stage is Stage.STORING and now < self.until_s:
             return replace(self, cancelling=True)
         return self._ended(now, Cancelled("It was cancelled.", reason="OPERATION_CANCELLED"))
+
+    def delete(self, now: float) -> Operation:
+        """Without its result, which is deleted after this.
+
+        Raises:
+            FailedPrecondition: FUSION_NOT_READY: it is not done.
+        """
+        if not self.done:
+            raise FailedPrecondition("The fusion is not ready: cancel its operation.", reason="FUSION_NOT_READY")
+        return self if self.deleted_s is not None else replace(self, deleted_s=now)
 
     def _ended(self, now: float, outcome: Fusion | FacetmeshError) -> Operation:
         ended = replace(self, stage=Stage.DONE, owner="", until_s=0.0, ended_s=now)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from facetmesh.kit.errors import Aborted, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from facetmesh.fusion.line import Ticket
     from facetmesh.fusion.lookups import Imprint
@@ -123,6 +123,19 @@ class Registry:
                 if operation.done or left <= 0:
                     return operation
                 await asyncio.wait([news], timeout=min(REREAD_S, left))
+            finally:
+                self._unlisten(ref, news)
+
+    async def follow(self, ref: Ref) -> AsyncIterator[Operation]:
+        """The operation now, and again whenever it may have changed, until it is done."""
+        while True:
+            news = self._listen(ref)  # before we look: no change falls between the two
+            try:
+                operation = await self.get(ref)
+                yield operation
+                if operation.done:
+                    return
+                await asyncio.wait([news], timeout=REREAD_S)
             finally:
                 self._unlisten(ref, news)
 

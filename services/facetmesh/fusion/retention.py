@@ -34,6 +34,10 @@ class Store(Protocol):
         """What was stored on a day; some may have no record, or no result."""
         ...
 
+    async def forget_result(self, ref: Ref, day: int) -> None:
+        """Notes that what was stored of an operation on a day is not kept any more."""
+        ...
+
     async def forget_results(self, day: int) -> None:
         """Notes that nothing of a day is kept any more."""
         ...
@@ -45,11 +49,12 @@ class Sweeper:
     Args:
         store: What was stored when.
         images: What was made.
-        days: For how many whole days a result is kept after the day on which it was made.
+        days: For how many whole days after the day on which it was made a tenant's result is kept, by the tenant's id;
+            for ever when 0.
         clock: Seconds since the epoch.
     """
 
-    def __init__(self, store: Store, images: Images, days: int, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, images: Images, days: Callable[[str], int], clock: Callable[[], float]) -> None:
         self._store = store
         self._images = images
         self._days = days
@@ -71,15 +76,18 @@ class Sweeper:
             Unavailable: Something may be left.
         """
         count = 0
-        last = day_of(self._clock()) - self._days
+        today = day_of(self._clock())
         for day in await self._store.result_days():
-            if day >= last:
-                continue
-            for ref in await self._store.results_of(day):
+            refs = await self._store.results_of(day)
+            over = [ref for ref in refs if 0 < self._days(ref.tenant_id) < today - day]
+            for ref in over:
                 if (operation := await self._store.get(ref)) is not None:
                     await self._images.delete_results(operation)
                 count += 1
-            await self._store.forget_results(day)
+                if len(over) < len(refs):
+                    await self._store.forget_result(ref, day)
+            if len(over) == len(refs) and day < today:
+                await self._store.forget_results(day)
         if count:
             _log.info("results have expired", extra={"count": count})
         return count

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
+from google.protobuf import empty_pb2
 
 from facetmesh.fusion.fusions import Wish
 from facetmesh.fusion.line import Priority
@@ -115,6 +116,21 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
                 content_type="" if start else media_type, data=image[start : start + CHUNK_BYTES]
             )
 
+    async def WatchOperation(
+        self, request: fusion_pb2.WatchOperationRequest, _: Any
+    ) -> AsyncIterator[operations_pb2.Operation]:
+        """Streams an operation's changes."""
+        told = None
+        async for operation in self._fusions.follow(_ref(request.name)):
+            if (message := self._operation(operation)) != told:
+                yield message
+                told = message
+
+    async def DeleteFusion(self, request: fusion_pb2.DeleteFusionRequest, _: Any) -> empty_pb2.Empty:
+        """Deletes a fused image."""
+        await self._fusions.delete(_ref(request.name))
+        return empty_pb2.Empty()
+
     async def LookUpFusion(
         self, request: fusion_pb2.LookUpFusionRequest, _: Any
     ) -> fusion_pb2.LookUpFusionResponse:
@@ -173,6 +189,8 @@ def _fusion(operation: Operation) -> fusion_pb2.Fusion:
         priority=_WIRE_PRIORITIES[job.priority],
     )
     _set(message.create_time, operation.created_s)
+    if operation.deleted_s is not None:
+        _set(message.delete_time, operation.deleted_s)
     return message
 
 

@@ -113,6 +113,10 @@ class DaprStore:
         """What was stored on a day; some may have no record, or no result."""
         return [Ref(*item.split("/")) for item in await self._results(day).ids()]
 
+    async def forget_result(self, ref: Ref, day: int) -> None:
+        """Notes that what was stored of an operation on a day is not kept any more."""
+        await self._results(day).remove(f"{ref.tenant_id}/{ref.id}")
+
     async def forget_results(self, day: int) -> None:
         """Notes that nothing of a day is kept any more."""
         await self._results(day).clear()

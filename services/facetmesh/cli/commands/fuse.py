@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from facetmesh.cli import output
+from facetmesh.cli.commands.fusions import told
 from facetmesh.cli.options import options
-from facetmesh.fusion.v1.fusion_pb2 import FusionMetadata
-
-if TYPE_CHECKING:
-    from rich.status import Status
 
 
 def fuse(  # noqa: PLR0913 - typer's way of options
@@ -37,15 +34,8 @@ def fuse(  # noqa: PLR0913 - typer's way of options
         result = client.fuse(
             source.read_bytes(), target.read_bytes(), face_model=face_model, source_face_index=source_face,
             target_face_index=target_face, consent=consent, priority=priority,
-            progress=lambda now: _show(now, status),
+            progress=lambda now: status.update(told(now)),
         )
     out.write_bytes(result.content)
     view = output.facts({"fusion": result.fusion.name, "receipt": result.fusion.receipt, "picture": out})
     output.answer(chosen, {**output.as_data(result.fusion), "file": str(out)}, view)
-
-
-def _show(now: FusionMetadata, status: Status) -> None:
-    stage = FusionMetadata.Stage.Name(now.stage).removeprefix("STAGE_").lower()
-    place = f", {now.queue_position} in the line" if now.queue_position else ""
-    wait = f", {now.estimated_wait.ToSeconds()} s to wait" if now.HasField("estimated_wait") else ""
-    status.update(f"{stage} {now.percent} %{place}{wait}")

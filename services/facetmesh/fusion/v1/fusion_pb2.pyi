@@ -189,6 +189,7 @@ class Fusion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CONSENT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}/fusions/{fusion}."""
     source_image: _builtins.bytes
@@ -233,6 +234,10 @@ class Fusion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When DeleteFusion was asked to delete the image."""
+
     def __init__(
         self,
         *,
@@ -251,10 +256,11 @@ class Fusion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         consent: _builtins.str = ...,
         priority: Global___Priority.ValueType = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "source_face", b"source_face", "target_face", b"target_face"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "source_face", b"source_face", "target_face", b"target_face"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "face_model", b"face_model", "media_type", b"media_type", "name", b"name", "priority", b"priority", "receipt", b"receipt", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "delete_time", b"delete_time", "face_model", b"face_model", "media_type", b"media_type", "name", b"name", "priority", b"priority", "receipt", b"receipt", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -552,6 +558,50 @@ class CancelOperationRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelOperationRequest: _TypeAlias = CancelOperationRequest  # noqa: Y015
+
+@_typing.final
+class WatchOperationRequest(_message.Message):
+    """Asks to be told of an operation's changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """tenants/{tenant}/operations/{operation}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOperationRequest: _TypeAlias = WatchOperationRequest  # noqa: Y015
+
+@_typing.final
+class DeleteFusionRequest(_message.Message):
+    """Asks to delete a fused image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """tenants/{tenant}/fusions/{fusion}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFusionRequest: _TypeAlias = DeleteFusionRequest  # noqa: Y015
 
 @_typing.final
 class DownloadFusionRequest(_message.Message):

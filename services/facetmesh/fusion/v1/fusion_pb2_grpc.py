@@ -6,6 +6,7 @@ import warnings
 from facetmesh.fusion.v1 import fusion_pb2 as facetmesh_dot_fusion_dot_v1_dot_fusion__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -62,6 +63,16 @@ class FusionServiceStub:
                 request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.CancelOperationRequest.SerializeToString,
                 response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
                 _registered_method=True)
+        self.WatchOperation = channel.unary_stream(
+                '/facetmesh.fusion.v1.FusionService/WatchOperation',
+                request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.WatchOperationRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
+        self.DeleteFusion = channel.unary_unary(
+                '/facetmesh.fusion.v1.FusionService/DeleteFusion',
+                request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DeleteFusionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
         self.LookUpFusion = channel.unary_unary(
                 '/facetmesh.fusion.v1.FusionService/LookUpFusion',
                 request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LookUpFusionRequest.SerializeToString,
@@ -117,6 +128,22 @@ class FusionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchOperation(self, request, context):
+        """Streams an operation: as it is, and again with each change of its stage or its place in the
+        line, until it is done or the token expires.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteFusion(self, request, context):
+        """Deletes a fused image for good. Its operation, its receipt and what it is known again by stay, so
+        that LookUpFusion still answers for it. FUSION_NOT_READY while it is being made: cancel it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LookUpFusion(self, request, context):
         """Says whether a picture was made here: by its file's hash, or by how it looks.
         """
@@ -159,6 +186,16 @@ def add_FusionServiceServicer_to_server(servicer, server):
                     servicer.CancelOperation,
                     request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.CancelOperationRequest.FromString,
                     response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'WatchOperation': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOperation,
+                    request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.WatchOperationRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'DeleteFusion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFusion,
+                    request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DeleteFusionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'LookUpFusion': grpc.unary_unary_rpc_method_handler(
                     servicer.LookUpFusion,
@@ -307,6 +344,60 @@ class FusionService:
             '/facetmesh.fusion.v1.FusionService/CancelOperation',
             facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.CancelOperationRequest.SerializeToString,
             google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/facetmesh.fusion.v1.FusionService/WatchOperation',
+            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.WatchOperationRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFusion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.fusion.v1.FusionService/DeleteFusion',
+            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DeleteFusionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

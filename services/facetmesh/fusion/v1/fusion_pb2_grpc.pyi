@@ -7,6 +7,7 @@ from collections import abc as _abc
 from facetmesh.fusion.v1 import fusion_pb2 as _fusion_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.longrunning import operations_pb2 as _operations_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -52,6 +53,14 @@ class FusionServiceStub:
     """Asks a running operation to stop. It ends with CANCELLED unless it was done
     before.
     """
+    WatchOperation: _grpc.UnaryStreamMultiCallable[_fusion_pb2.WatchOperationRequest, _operations_pb2.Operation]
+    """Streams an operation: as it is, and again with each change of its stage or its place in the
+    line, until it is done or the token expires.
+    """
+    DeleteFusion: _grpc.UnaryUnaryMultiCallable[_fusion_pb2.DeleteFusionRequest, _empty_pb2.Empty]
+    """Deletes a fused image for good. Its operation, its receipt and what it is known again by stay, so
+    that LookUpFusion still answers for it. FUSION_NOT_READY while it is being made: cancel it.
+    """
     LookUpFusion: _grpc.UnaryUnaryMultiCallable[_fusion_pb2.LookUpFusionRequest, _fusion_pb2.LookUpFusionResponse]
     """Says whether a picture was made here: by its file's hash, or by how it looks."""
     DownloadFusion: _grpc.UnaryStreamMultiCallable[_fusion_pb2.DownloadFusionRequest, _httpbody_pb2.HttpBody]
@@ -80,6 +89,14 @@ class FusionServiceAsyncStub(FusionServiceStub):
     CancelOperation: _aio.UnaryUnaryMultiCallable[_fusion_pb2.CancelOperationRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     """Asks a running operation to stop. It ends with CANCELLED unless it was done
     before.
+    """
+    WatchOperation: _aio.UnaryStreamMultiCallable[_fusion_pb2.WatchOperationRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """Streams an operation: as it is, and again with each change of its stage or its place in the
+    line, until it is done or the token expires.
+    """
+    DeleteFusion: _aio.UnaryUnaryMultiCallable[_fusion_pb2.DeleteFusionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes a fused image for good. Its operation, its receipt and what it is known again by stay, so
+    that LookUpFusion still answers for it. FUSION_NOT_READY while it is being made: cancel it.
     """
     LookUpFusion: _aio.UnaryUnaryMultiCallable[_fusion_pb2.LookUpFusionRequest, _fusion_pb2.LookUpFusionResponse]  # type: ignore[assignment]
     """Says whether a picture was made here: by its file's hash, or by how it looks."""
@@ -136,6 +153,26 @@ class FusionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
         """Asks a running operation to stop. It ends with CANCELLED unless it was done
         before.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOperation(
+        self,
+        request: _fusion_pb2.WatchOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_operations_pb2.Operation], _abc.AsyncIterator[_operations_pb2.Operation]]:
+        """Streams an operation: as it is, and again with each change of its stage or its place in the
+        line, until it is done or the token expires.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteFusion(
+        self,
+        request: _fusion_pb2.DeleteFusionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes a fused image for good. Its operation, its receipt and what it is known again by stay, so
+        that LookUpFusion still answers for it. FUSION_NOT_READY while it is being made: cancel it.
         """
 
     @_abc_1.abstractmethod
