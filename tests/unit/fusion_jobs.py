@@ -12,12 +12,13 @@ from facetmesh.fusion.accounting import Accounts
 from facetmesh.fusion.consent_store import DaprConsentStore
 from facetmesh.fusion.consents import Consents, SourceFace, Terms
 from facetmesh.fusion.dispatcher import Dispatcher
-from facetmesh.fusion.faces import Face, Found
+from facetmesh.fusion.faces import Face, Found, Seen
 from facetmesh.fusion.fusions import Fusions, Wish
 from facetmesh.fusion.images import Images
 from facetmesh.fusion.line import Line
 from facetmesh.fusion.lookups import Lookups
 from facetmesh.fusion.making import Maker, Stages
+from facetmesh.fusion.moderation import Moderation, Moderator, Policy
 from facetmesh.fusion.operations import Caller
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.store import DaprStore
@@ -71,6 +72,10 @@ class Script:
     """Detection and the pipeline: does what a test says, in the order it says it."""
 
     faces: list[Face] = field(default_factory=lambda: [SMALL, LARGE])
+    seen: dict[bytes, Sequence[Seen]] = field(default_factory=dict)
+    """What else is in an image."""
+    moderates: str = MODEL
+    """The model that does; none when empty."""
     errors: list[Exception] = field(default_factory=list)
     """Raised by the next calls of the pipeline, one each."""
     found_in: list[tuple[str, str, bytes]] = field(default_factory=list)
@@ -84,10 +89,15 @@ class Script:
         """Lets the pipeline run through, unless a test says otherwise."""
         self.may_end.set()
 
-    async def find(self, tenant_id: str, model: str, image: bytes) -> Found:
+    async def find(self, tenant_id: str, model: str, image: bytes, *, version: str = "") -> Found:
         """Finds the faces."""
+        assert version in {"", f"{model}/versions/1"}
         self.found_in.append((tenant_id, model, image))
-        return Found(self.faces, f"{model}/versions/1")
+        return Found(self.faces, f"{model}/versions/1", self.seen.get(image, ()))
+
+    async def moderator(self, tenant_id: str) -> Moderator | None:
+        """The tenant's model that moderates."""
+        return Moderator(self.moderates, f"{self.moderates}/versions/1") if self.moderates else None
 
     async def fuse(
         self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
@@ -178,6 +188,7 @@ class World:
         self.blobs = MemoryBlobs()
         self.images = Images(self.blobs)
         self.script = Script()
+        self.policy: Policy | None = Policy()
         self.recorder = Recorder()
         self.store = DaprStore(self.state)
         self.registry = Registry(self.store, clock)
@@ -203,7 +214,8 @@ class World:
 
     def _worker(self, owner: str, registry: Registry) -> Worker:
         accounts = Accounts(self.recorder)
-        stages = Stages(self.script, self.script, self.script, self.script)
+        moderation = Moderation(self.script, lambda _: self.policy)
+        stages = Stages(self.script, moderation, self.script, self.script, self.script)
         maker = Maker(registry, self.images, self.consents, stages, accounts)
         return Worker(
             owner, registry=registry, images=self.images, maker=maker, accounts=accounts, trace=lambda *_: nullcontext()

@@ -8,9 +8,10 @@ import grpc
 import pytest
 
 from facetmesh.detection.v1 import detection_pb2 as pb
-from facetmesh.detection.v1 import detection_pb2_grpc
+from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2, model_pb2_grpc
 from facetmesh.fusion.detection import DetectionFaces
-from facetmesh.fusion.faces import Face, choose
+from facetmesh.fusion.faces import Face, Seen, choose
+from facetmesh.fusion.moderation import Moderator
 from facetmesh.kit import status
 from facetmesh.kit.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
 from facetmesh.kit.tls import TlsFiles
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
 MODEL = "tenants/acme/models/faces"
 
 
-class Detection(detection_pb2_grpc.DetectionServiceServicer):
+class Detection(detection_pb2_grpc.DetectionServiceServicer, model_pb2_grpc.ModelServiceServicer):
     """Answers as a test says."""
 
     def __init__(self) -> None:
         self.answer: pb.DetectResponse | FailedPrecondition = pb.DetectResponse(model_version=f"{MODEL}/versions/1")
         self.requests: list[tuple[pb.DetectRequest, dict[str, Any]]] = []
         self.good_token = ""
+        self.models: list[model_pb2.Model] = []
+        self.listed: list[str] = []
+
+    async def ListModels(self, request: model_pb2.ListModelsRequest, _: Any) -> model_pb2.ListModelsResponse:
+        """Answers."""
+        self.listed.append(request.parent)
+        return model_pb2.ListModelsResponse(models=self.models)
 
     async def Detect(self, request: pb.DetectRequest, context: Any) -> pb.DetectResponse:
         """Answers."""
@@ -45,6 +53,7 @@ async def detection() -> AsyncIterator[tuple[Detection, DetectionFaces]]:
     """A detection service and its client."""
     server, servicer = grpc.aio.server(), Detection()
     detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
 
@@ -80,6 +89,26 @@ async def test_only_faces_count_and_eyes_come_along(detection: tuple[Detection, 
     ])  # fmt: skip
     found = await client.find("acme", MODEL, b"image")
     assert list(found.faces) == [Face((0, 0, 10, 10)), Face((0, 0, 20, 10), (5, 5), (15, 5))]
+
+
+async def test_what_else_is_there_is_told_with_its_confidence(detection: tuple[Detection, DetectionFaces]) -> None:
+    servicer, client = detection
+    servicer.answer = pb.DetectResponse(detections=[pb.Detection(label="FEET_EXPOSED", confidence=0.5)])
+    found = await client.find("acme", MODEL, b"image", version=f"{MODEL}/versions/7")
+    assert (found.faces, found.seen) == ([], [Seen("FEET_EXPOSED", 0.5)])
+    assert servicer.requests[0][0].version == "7"
+
+
+async def test_what_moderates_is_of_the_catalogue_and_no_upload(detection: tuple[Detection, DetectionFaces]) -> None:
+    servicer, client = detection
+    parent = "tenants/acme/models"
+    servicer.models = [model_pb2.Model(name=f"{parent}/nudenet-320n", version=f"{parent}/nudenet-320n/versions/1")]
+    assert await client.moderator("acme") is None
+    guard = model_pb2.Model(name=f"{parent}/guard", version=f"{parent}/guard/versions/2", catalog_id="nudenet-320n")
+    servicer.models.append(guard)
+    for _ in range(2):
+        assert await client.moderator("acme") == Moderator(guard.name, guard.version)
+    assert servicer.listed == ["tenants/acme"] * 2  # the second time it was known
 
 
 async def test_a_refusal_is_passed_on_with_its_reason(detection: tuple[Detection, DetectionFaces]) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import secrets
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ from facetmesh.fusion.lookups import Fingerprints, Lookups
 from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.marker import Marker
 from facetmesh.fusion.metrics import BacklogMetrics
+from facetmesh.fusion.moderation import LABELS, Moderation, Policy
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.retention import Sweeper
@@ -83,12 +84,27 @@ class FusionSettings(ServiceSettings):
     """For how many days the results of single tenants are kept, in place of that, by the tenant's id."""
     provenance: bool = True
     """Whether results carry a signed C2PA manifest that says that a model made them."""
+    moderation: Literal["required", "available", "off"] = "required"
+    """Whether pictures are moderated, before the work and after: "available" is where the tenant has a model for it."""
+    tenant_moderation: dict[str, Literal["required", "available", "off"]] = Field(default_factory=dict)
+    """The same for single tenants, by their ids."""
+    moderation_labels: frozenset[str] = LABELS
+    """What is refused."""
+    moderation_min_confidence: Annotated[float, Field(ge=0.25, le=1)] = 0.4
+    """How sure the model has to be; below 0.25 it is not asked."""
     consent_required: bool = True
     """Whether a fusion must name the consent of whose face is taken. Turn it off only where no real person is shown."""
 
     def days_of(self, tenant_id: str) -> int:
         """For how many days a tenant's results are kept; for ever when 0."""
         return self.tenant_result_days.get(tenant_id, self.result_days)
+
+    def moderation_policy(self, tenant_id: str) -> Policy | None:
+        """What a tenant's pictures have to pass; None for nothing."""
+        mode = self.tenant_moderation.get(tenant_id, self.moderation)
+        if mode == "off":
+            return None
+        return Policy(mode == "required", self.moderation_labels, self.moderation_min_confidence)
 
 
 async def main() -> None:
@@ -126,7 +142,8 @@ async def main() -> None:
             secret = await mesh.dapr.secrets().get(credentials.SECRET)
             marker = Marker(pool, credentials.Credential.read(secret))
         images, accounts = Images(blobs), Accounts(mesh.recorder)
-        stages = Stages(finder, ChargedFuser(fuser, mesh.leases), fingerprints, marker)
+        moderation = Moderation(finder, settings.moderation_policy)
+        stages = Stages(finder, moderation, ChargedFuser(fuser, mesh.leases), fingerprints, marker)
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,

@@ -35,12 +35,23 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Something in an image."""
+
+    label: str
+    confidence: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """The faces of an image."""
 
     faces: Sequence[Face]
     model_version: str
     """The model version that found them."""
+    seen: Sequence[Seen] = ()
+    """All that it found."""
 
 
 class FaceFinder(Protocol):

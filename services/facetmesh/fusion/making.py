@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from facetmesh.fusion.faces import Face, FaceFinder, Found
     from facetmesh.fusion.images import Images
     from facetmesh.fusion.lookups import Looks
+    from facetmesh.fusion.moderation import Moderation
     from facetmesh.fusion.registry import Registry
 
 
@@ -50,6 +51,8 @@ class Stages:
 
     finder: FaceFinder
     """Finds faces."""
+    moderation: Moderation
+    """Refuses what is not to be fused, and what was made."""
     fuser: FaceFuser
     """Fuses them."""
     fingerprints: Looks
@@ -95,11 +98,14 @@ class Maker:
         in_source, in_target = await asyncio.gather(
             self._find(attempt, source, "source"), self._find(attempt, target, "target")
         )
+        for which, image, found in (("source", source, in_source), ("target", target, in_target)):
+            await self._stages.moderation.check(tenant_id, which, image, found)
         source_face = choose(in_source.faces, job.source_face_index, "source")
         target_face = choose(in_target.faces, job.target_face_index, "target")
         await self._advance(attempt, Stage.FUSING)
         subject, event_id = f"operations/{attempt.id}", secrets.token_hex(16)
         image = await self._stages.fuser.fuse(tenant_id, subject, source, source_face, target, target_face)
+        await self._stages.moderation.check(tenant_id, "result", image)
         if (marker := self._stages.marker) is not None:
             facts = Facts(f"tenants/{tenant_id}/receipts/{event_id}", job.source_sha256, job.target_sha256)
             image = await marker.mark(tenant_id, subject, image, facts)
