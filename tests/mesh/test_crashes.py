@@ -1,0 +1,111 @@
+"""Jobs while workers are killed at random: each ends once, with a result or a reason, none is twice in the blob store.
+
+FACETMESH_CRASH_JOBS says how many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+import uuid
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from facetmesh.client import DeadlineExceeded, Unavailable
+from facetmesh.client.calls import fusion_of
+
+from .conftest import running
+from .rig import consented, patiently, until
+from .test_kill import killed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from google.longrunning import operations_pb2
+
+    from facetmesh.client import Client
+
+    from .conftest import Collector, Mesh
+
+JOBS = int(os.environ.get("FACETMESH_CRASH_JOBS", "20"))
+END_S = 120 + 6 * JOBS
+BACK_S = 120
+VICTIMS = ("fusion", "fusion runner", "detection runner")
+
+
+@contextmanager
+def killing(mesh: Mesh, deaths: Counter[str]) -> Iterator[None]:
+    """Kills workers and what works for them, at random, one after the other has come back."""
+    over, chance = threading.Event(), random.Random(os.urandom(8))  # noqa: S311 - who dies when is no secret
+
+    def kill() -> None:
+        while not over.wait(chance.uniform(0.2, 3)):
+            victim = chance.choice(VICTIMS)
+            try:
+                back = killed(mesh, victim)
+            except (StopIteration, ProcessLookupError, psutil.Error, KeyError):
+                continue  # it is away already
+            deaths[victim] += 1
+            until(back, f"{victim} is back", BACK_S)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(2 * BACK_S)
+
+
+def ended(client: Client, name: str) -> operations_pb2.Operation | None:
+    """The operation, once it is done."""
+    try:
+        operation = client.get_operation(name)
+    except (Unavailable, DeadlineExceeded):
+        return None
+    return operation if operation.done else None
+
+
+@pytest.mark.full
+def test_each_job_ends_once_however_often_workers_die(
+    tmp_path: Path, collector: Collector, assets: dict[str, Path], astronaut: bytes
+) -> None:
+    assert assets
+    deaths: Counter[str] = Counter()
+    with running(tmp_path / "home", collector) as mesh, mesh.client(mesh.tenant("acme")) as client:
+        consent = consented(client, astronaut)
+        names = []
+        with killing(mesh, deaths):
+            for _ in range(JOBS):
+                request_id = str(uuid.uuid4())
+                operation = patiently(
+                    lambda request_id=request_id: client.create_fusion(
+                        astronaut, astronaut, face_model="faces", consent=consent, request_id=request_id
+                    )
+                )
+                names.append(operation.name)
+            until(lambda: sum(deaths.values()) >= min(5, JOBS), "enough have died", END_S)
+        operations = [until(lambda name=name: ended(client, name), f"{name} ends", END_S) for name in names]
+        assert len({operation.name for operation in operations}) == JOBS
+        made = [fusion_of(operation) for operation in operations if operation.HasField("response")]
+        refused = Counter(operation.error.message for operation in operations if operation.HasField("error"))
+        print(f"{JOBS} jobs: {len(made)} made, refused {dict(refused)}, killed {dict(deaths)}")  # noqa: T201 - the count
+        assert len(made) + refused.total() == JOBS
+        assert made
+        for fusion in made:
+            content = patiently(lambda fusion=fusion: client.download_fusion(fusion.name))
+            assert hashlib.sha256(content).hexdigest() == fusion.sha256
+        folder = mesh.home / "blobs" / "acme"
+        ids = sorted(fusion.name.rpartition("/")[2] for fusion in made)
+
+        def kept() -> list[str]:
+            return sorted(path.parent.name for path in folder.rglob("*") if path.is_file())
+
+        until(lambda: kept() == ids, "one blob is left of each that was made, and none of another", END_S)
