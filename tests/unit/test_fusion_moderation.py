@@ -83,4 +83,6 @@ async def test_what_is_refused_is_the_operators_to_say(world: World, policy: Pol
     world.script.seen[b"source"] = [NAKED]
     assert (await world.worker.work(await world.create())).result is not None
     world.script.seen[b"source"] = [Seen("FACE_MALE", 0.9), Seen(NAKED.label, 0.8)]
-    assert await reason(world) == "CONTENT_REFUSED"
+    ended = await world.worker.work(await world.create())
+    assert ended.failure is not None
+    assert ended.failure.reason == "CONTENT_REFUSED"
