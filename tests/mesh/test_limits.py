@@ -183,7 +183,7 @@ def test_a_keys_own_limit_sees_what_a_fusion_costs(mesh: Mesh, group: bytes, ast
         key = auth_pb2_grpc.AuthServiceStub(channel).CreateKey(
             auth_pb2.CreateKeyRequest(
                 parent=f"tenants/{tenant_id}",
-                key=auth_pb2.Key(roles=[ROLE_CALLER], limits=auth_pb2.Limits(images_per_day=2)),
+                key=auth_pb2.Key(roles=[ROLE_CALLER], limits=auth_pb2.Limits(images_per_day=3)),
             ),
             metadata=metadata, timeout=30,
         )  # fmt: skip
@@ -198,13 +198,13 @@ def test_a_keys_own_limit_sees_what_a_fusion_costs(mesh: Mesh, group: bytes, ast
                     return refused.reason == "IMAGES_EXHAUSTED"
                 return False
 
-            until(exhausted, "the fusion's two images are the key's")
+            until(exhausted, "the fusion's three images, source, target and the result, are the key's")
         assert owner.detect("faces", group).detections
         request = limits_pb2.GetUsageRequest(name=f"tenants/{tenant_id}/usage")
         usage = limits_pb2_grpc.UsageServiceStub(channel).GetUsage(request, metadata=metadata, timeout=30)
         [of_key] = usage.keys
-        assert (of_key.key, of_key.limits.images_per_day) == (key.name, 2)
-        assert of_key.used.images_per_day >= 2
+        assert (of_key.key, of_key.limits.images_per_day) == (key.name, 3)
+        assert of_key.used.images_per_day >= 3
         assert of_key.used.compute_seconds_per_day > 0
 
 
