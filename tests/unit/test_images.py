@@ -28,7 +28,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 BAKE = json.loads((ROOT / "docker-bake.json").read_text())
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["mesh"]
 SERVICES = {"auth", "detection", "fusion", "audit"}
-_TIMEOUT_S = 120
+_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
@@ -205,13 +205,15 @@ def test_what_is_in_the_context_makes_a_whole_installation(tmp_path: Path) -> No
          "--no-build-isolation", f"--target={site}", str(context)],
         check=True, timeout=600,
     )  # fmt: skip
+    environment = {
+        "PYTHONPATH": str(site), "FACETMESH_HOME": str(tmp_path), "FACETMESH_CACHE": str(tmp_path / "cache"),
+        "FACETMESH_SIDECAR_WAIT_S": "0.1",
+    }  # fmt: skip
     for name in SERVICES:
         done = subprocess.run(
             [sys.executable, "-P", "-m", f"facetmesh.{name}"], capture_output=True, text=True, check=False,
-            cwd=tmp_path, timeout=_TIMEOUT_S,
-            env={"PYTHONPATH": str(site), "FACETMESH_HOME": str(tmp_path), "FACETMESH_CACHE": str(tmp_path / "cache")},
+            cwd=tmp_path, timeout=_TIMEOUT_S, env=environment,
         )
-        # It is whole: what it misses is what it is told by its manifest.
+        # It is whole: all that it misses is a sidecar.
         assert done.returncode == 1, done.stderr
-        assert "Traceback" not in done.stderr, done.stderr
-        assert "cannot start" in done.stdout + done.stderr
+        assert "SIDECAR_UNAVAILABLE" in done.stderr, done.stderr
