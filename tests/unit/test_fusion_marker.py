@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from facetmesh.fusion.marker import Facts, Marker
+from facetmesh.fusion.pipeline.label import labelled
 from facetmesh.fusion.pipeline.mark import ASSERTION, SOURCE_TYPE
 from facetmesh.kit.credentials import Credential
 from facetmesh.kit.errors import Internal, Unavailable
@@ -65,7 +66,7 @@ def failures(found: dict[str, Any]) -> list[str]:
 async def test_a_marked_picture_is_valid_and_says_how_it_was_made(
     pool: RunnerPool, credential: Credential, picture: bytes
 ) -> None:
-    marked = await Marker(pool, credential).mark("acme", SUBJECT, picture, FACTS)
+    marked = await Marker(pool, lambda _: credential).mark("acme", SUBJECT, picture, FACTS)
     assert (decode(marked) == decode(picture)).all()
     found = read(marked)
     assert found["validation_state"] == "Valid"
@@ -81,10 +82,36 @@ async def test_a_marked_picture_is_valid_and_says_how_it_was_made(
     assert len(marked) - len(picture) < 20_000
 
 
+async def test_a_tenant_has_its_own_signature_and_words(pool: RunnerPool, credential: Credential) -> None:
+    picture = encode_png(np.full((300, 400, 3), 200, np.uint8))
+    own = Credential.new(dt.datetime.now(dt.UTC))
+    marker = Marker(pool, {"acme": own}.get, {"acme": "Made by AI"}.get)  # type: ignore[arg-type]
+    marked = await marker.mark("acme", SUBJECT, picture, FACTS)
+    root = "-----BEGIN" + own.chain.rpartition("-----BEGIN")[2]
+    assert read(marked, root=root)["validation_state"] == "Trusted"
+    foreign = "-----BEGIN" + credential.chain.rpartition("-----BEGIN")[2]
+    assert read(marked, root=foreign)["validation_state"] == "Valid"
+    seen = decode(marked)
+    corner = seen[-30:, :150]
+    assert (seen[:250] == 200).all()
+    assert corner.max() > 240
+    assert corner.min() < 100
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (2000, 300), (300, 2000)])
+def test_words_fit_into_the_picture(shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 128, np.uint8)
+    changed = (labelled(image, "This picture was made by a model") != image).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert rows.min() > shape[0] / 2
+    assert columns.max() < shape[1] - 1
+    assert (image == 128).all()
+
+
 async def test_who_trusts_the_authority_trusts_the_mark(
     pool: RunnerPool, credential: Credential, picture: bytes
 ) -> None:
-    marked = await Marker(pool, credential).mark("acme", SUBJECT, picture, FACTS)
+    marked = await Marker(pool, lambda _: credential).mark("acme", SUBJECT, picture, FACTS)
     root = "-----BEGIN" + credential.chain.rpartition("-----BEGIN")[2]
     found = read(marked, root=root)
     assert (found["validation_state"], failures(found)) == ("Trusted", [])
@@ -95,7 +122,7 @@ async def test_who_trusts_the_authority_trusts_the_mark(
 
 
 async def test_a_changed_picture_is_found_out(pool: RunnerPool, credential: Credential, picture: bytes) -> None:
-    marked = bytearray(await Marker(pool, credential).mark("acme", SUBJECT, picture, FACTS))
+    marked = bytearray(await Marker(pool, lambda _: credential).mark("acme", SUBJECT, picture, FACTS))
     marked[-40] ^= 1
     found = read(bytes(marked))
     assert found["validation_state"] == "Invalid"
@@ -104,7 +131,7 @@ async def test_a_changed_picture_is_found_out(pool: RunnerPool, credential: Cred
 
 async def test_what_is_no_picture_is_not_marked(pool: RunnerPool, credential: Credential) -> None:
     with pytest.raises(Internal) as refusal:
-        await Marker(pool, credential).mark("acme", SUBJECT, b"\x89PNG\r\n\x1a\nno", FACTS)
+        await Marker(pool, lambda _: credential).mark("acme", SUBJECT, b"\x89PNG\r\n\x1a\nno", FACTS)
     assert refusal.value.reason == "MARKING_FAILED"
 
 
@@ -133,7 +160,7 @@ class Odd:
 async def test_a_runner_gets_nothing_signed_but_manifests(credential: Credential, asked: bytes) -> None:
     odd = Odd(asked)
     with pytest.raises(Internal) as refusal:
-        await Marker(odd, credential).mark("acme", SUBJECT, b"picture", FACTS)  # type: ignore[arg-type]
+        await Marker(odd, lambda _: credential).mark("acme", SUBJECT, b"picture", FACTS)  # type: ignore[arg-type]
     assert refusal.value.reason == "RUNNER_REPLY_INVALID"
     assert odd.seen == [b"picture"]
 
@@ -141,5 +168,5 @@ async def test_a_runner_gets_nothing_signed_but_manifests(credential: Credential
 async def test_what_comes_back_must_be_a_picture(credential: Credential) -> None:
     odd = Odd(b"\x84jSignature1", b"no picture")
     with pytest.raises(Internal) as refusal:
-        await Marker(odd, credential).mark("acme", SUBJECT, b"picture", FACTS)  # type: ignore[arg-type]
+        await Marker(odd, lambda _: credential).mark("acme", SUBJECT, b"picture", FACTS)  # type: ignore[arg-type]
     assert refusal.value.reason == "RUNNER_REPLY_INVALID"

@@ -84,6 +84,12 @@ class FusionSettings(ServiceSettings):
     """For how many days the results of single tenants are kept, in place of that, by the tenant's id."""
     provenance: bool = True
     """Whether results carry a signed C2PA manifest that says that a model made them."""
+    tenant_credentials: frozenset[str] = frozenset()
+    """The tenants, by id, whose manifests the secret provenance-credential-TENANT signs, and not the common one."""
+    visible_label: Annotated[str, Field(pattern="^[ -~]{0,60}$")] = ""
+    """Words that are put into the corner of each result; none when empty. Results without a manifest have none."""
+    tenant_visible_label: dict[str, Annotated[str, Field(pattern="^[ -~]{0,60}$")]] = Field(default_factory=dict)
+    """The same for single tenants, by their ids."""
     moderation: Literal["required", "available", "off"] = "required"
     """Whether pictures are moderated, before the work and after: "available" is where the tenant has a model for it."""
     tenant_moderation: dict[str, Literal["required", "available", "off"]] = Field(default_factory=dict)
@@ -98,6 +104,10 @@ class FusionSettings(ServiceSettings):
     def days_of(self, tenant_id: str) -> int:
         """For how many days a tenant's results are kept; for ever when 0."""
         return self.tenant_result_days.get(tenant_id, self.result_days)
+
+    def label(self, tenant_id: str) -> str:
+        """The words in the corner of a tenant's results."""
+        return self.tenant_visible_label.get(tenant_id, self.visible_label)
 
     def moderation_policy(self, tenant_id: str) -> Policy | None:
         """What a tenant's pictures have to pass; None for nothing."""
@@ -139,8 +149,11 @@ async def main() -> None:
         fingerprints = Fingerprints(pool)
         marker = None
         if settings.provenance:
-            secret = await mesh.dapr.secrets().get(credentials.SECRET)
-            marker = Marker(pool, credentials.Credential.read(secret))
+            names = {tenant_id: f"{credentials.SECRET}-{tenant_id}" for tenant_id in settings.tenant_credentials}
+            read = mesh.dapr.secrets().get
+            common = credentials.Credential.read(await read(credentials.SECRET))
+            own = {tenant_id: credentials.Credential.read(await read(name)) for tenant_id, name in names.items()}
+            marker = Marker(pool, lambda tenant_id: own.get(tenant_id, common), settings.label)
         images, accounts = Images(blobs), Accounts(mesh.recorder)
         moderation = Moderation(finder, settings.moderation_policy)
         stages = Stages(finder, moderation, ChargedFuser(fuser, mesh.leases), fingerprints, marker)

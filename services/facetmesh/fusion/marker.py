@@ -9,6 +9,8 @@ from facetmesh.fusion.fuser import PNG
 from facetmesh.kit.errors import Internal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from facetmesh.runners.tasks import Runners
 
 _TIMEOUT_S = 30.0
@@ -42,17 +44,25 @@ class Facts:
     """Of the target's file, in hex."""
 
 
+def _none(_: str) -> str:
+    return ""
+
+
 class Marker:
     """Puts signed C2PA manifests into results.
 
     Args:
         runners: Where the pipeline runs.
-        credential: Signs them.
+        credential: Signs those of a tenant, by its id.
+        label: The words that are put into a tenant's pictures, by its id; none when empty.
     """
 
-    def __init__(self, runners: Runners, credential: Credential) -> None:
+    def __init__(
+        self, runners: Runners, credential: Callable[[str], Credential], label: Callable[[str], str] = _none
+    ) -> None:
         self._runners = runners
         self._credential = credential
+        self._label = label
 
     async def mark(self, tenant_id: str, subject: str, image: bytes, facts: Facts) -> bytes:
         """The PNG file with its manifest.
@@ -68,13 +78,16 @@ class Marker:
             Unavailable: The process died between the halves; a repeat is safe.
             Internal: The picture could not be marked, or the process asks for what it may not have.
         """
-        arguments = {"id": facts.receipt, "chain": self._credential.chain, "facts": asdict(facts)}
+        credential = self._credential(tenant_id)
+        arguments = {
+            "id": facts.receipt, "chain": credential.chain, "facts": asdict(facts), "label": self._label(tenant_id),
+        }  # fmt: skip
         reply = await self._runners.call(
             domain=tenant_id, task="mark", arguments=arguments, blobs=[image], subject=subject, timeout_s=_TIMEOUT_S
         )
         match list(reply.blobs):
             case [asked] if asked.startswith(_SIGNABLE) and len(asked) <= _LARGEST:
-                signature = self._credential.sign(asked)
+                signature = credential.sign(asked)
             case _:
                 raise _odd()
         reply = await self._runners.call(

@@ -13,6 +13,7 @@ import numpy as np
 from facetmesh.fusion.pipeline import landmarks
 from facetmesh.fusion.pipeline.fingerprint import fingerprint as fingerprint_of
 from facetmesh.fusion.pipeline.fuse import fuse as fuse_faces
+from facetmesh.fusion.pipeline.label import labelled
 from facetmesh.fusion.pipeline.mark import Marking
 from facetmesh.fusion.pipeline.refine import corrected
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument, Unavailable
@@ -68,10 +69,12 @@ def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
 def mark(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
     """Makes the manifest of a picture, up to its signature.
 
-    Arguments: `id` for `seal`; `chain`, the signer's certificates in PEM; `facts`, what the manifest says.
-    The one blob is the PNG file. Replies what is to be signed.
+    Arguments: `id` for `seal`; `chain`, the signer's certificates in PEM; `facts`, what the manifest says; `label`,
+    words that are put into the picture, if any. The one blob is the PNG file. Replies what is to be signed.
     """
     (image,) = blobs
+    if arguments["label"]:
+        image = encode_png(labelled(decode(image), arguments["label"]))
     made = Marking(image, arguments["chain"], arguments["facts"])
     context.forget(arguments["id"])
     return Reply(blobs=[context.once(("mark", arguments["id"]), lambda: made).begin()])
