@@ -130,16 +130,20 @@ def proofs(folder: Path, size: int, samples: int) -> dict[str, Any]:
         with connection.writing():
             database.put_tiles(changed)
     took: list[float] = []
+    used: list[float] = []
     for number in range(samples):
         index = secrets.randbelow(size)
-        began = time.perf_counter()
+        began, used_before = time.perf_counter(), time.thread_time()
         if number % 2:
-            Tree(database, size).inclusion(index)
+            database.tree(size).inclusion(index)
         else:
-            Tree(database, size).consistency(index + 1)
+            database.tree(size).consistency(index + 1)
         took.append((time.perf_counter() - began) * 1000)
+        used.append((time.thread_time() - used_before) * 1000)
     connection.close()
-    return {"proof_log_entries": size, "proof_p50_ms": _at(took, 50), "proof_p99_ms": _at(took, 99)}
+    # A core's time beside the clock's, because on a busy machine the latter says how busy it is.
+    return {"proof_log_entries": size, "proof_p50_ms": _at(took, 50), "proof_p99_ms": _at(took, 99),
+            "proof_cpu_p50_ms": _at(used, 50), "proof_cpu_p99_ms": _at(used, 99)}  # fmt: skip
 
 
 class Publisher:

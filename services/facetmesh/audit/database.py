@@ -99,6 +99,10 @@ class LogDatabase:
                 self._put("head (only_row, size, root)", "only_row", [(1, head.size, head.root)])
         return Appended(head, reused)
 
+    def tree(self, size: int) -> Tree:
+        """The tree of the first `size` entries, for one proof or root hash: reads no tile twice."""
+        return Tree(_Edge(self), size)
+
     def put_tiles(self, tiles: Mapping[tuple[int, int], bytes]) -> None:
         """Writes tiles, by level and number, as a part of a transaction."""
         rows = [(*place, tile) for place, tile in tiles.items()]
@@ -240,7 +244,7 @@ def checksum(event_id: str, tenant: str, time_us: int, digest: bytes, body: byte
 
 
 class _Edge:
-    """Tiles that are read once: an append asks several times for the same few on the tree's right edge."""
+    """Tiles that are read once: an append asks several times for the same few on the right edge, a proof for each."""
 
     def __init__(self, tiles: Tiles) -> None:
         self._stored = tiles

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from facetmesh.audit.bookkeeping import Bookkeeping
 from facetmesh.audit.database import LogDatabase
-from facetmesh.audit.merkle import Tree
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -119,11 +118,11 @@ class Store:
 
     async def inclusion(self, index: int, size: int) -> list[bytes]:
         """RFC 6962's proof that the entry at index is in the log of the first `size` entries."""
-        return await self._reader.do(lambda: Tree(self._reader.database, size).inclusion(index))
+        return await self._reader.do(lambda: self._reader.database.tree(size).inclusion(index))
 
     async def consistency(self, old_size: int, new_size: int) -> list[bytes]:
         """RFC 6962's proof that the log of new_size entries continues that of old_size."""
-        return await self._reader.do(lambda: Tree(self._reader.database, new_size).consistency(old_size))
+        return await self._reader.do(lambda: self._reader.database.tree(new_size).consistency(old_size))
 
     async def expire(self, tenant: str, before_us: int, limit: int) -> int:
         """Removes the bodies of a tenant's oldest events from before a time; returns how many."""
