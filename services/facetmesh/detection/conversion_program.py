@@ -8,13 +8,12 @@ nothing left afterwards but the ONNX file, which is then checked like any other.
 
 from __future__ import annotations
 
-import ctypes.util
 import io
 import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.kit.errors import FailedPrecondition
+from facetmesh.runners.quiet import import_torch
 from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
@@ -29,9 +28,8 @@ _MAX_SIZE = 4096
 
 def convert(_: Context, __: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
     """Replies the ONNX file of the checkpoint that is the one blob, as the one blob."""
-    _quieten()
-    import torch  # noqa: PLC0415 - the extra [convert]
-
+    os.environ |= {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+    torch = import_torch()
     try:
         # The reason why this process is thrown away.
         checkpoint = torch.load(io.BytesIO(blobs[0]), map_location="cpu", weights_only=False)
@@ -53,21 +51,6 @@ def convert(_: Context, __: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
             output_names=["output0", "output1"] if getattr(model, "task", "") == "segment" else ["output0"],
         )  # fmt: skip
     return Reply(blobs=[_described(file.getvalue(), names, getattr(model, "task", ""), head, (height, width))])
-
-
-def _quieten() -> None:
-    """Keeps torch and ultralytics from what this process may not do, and what they would fail of."""
-    os.environ |= {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
-    # They ask for folders, and do without files in them; and would start a compiler to find a library.
-    tempfile.tempdir = os.sep
-    tempfile.mkdtemp = lambda *_, **__: os.sep  # type: ignore[assignment] # it has overloads
-    ctypes.util.find_library = _nowhere
-
-
-def _nowhere(name: str) -> str | None:
-    """No library is looked for."""
-    del name
-    return None
 
 
 def _size(arguments: Any) -> tuple[int, int]:

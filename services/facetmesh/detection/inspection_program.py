@@ -14,7 +14,7 @@ import numpy as np
 from facetmesh.detection import heads, onnx_rules
 from facetmesh.detection.hints import Hints
 from facetmesh.kit.errors import FailedPrecondition
-from facetmesh.runners.engines import ImageInput, read_model
+from facetmesh.runners.engines import ImageInput, file_kind, read_model
 from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def inspect(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) 
     """
     path = Path(arguments["path"])
     sides: dict[str, Any] = {"inputs": None, "outputs": None}
-    if path.suffix == ".onnx":
+    if file_kind(path) == "onnx":
         model = onnx_rules.check(path.read_bytes())
         initialized = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in initialized]

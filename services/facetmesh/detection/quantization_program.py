@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from facetmesh.detection import heads, onnx_rules, raw
 from facetmesh.detection.hints import Hints
 from facetmesh.kit.errors import FailedPrecondition
-from facetmesh.runners.engines import read_model
+from facetmesh.runners.engines import file_kind, read_model
 from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def quantize(_: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -
         InvalidArgument: An image is refused (`runners.images`).
     """
     path = Path(arguments["path"])
+    if file_kind(path) != "onnx":
+        raise FailedPrecondition("Only ONNX models can be quantized.", reason="QUANTIZATION_UNSUPPORTED")
     head = heads.of(read_model(path, sha256=arguments["sha256"]), Hints(**arguments["hints"]))
     model = onnx_rules.check(path.read_bytes())
     for index, node in enumerate(model.graph.node):

@@ -13,7 +13,7 @@ class EngineSetting:
     name: str = "f32"
     """What people call it, in `facetmesh doctor` and in logs."""
     engine: Literal["openvino", "onnxruntime"] = "openvino"
-    """What runs ONNX models; TensorFlow Lite files are always OpenVINO's."""
+    """What runs ONNX models; TensorFlow Lite files are always OpenVINO's, and TorchScript is torch's."""
     device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     """Where ONNX Runtime runs them."""
     precision: Literal["f32", "bf16"] | None = "f32"
