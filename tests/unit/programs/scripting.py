@@ -54,7 +54,9 @@ class Writer(torch.nn.Module):
 
 def exported(folder: Path) -> Path:
     """A TorchScript file as users make it, beside the checkpoint that it is made of."""
-    YOLO("yolo11n.yaml").save(str(folder / "yolo.pt"))
+    fresh = YOLO("yolo11n.yaml")
+    fresh.model.names = {index: f"class {index}" for index in range(80)}
+    fresh.save(str(folder / "yolo.pt"))
     return Path(YOLO(str(folder / "yolo.pt")).export(format="torchscript")).rename(folder / "good.onnx")
 
 
@@ -81,9 +83,10 @@ async def raw(pool: RunnerPool, path: Path) -> np.ndarray[Any, Any]:
 
 async def main(folder: Path) -> dict[str, Any]:
     """A real model as TorchScript and as ONNX, and files that are none, or want more."""
-    good = exported(folder)
-    mine, secret, touched = folder / f"{UPLOAD}mine", folder / "secret", folder / "touched"
+    models, mine, secret, touched = (folder / name for name in ("models", f"{UPLOAD}mine", "secret", "touched"))
+    models.mkdir()
     mine.mkdir()
+    good = exported(models)
     secret.write_text("hunter2!")
     (mine / "garbage").write_bytes(b"")
     with zipfile.ZipFile(mine / "garbage", "w") as file:
@@ -94,12 +97,12 @@ async def main(folder: Path) -> dict[str, Any]:
     torch.jit.trace(torch.nn.Identity(), torch.zeros(1, 3, 64, 64)).save(str(mine / "no_head"), _extra_files=config)
     torch.jit.trace(torch.nn.Identity(), torch.zeros(1, 3, 64, 64)).save(str(mine / "silent"))
 
-    processes = functools.partial(RunnerPool, readable=[folder, mine])
+    processes = functools.partial(RunnerPool, readable=[models, mine])
     workshop = Workshop(processes, inspect_timeout_s=300)
     facts = await workshop.inspect(good, sha256(good), NONE)
-    onnx = folder / "converted.onnx"
-    onnx.write_bytes(await workshop.convert((folder / "yolo.pt").read_bytes()))
-    async with RunnerPool("facetmesh.detection.program", readable=[folder]) as pool:
+    onnx = models / "converted.onnx"
+    onnx.write_bytes(await workshop.convert((models / "yolo.pt").read_bytes()))
+    async with RunnerPool("facetmesh.detection.program", readable=[models]) as pool:
         one, other = await raw(pool, good), await raw(pool, onnx)
     allowed = sorted(path.name for path in mine.iterdir())
     return {

@@ -102,7 +102,7 @@ def add(
 @app.command()
 def upload(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="An ONNX file, or a checkpoint of ultralytics' (.pt).", dir_okay=False,
+    file: Annotated[Path, typer.Argument(help="ONNX, TorchScript, or a checkpoint of ultralytics' (.pt).", dir_okay=False,
                                          exists=True, readable=True)],
     *,
     licence: Annotated[str, typer.Option(help="The licence that it is under, as an SPDX expression.")],
