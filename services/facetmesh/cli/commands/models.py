@@ -102,8 +102,8 @@ def add(
 @app.command()
 def upload(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="ONNX, TorchScript, or a checkpoint of ultralytics' (.pt).", dir_okay=False,
-                                         exists=True, readable=True)],
+    file: Annotated[Path, typer.Argument(help="ONNX, TorchScript, or a checkpoint of ultralytics' (.pt).",
+                                         dir_okay=False, exists=True, readable=True)],
     *,
     licence: Annotated[str, typer.Option(help="The licence that it is under, as an SPDX expression.")],
     name: Annotated[str | None, typer.Option("--as", help="Which model it is a version of; the file's name.")] = None,
