@@ -720,9 +720,9 @@ class UploadSpec(_message.Message):
     class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[UploadSpec._Format.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         FORMAT_UNSPECIFIED: UploadSpec._Format.ValueType  # 0
-        """As FORMAT_ONNX."""
+        """ONNX or TorchScript, as the file's content says."""
         FORMAT_ONNX: UploadSpec._Format.ValueType  # 1
-        """ONNX."""
+        """As FORMAT_UNSPECIFIED."""
         FORMAT_PT: UploadSpec._Format.ValueType  # 2
         """A checkpoint of ultralytics', which is converted to ONNX. It can run code,
         and does so only in a process that ends with the conversion.
@@ -732,9 +732,9 @@ class UploadSpec(_message.Message):
         """What kind of file it is."""
 
     FORMAT_UNSPECIFIED: UploadSpec.Format.ValueType  # 0
-    """As FORMAT_ONNX."""
+    """ONNX or TorchScript, as the file's content says."""
     FORMAT_ONNX: UploadSpec.Format.ValueType  # 1
-    """ONNX."""
+    """As FORMAT_UNSPECIFIED."""
     FORMAT_PT: UploadSpec.Format.ValueType  # 2
     """A checkpoint of ultralytics', which is converted to ONNX. It can run code,
     and does so only in a process that ends with the conversion.
