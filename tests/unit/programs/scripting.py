@@ -94,7 +94,6 @@ async def main(folder: Path) -> dict[str, Any]:
     config = {"config.txt": json.dumps({"imgsz": [64, 64]})}
     torch.jit.script(Reader(secret)).save(str(mine / "reader"), _extra_files=config)
     torch.jit.script(Writer(touched)).save(str(mine / "writer"), _extra_files=config)
-    torch.jit.trace(torch.nn.Identity(), torch.zeros(1, 3, 64, 64)).save(str(mine / "no_head"), _extra_files=config)
     torch.jit.trace(torch.nn.Identity(), torch.zeros(1, 3, 64, 64)).save(str(mine / "silent"))
 
     processes = functools.partial(RunnerPool, readable=[models, mine])
