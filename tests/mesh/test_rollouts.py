@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.unit import onnx_models
 
-from facetmesh.client import FacetmeshError
+from facetmesh.client import DeadlineExceeded, FacetmeshError, Unavailable
 from facetmesh.detection.v1 import rollout_pb2
 
-from .rig import until
+from .rig import patiently, until
 from .test_models import picture
 
 if TYPE_CHECKING:
@@ -42,8 +44,11 @@ def client(mesh: Mesh) -> Iterator[Client]:
 
 
 @contextmanager
-def calls(client: Client) -> Iterator[list[str]]:
-    """Calls go on meanwhile; gives the versions that answered, and fails for a call that was lost."""
+def calls(client: Client, *, patient: bool = False) -> Iterator[list[str]]:
+    """Calls go on meanwhile; gives the versions that answered.
+
+    Fails for a call that was lost, unless it is patient: then those may be that a dead process had.
+    """
     answered: list[str] = []
     problems: list[Exception] = []
     enough = threading.Event()
@@ -52,6 +57,9 @@ def calls(client: Client) -> Iterator[list[str]]:
         while not enough.is_set():
             try:
                 answered.append(client.detect(MODEL, picture()).model_version.rpartition("/")[2])
+            except (Unavailable, DeadlineExceeded) as error:
+                if not patient:
+                    problems.append(error)
             except FacetmeshError as error:
                 problems.append(error)
                 return
@@ -71,7 +79,7 @@ def calls(client: Client) -> Iterator[list[str]]:
 def over(client: Client, rollout: rollout_pb2.Rollout) -> rollout_pb2.Rollout:
     """The rollout, once it has ended."""
     def ended() -> rollout_pb2.Rollout | None:
-        found = client.get_rollout(MODEL, rollout.name.rpartition("/")[2])
+        found = patiently(lambda: client.get_rollout(MODEL, rollout.name.rpartition("/")[2]))
         return found if found.state in {State.STATE_DONE, State.STATE_ROLLED_BACK} else None
 
     return until(ended, "the rollout is over", 120)
@@ -139,3 +147,19 @@ def test_orders(client: Client) -> None:
         client.promote_rollout(MODEL, "ordered")
     assert refusal.value.reason == "ROLLOUT_DECIDED"
     assert "ordered" in [one.name.rpartition("/")[2] for one in client.list_rollouts(MODEL)]
+
+
+@pytest.mark.full
+def test_it_goes_on_after_its_controller_was_killed(mesh: Mesh, client: Client) -> None:
+    """The detection service drives it here, so that goes away with it."""
+    stable = client.get_model(MODEL).aliases["stable"]
+    to = "1" if stable == "2" else "2"
+    with calls(client, patient=True) as answered:
+        begun = client.start_rollout(MODEL, to=to, steps=[(50, 0), (100, 0)], window_s=5, limits=TIMELESS)
+        until(lambda: to in answered[-20:], "it has its first calls")
+        before = mesh.pid("detection")
+        os.kill(before, signal.SIGKILL)
+        until(lambda: mesh.pid("detection") != before, "detection is started anew")
+        ended = over(client, begun)
+    assert (State.Name(ended.state), causes(ended)) == ("STATE_DONE", ["started", "passed", "passed", "carried_out"])
+    assert client.get_model(MODEL).aliases["stable"] == to
