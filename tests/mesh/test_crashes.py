@@ -1,6 +1,6 @@
 """Jobs while workers are killed at random: each ends once, with a result or a reason, none is twice in the blob store.
 
-FACETMESH_CRASH_JOBS says how many.
+It takes minutes, so it runs where FACETMESH_CRASH_JOBS says how many.
 """
 
 from __future__ import annotations
@@ -34,14 +34,23 @@ if TYPE_CHECKING:
 
     from .conftest import Collector, Mesh
 
-JOBS = int(os.environ.get("FACETMESH_CRASH_JOBS", "20"))
+JOBS = int(os.environ.get("FACETMESH_CRASH_JOBS", "0"))
 END_S = 120 + 6 * JOBS
 BACK_S = 120
 VICTIMS = ("fusion", "fusion runner", "detection runner")
 
 
+def serves(client: Client) -> bool:
+    """Whether fusion answers."""
+    try:
+        client.list_operations(limit=1)
+    except (Unavailable, DeadlineExceeded):
+        return False
+    return True
+
+
 @contextmanager
-def killing(mesh: Mesh, deaths: Counter[str]) -> Iterator[None]:
+def killing(mesh: Mesh, client: Client, deaths: Counter[str]) -> Iterator[None]:
     """Kills workers and what works for them, at random, one after the other has come back."""
     over, chance = threading.Event(), random.Random(os.urandom(8))  # noqa: S311 - who dies when is no secret
 
@@ -54,6 +63,7 @@ def killing(mesh: Mesh, deaths: Counter[str]) -> Iterator[None]:
                 continue  # it is away already
             deaths[victim] += 1
             until(back, f"{victim} is back", BACK_S)
+            until(lambda: serves(client), "fusion serves", BACK_S)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -74,6 +84,7 @@ def ended(client: Client, name: str) -> operations_pb2.Operation | None:
 
 
 @pytest.mark.full
+@pytest.mark.skipif(not JOBS, reason="it takes minutes: set FACETMESH_CRASH_JOBS")
 def test_each_job_ends_once_however_often_workers_die(
     tmp_path: Path, collector: Collector, assets: dict[str, Path], astronaut: bytes
 ) -> None:
@@ -82,7 +93,7 @@ def test_each_job_ends_once_however_often_workers_die(
     with running(tmp_path / "home", collector) as mesh, mesh.client(mesh.tenant("acme")) as client:
         consent = consented(client, astronaut)
         names = []
-        with killing(mesh, deaths):
+        with killing(mesh, client, deaths):
             for _ in range(JOBS):
                 request_id = str(uuid.uuid4())
                 operation = patiently(
@@ -91,7 +102,7 @@ def test_each_job_ends_once_however_often_workers_die(
                     )
                 )
                 names.append(operation.name)
-            until(lambda: sum(deaths.values()) >= min(5, JOBS), "enough have died", END_S)
+            until(lambda: sum(deaths.values()) >= max(3, JOBS // 10), "enough have died", END_S)
         operations = [until(lambda name=name: ended(client, name), f"{name} ends", END_S) for name in names]
         assert len({operation.name for operation in operations}) == JOBS
         made = [fusion_of(operation) for operation in operations if operation.HasField("response")]
