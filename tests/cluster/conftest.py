@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jwt
 import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 
+from facetmesh.cli.mesh import binaries
+
+from . import gateway as gateways
 from .controlplane import control_plane
 
 if TYPE_CHECKING:
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
     from .controlplane import ControlPlane
 
 ROOT = Path(__file__).resolve().parents[2]
+K8S = ROOT / "k8s"
+_KEY = generate_private_key(SECP256R1())
 _BUILD_S = 3600
 
 
@@ -38,6 +47,43 @@ def cluster(parts: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
         for definitions in parts["definitions"]:
             cluster.kubectl("apply", "--server-side", f"--filename={definitions}")
         cluster.kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s")
+        # Where much else runs, their schemas take longer to be published than kubectl waits for them.
+        cluster.until(
+            lambda: cluster.kubectl("get", "--raw=/openapi/v2", check=False).returncode == 0, "schemas are published"
+        )
         for namespace in ("istio-ingress", "istio-system"):
             cluster.kubectl("create", "namespace", namespace)
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def gateway(cluster: ControlPlane) -> gateways.Gateway:
+    """The gateway, with our manifests but for what needs certificates."""
+    cluster.programs = {**cluster.programs, "envoy": str(binaries.envoy())}
+    gateway = gateways.start(cluster)
+    public = jwt.algorithms.ECAlgorithm.to_jwk(_KEY.public_key(), as_dict=True) | {"kid": "one", "alg": "ES256"}
+    rendered = yaml.safe_load_all(cluster.kubectl("kustomize", str(K8S / "overlays" / "dev")).stdout)
+    istio = [one for one in rendered if "istio.io" in one["apiVersion"] or one["kind"] == "Namespace"]
+    for one in istio:
+        if one["kind"] == "Gateway":
+            server = one["spec"]["servers"][0]
+            server["port"] = {"number": gateway.port, "name": "http2", "protocol": "HTTP2"}
+            del server["tls"]
+        if one["kind"] == "DestinationRule":
+            one["spec"]["trafficPolicy"]["tls"] = {"mode": "DISABLE"}
+        if one["kind"] == "RequestAuthentication":  # no pod of auth is there to be asked
+            (rule,) = one["spec"]["jwtRules"]
+            del rule["jwksUri"]
+            rule["jwks"] = json.dumps({"keys": [public]})
+    cluster.apply(*istio)
+    return gateway
+
+
+def token(tenant_id: str, key: EllipticCurvePrivateKey = _KEY) -> str:
+    """A token as auth would sign it."""
+    now = int(time.time())
+    claims = {
+        "iss": "https://facetmesh.local/auth", "aud": "facetmesh", "sub": f"tenants/{tenant_id}/keys/one",
+        "tenant": f"tenants/{tenant_id}", "iat": now, "exp": now + 3600,
+    }  # fmt: skip
+    return jwt.encode(claims, key, "ES256", {"kid": "one"})

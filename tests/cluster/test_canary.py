@@ -8,32 +8,26 @@ import math
 import time
 import urllib.request
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-import jwt
 import pytest
-import yaml
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from tests.contract.harness import free_port
 
-from facetmesh.cli.mesh import binaries
-
-from . import gateway as gateways
+from .conftest import token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from .controlplane import ControlPlane
+    from .gateway import Gateway
 
 pytestmark = pytest.mark.full
 
-K8S = Path(__file__).resolve().parents[2] / "k8s"
 DETECT = "/facetmesh.detection.v1.DetectionService/Detect"
 HOST = "detection.facetmesh.svc.cluster.local"
 CALLS = 1000
-_KEY = generate_private_key(SECP256R1())
 _ROUTE_S = 60
 
 
@@ -62,29 +56,6 @@ class Subset:
         await self._server.stop(0)
 
 
-@pytest.fixture(scope="module")
-def gateway(cluster: ControlPlane) -> gateways.Gateway:
-    """The gateway, with our manifests but for what needs certificates."""
-    cluster.programs = {**cluster.programs, "envoy": str(binaries.envoy())}
-    gateway = gateways.start(cluster)
-    public = jwt.algorithms.ECAlgorithm.to_jwk(_KEY.public_key(), as_dict=True) | {"kid": "one", "alg": "ES256"}
-    rendered = yaml.safe_load_all(cluster.kubectl("kustomize", str(K8S / "overlays" / "dev")).stdout)
-    istio = [one for one in rendered if "istio.io" in one["apiVersion"] or one["kind"] == "Namespace"]
-    for one in istio:
-        if one["kind"] == "Gateway":
-            server = one["spec"]["servers"][0]
-            server["port"] = {"number": gateway.port, "name": "http2", "protocol": "HTTP2"}
-            del server["tls"]
-        if one["kind"] == "DestinationRule":
-            one["spec"]["trafficPolicy"]["tls"] = {"mode": "DISABLE"}
-        if one["kind"] == "RequestAuthentication":  # no pod of auth is there to be asked
-            (rule,) = one["spec"]["jwtRules"]
-            del rule["jwksUri"]
-            rule["jwks"] = json.dumps({"keys": [public]})
-    cluster.apply(*istio)
-    return gateway
-
-
 @pytest.fixture
 async def subsets(cluster: ControlPlane) -> AsyncIterator[dict[str, Subset]]:
     """Both subsets, in place of the Service that pods would stand behind."""
@@ -110,7 +81,7 @@ async def subsets(cluster: ControlPlane) -> AsyncIterator[dict[str, Subset]]:
 
 
 @pytest.fixture
-async def channel(subsets: dict[str, Subset], gateway: gateways.Gateway) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(subsets: dict[str, Subset], gateway: Gateway) -> AsyncIterator[grpc.aio.Channel]:
     """To the gateway, once there is somebody behind it."""
     assert subsets
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
@@ -151,13 +122,16 @@ def reweigh(cluster: ControlPlane, canary: int) -> None:
     )
 
 
-def weights(gateway: gateways.Gateway) -> list[int]:
-    """What the gateway's Envoy has been told of the route named split, so far."""
+def weights(gateway: Gateway, named: str = "split") -> list[int]:
+    """What the gateway's Envoy has been told of a route, so far; nothing of one that it does not have."""
     url = f"http://127.0.0.1:{gateway.admin}/config_dump?resource=dynamic_route_configs"
     with urllib.request.urlopen(url, timeout=10) as answer:
         configs = json.load(answer)["configs"]
     hosts = [host for config in configs for host in config["route_config"].get("virtual_hosts", ())]
-    (split,) = (route["route"] for host in hosts for route in host["routes"] if route.get("name") == "split")
+    found = [route["route"] for host in hosts for route in host["routes"] if route.get("name") == named]
+    if not found:
+        return []
+    split = found[0]
     clusters = split.get("weighted_clusters", {"clusters": [{"name": split.get("cluster"), "weight": 100}]})["clusters"]
     by_subset = {one["name"].split("|")[2]: one.get("weight", 0) for one in clusters}
     return [by_subset.get(name, 0) for name in ("v1", "v2")]
@@ -171,7 +145,7 @@ def deviations(hits: int, calls: int, percent: int) -> float:
 
 
 async def test_weights_split_calls_and_none_is_lost_while_they_change(
-    cluster: ControlPlane, gateway: gateways.Gateway, channel: grpc.aio.Channel
+    cluster: ControlPlane, gateway: Gateway, channel: grpc.aio.Channel
 ) -> None:
     await routed(channel, "v1")
     await routed(channel, "v2")
@@ -194,17 +168,11 @@ async def test_a_tenant_is_told_by_its_token_and_by_nothing_else(
     subsets: dict[str, Subset], channel: grpc.aio.Channel
 ) -> None:
     await routed(channel, "v1")
-    now = int(time.time())
-    claims = {
-        "iss": "https://facetmesh.local/auth", "aud": "facetmesh", "sub": "tenants/acme/keys/one",
-        "tenant": "tenants/acme", "iat": now, "exp": now + 600,
-    }
-    token = jwt.encode(claims, _KEY, "ES256", {"kid": "one"})
-    await call(channel, authorization=f"Bearer {token}", x_facetmesh_tenant="tenants/other")
+    await call(channel, authorization=f"Bearer {token('acme')}", x_facetmesh_tenant="tenants/other")
     assert subsets["v1"].metadata[-1]["x-facetmesh-tenant"] == "tenants/acme"
     await call(channel, x_facetmesh_tenant="tenants/other")
     assert "x-facetmesh-tenant" not in subsets["v1"].metadata[-1]
-    forged = jwt.encode(claims, generate_private_key(SECP256R1()), "ES256", {"kid": "one"})
+    forged = token("acme", generate_private_key(SECP256R1()))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(channel, authorization=f"Bearer {forged}")
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED

@@ -1,0 +1,263 @@
+"""Rollouts on the real VirtualServices, through the real API server, istiod and Envoy.
+
+The controller, its Istio executor and detection's models, splits, counters and
+metrics are ours; a version's behaviour is told it (replicas.py), and metrics come
+from the replicas' own endpoints, since no Prometheus runs here. What was seen is
+written to out/cluster/report.json, and drawn beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import grpc
+import pytest
+from tests.unit.conftest import MemoryState
+from tests.unit.detection_world import Bus
+
+from facetmesh.detection.models import Models
+from facetmesh.detection.rollout.accounts import Accounts
+from facetmesh.detection.rollout.controller import Controller
+from facetmesh.detection.rollout.counted import Counted
+from facetmesh.detection.rollout.istio import Istio
+from facetmesh.detection.rollout.kubernetes import Account, Resources
+from facetmesh.detection.rollout.plan import Limits, Plan, Step
+from facetmesh.detection.rollout.record import FINAL, State
+from facetmesh.detection.rollout.rollouts import Rollouts
+from facetmesh.detection.rollout.scraped import Endpoints, Scraped
+from facetmesh.detection.rollout.store import DaprRolloutStore
+from facetmesh.detection.store import DaprStore
+from facetmesh.detection.v1 import detection_pb2
+from facetmesh.detection.versions import Facts, Version
+from facetmesh.kit.audit import Recorder
+from facetmesh.kit.signing import EventSigner
+from facetmesh.kit.telemetry import Metrics
+
+from . import report
+from .conftest import token
+from .replicas import USUAL_S, Behaviour, Replica
+from .test_canary import CALLS, DETECT, HOST, deviations, weights
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from facetmesh.detection.rollout.record import Rollout
+
+    from .controlplane import ControlPlane
+    from .gateway import Gateway
+
+pytestmark = pytest.mark.full
+
+MODEL = "tenants/acme/models/faces"
+ROUTE = "rollout.acme.faces"
+GOOD, ERRS, SLOW, ELSEWHERE = 2, 3, 4, 5
+BEHAVIOURS = {
+    1: Behaviour(), GOOD: Behaviour(), ERRS: Behaviour(errors=0.1), SLOW: Behaviour(seconds=2 * USUAL_S),
+    ELSEWHERE: Behaviour(left=35.0),
+}  # fmt: skip
+# Waiting times have this machine's in them, which has other work or not; what a call costs has not.
+LIMITS = Limits(slowdown=20)
+SHADOWED = (Step(0, 100), Step(10), Step(50), Step(100))
+UNSHADOWED = SHADOWED[1:]
+_OVER_S = 600
+_CALLERS = 16
+
+
+@dataclass
+class World:
+    """A gateway with detection behind it, a controller, and somebody who calls all the time."""
+
+    rollouts: Rollouts
+    controller: Controller
+    models: Models
+    channel: grpc.aio.Channel
+    gateway: Gateway
+    answers: list[tuple[float, str]] = field(default_factory=list)
+    """When a call ended, and which version answered; or "" where it failed."""
+    lost: list[str] = field(default_factory=list)
+    """Of calls that failed otherwise than versions do."""
+
+    async def call(self, forever: asyncio.Event) -> None:
+        """Calls until it is enough."""
+        method = self.channel.unary_unary(
+            DETECT, detection_pb2.DetectRequest.SerializeToString, detection_pb2.DetectResponse.FromString
+        )
+        metadata = [("x-facetmesh-model", MODEL), ("authorization", f"Bearer {token('acme')}")]
+        while not forever.is_set():
+            try:
+                answer = await method(detection_pb2.DetectRequest(model=MODEL), metadata=metadata, timeout=30)
+                self.answers.append((time.monotonic(), answer.model_version.rpartition("/")[2]))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.INTERNAL:
+                    self.lost.append(f"{error.code()}: {error.details()}")
+                self.answers.append((time.monotonic(), ""))
+
+    @contextlib.asynccontextmanager
+    async def busy(self) -> AsyncIterator[None]:
+        """Calls go on meanwhile, and none is lost."""
+        enough = asyncio.Event()
+        callers = [asyncio.create_task(self.call(enough)) for _ in range(_CALLERS)]
+        try:
+            yield
+        finally:
+            enough.set()
+            await asyncio.gather(*callers)
+        assert self.lost == []
+
+    async def calls(self, number: int) -> Counter[str]:
+        """Who answers the next ones."""
+        begun = len(self.answers)
+        while len(self.answers) < begun + number:
+            await asyncio.sleep(0.05)
+        return Counter(version for _, version in self.answers[begun : begun + number])
+
+    async def only(self, version: str) -> None:
+        """Waits until one version answers all calls: replicas hear within a second of where an alias is now."""
+        deadline = time.monotonic() + _OVER_S
+        while (await self.calls(100)).keys() != {version}:
+            assert time.monotonic() < deadline, f"others than {version} answer"
+
+    async def settled(self, percent: int) -> None:
+        """Waits until the gateway has the weights."""
+        deadline = time.monotonic() + _OVER_S
+        while await asyncio.to_thread(weights, self.gateway, ROUTE) != [100 - percent, percent]:
+            assert time.monotonic() < deadline, f"the gateway does not have {percent} %"
+            await asyncio.sleep(0.2)
+
+
+@pytest.fixture
+async def world(cluster: ControlPlane, gateway: Gateway) -> AsyncIterator[World]:
+    state: Any = MemoryState()
+    models = Models(DaprStore(state))
+    for _ in BEHAVIOURS:
+        facts = Facts(("cat",), "detect", 64, 64)
+        await models.add(Version("acme", "faces", 0, "a" * 64, 10, "MIT", facts, 5.0))
+    replicas = [Replica("v1", "stable", state, BEHAVIOURS), Replica("v2", "canary", state, BEHAVIOURS)]
+    kubeconfig = json.loads(cluster.kubeconfig.read_text())
+    held = cluster.folder / "token"
+    held.touch(mode=0o600)
+    held.write_text(cluster.token)
+    account = Account(kubeconfig["clusters"][0]["cluster"]["server"], held, cluster.folder / "certs" / "apiserver.crt")
+    async with contextlib.AsyncExitStack() as stack:
+        for replica in replicas:
+            await stack.enter_async_context(replica.serving())
+        cluster.kubectl("delete", "service", "detection", "--namespace=facetmesh", "--ignore-not-found")
+        cluster.apply({
+            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+            "metadata": {"name": "detection", "namespace": "facetmesh"},
+            "spec": {
+                "hosts": [HOST], "location": "MESH_INTERNAL", "resolution": "STATIC",
+                "ports": [{"number": 7400, "name": "grpc", "protocol": "GRPC"}],
+                "endpoints": [
+                    {"address": "127.0.0.1", "ports": {"grpc": one.port},
+                     "labels": {"app": "detection", "version": one.subset}}
+                    for one in replicas
+                ],
+            },
+        })  # fmt: skip
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        resources = Resources(account)
+        stack.push_async_callback(resources.close)
+        rollouts = Rollouts(models, DaprRolloutStore(state))
+        source = Endpoints(session, [one.metrics_url for one in replicas])
+        recorder = Recorder("test", EventSigner("detection", bytes(32)), Bus(), Metrics.create())
+        stack.push_async_callback(recorder.close)
+        controller = Controller(
+            rollouts, Istio(models, resources, "facetmesh"), Counted(Scraped(source).read), Accounts(recorder),
+            holder="rig",
+        )  # fmt: skip
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}"))
+        made = World(rollouts, controller, models, channel, gateway)
+        probe = asyncio.Event()
+        deadline = time.monotonic() + 60
+        while not any(version for _, version in made.answers):  # until istiod's word has reached the gateway
+            assert time.monotonic() < deadline, made.lost[-1:]
+            task = asyncio.create_task(made.call(probe))
+            await asyncio.sleep(0.5)
+            probe.set()
+            await task
+            probe.clear()
+        made.answers.clear()
+        made.lost.clear()
+        yield made
+
+
+async def roll(world: World, to: int, steps: tuple[Step, ...]) -> tuple[Rollout, dict[str, Any]]:
+    """A rollout to its end, and what the report says of it."""
+    name = f"{MODEL}/rollouts/to-{to}"
+    begun = time.monotonic()
+    split = []
+    await world.rollouts.start(name, to=str(to), plan=Plan(steps, window_s=2, patience_s=_OVER_S), limits=LIMITS)
+    measured = -1
+    while (rollout := await world.rollouts.get(name)).state not in FINAL:
+        assert time.monotonic() < begun + 2 * _OVER_S, rollout
+        await world.controller.tick()
+        await asyncio.sleep(0.2)
+        percent = rollout.current.percent
+        if rollout.state is State.RUNNING and rollout.step > measured and percent and to == GOOD:
+            measured = rollout.step
+            await world.settled(percent)
+            hits = (await world.calls(CALLS))[str(to)]
+            split.append({"percent": percent, "calls": CALLS, "hits": hits,
+                          "deviations": round(deviations(hits, CALLS, percent), 2)})  # fmt: skip
+    await world.controller.tick()
+    answered = [version for at, version in world.answers if at >= begun]
+    by_candidate = answered.count(str(to))
+    harmed = answered.count("") + (by_candidate if to in (SLOW, ELSEWHERE) else 0)
+    entry = {
+        "version": {GOOD: "as good", ERRS: "fails 10 % of its calls", SLOW: "takes twice as long",
+                    ELSEWHERE: "sees other boxes"}[to],
+        "state": rollout.state.value, "split": split, "seconds": round(time.monotonic() - begun, 1),
+        "calls": len(answered), "by_candidate": by_candidate, "harmed": harmed,
+        "decisions": [
+            {"at_s": round(one.at_s - rollout.created_s, 1), "state": one.state.value, "cause": one.cause,
+             "percent": steps[one.step].percent, "shadow_percent": steps[one.step].shadow_percent,
+             "findings": [f"{found.gate} {found.verdict.value} {found.candidate:.3g} of {found.limit:.3g}, "
+                          f"{found.calls} calls" for found in one.findings]}
+            for one in rollout.history
+        ],
+    }  # fmt: skip
+    return rollout, entry
+
+
+async def test_a_good_version_goes_from_10_percent_to_all(world: World, cluster: ControlPlane) -> None:
+    async with world.busy():
+        rollout, entry = await roll(world, GOOD, UNSHADOWED)
+        await world.only(str(GOOD))
+    report.add("good", entry)
+    assert rollout.state is State.DONE, entry
+    assert [one["percent"] for one in entry["split"]] == [10, 50, 100]
+    assert all(one["deviations"] <= 4 for one in entry["split"]), entry["split"]
+    routes = cluster.get("virtualservice", "detection-ingress", "--namespace=facetmesh", "--show-managed-fields")
+    assert [one["name"] for one in routes["spec"]["http"]] == ["testers", "streams", "split"]
+    managers = {one["manager"] for one in routes["metadata"]["managedFields"]}
+    assert "facetmesh-rollout" in managers
+
+
+@pytest.mark.parametrize("to", [ERRS, SLOW, ELSEWHERE], ids=["errs", "slow", "elsewhere"])
+async def test_a_bad_version_goes_back_before_it_answers_anybody(world: World, to: int) -> None:
+    async with world.busy():
+        rollout, entry = await roll(world, to, SHADOWED)
+        await world.only("1")
+    report.add(f"shadow-{to}", entry)
+    assert rollout.state is State.ROLLED_BACK, entry
+    assert rollout.history[1].cause.startswith("failed:"), entry
+    assert entry["harmed"] <= 0.01 * entry["calls"]
+
+
+async def test_a_version_that_errs_is_taken_off_the_gateway(world: World) -> None:
+    async with world.busy():
+        rollout, entry = await roll(world, ERRS, UNSHADOWED)
+        model = await world.models.get("acme", "faces")
+        await world.only("1")
+    report.add("weights", entry)
+    assert (rollout.state, rollout.history[1].cause) == (State.ROLLED_BACK, "failed:errors"), entry
+    assert rollout.history[1].step == 0
+    assert model.aliases == {"stable": 1}
