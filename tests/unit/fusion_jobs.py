@@ -13,6 +13,7 @@ from facetmesh.fusion.consent_store import DaprConsentStore
 from facetmesh.fusion.consents import Consents, SourceFace, Terms
 from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.faces import Face, Found, Seen
+from facetmesh.fusion.fuser import Fused
 from facetmesh.fusion.fusions import Fusions, Wish
 from facetmesh.fusion.images import Images
 from facetmesh.fusion.line import Line
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
     from facetmesh.fusion.line import Ticket
     from facetmesh.fusion.marker import Facts
     from facetmesh.fusion.operations import Operation
+    from facetmesh.fusion.pipeline.rendering import Rendering
 
 MODEL = "tenants/acme/models/faces"
 NOBODY = Caller()
 SMALL, LARGE = Face((0, 0, 10, 10)), Face((20, 0, 60, 50))
+TURNED = Face((70, 0, 90, 20))
+REFUSED = {TURNED: "FACE_PROFILE"}
+"""What the pipeline does not fuse, and why."""
 
 
 @dataclass
@@ -80,6 +85,7 @@ class Script:
     """Raised by the next calls of the pipeline, one each."""
     found_in: list[tuple[str, str, bytes]] = field(default_factory=list)
     fused: list[tuple[Face, Face]] = field(default_factory=list)
+    renderings: list[Rendering] = field(default_factory=list)
     began: asyncio.Event = field(default_factory=asyncio.Event)
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
     running: int = 0
@@ -100,8 +106,17 @@ class Script:
         return Moderator(self.moderates, f"{self.moderates}/versions/1") if self.moderates else None
 
     async def fuse(
-        self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
-    ) -> bytes:
+        self,
+        tenant_id: str,
+        subject: str,
+        source: bytes,
+        source_face: Face,
+        target: bytes,
+        target_faces: Sequence[Face],
+        rendering: Rendering,
+        *,
+        leave_refused: bool,
+    ) -> Fused:
         """Fuses."""
         assert subject.startswith("operations/")
         self.running += 1
@@ -111,8 +126,10 @@ class Script:
             await self.may_end.wait()
             if self.errors:
                 raise self.errors.pop(0)
-            self.fused.append((source_face, target_face))
-            return b" ".join([source, b"into", target, b"for", tenant_id.encode()])
+            self.renderings.append(rendering)
+            self.fused += [(source_face, face) for face in target_faces]
+            refused = [REFUSED.get(face) if leave_refused else None for face in target_faces]
+            return Fused(b" ".join([source, b"into", target, b"for", tenant_id.encode()]), tuple(refused))
         finally:
             self.running -= 1
 

@@ -10,7 +10,7 @@ import pytest
 from facetmesh.detection.v1 import detection_pb2 as pb
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2, model_pb2_grpc
 from facetmesh.fusion.detection import DetectionFaces
-from facetmesh.fusion.faces import Face, Seen, choose
+from facetmesh.fusion.faces import MOST, Face, Order, Pick, Seen, Selection, select
 from facetmesh.fusion.moderation import Moderator
 from facetmesh.kit import status
 from facetmesh.kit.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
@@ -88,7 +88,9 @@ async def test_only_faces_count_and_eyes_come_along(detection: tuple[Detection, 
         )
     ])  # fmt: skip
     found = await client.find("acme", MODEL, b"image")
-    assert list(found.faces) == [Face((0, 0, 10, 10)), Face((0, 0, 20, 10), (5, 5), (15, 5))]
+    assert list(found.faces) == [
+        Face((0, 0, 10, 10), label="FACE_MALE"), Face((0, 0, 20, 10), (5, 5), (15, 5), "face")
+    ]
 
 
 async def test_what_else_is_there_is_told_with_its_confidence(detection: tuple[Detection, DetectionFaces]) -> None:
@@ -139,16 +141,51 @@ async def test_an_outage_is_unavailable() -> None:
     await client.close()
 
 
+SMALL, LARGE, MIDDLE = Face((0, 40, 10, 50)), Face((20, 0, 50, 30), label="FACE_MALE"), Face((60, 0, 65, 60))
+FACES = [SMALL, LARGE, MIDDLE]
+
+
 def test_faces_are_counted_by_size() -> None:
-    small, large, middle = Face((0, 0, 10, 10)), Face((0, 0, 30, 30)), Face((0, 0, 5, 60))
-    faces = [small, large, middle]
-    assert [choose(faces, index, "source") for index in range(3)] == [large, middle, small]
+    assert [select(FACES, index, "source") for index in range(3)] == [[LARGE], [MIDDLE], [SMALL]]
 
 
-@pytest.mark.parametrize(("count", "reason"), [(0, "NO_FACE"), (2, "FACE_INDEX_OUT_OF_RANGE")])
-def test_a_face_that_is_not_there_is_refused(count: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("order", "first", "last"),
+    [
+        (Order.SMALLEST, SMALL, LARGE), (Order.LEFTMOST, SMALL, MIDDLE), (Order.RIGHTMOST, MIDDLE, SMALL),
+        (Order.TOPMOST, LARGE, SMALL), (Order.LOWEST, SMALL, LARGE),
+    ],
+)  # fmt: skip
+def test_they_are_counted_in_other_orders_too(order: Order, first: Face, last: Face) -> None:
+    selection = Selection(order=order)
+    assert [select(FACES, index, "target", selection) for index in (0, 2)] == [[first], [last]]
+
+
+def test_they_are_picked_by_place_by_label_or_all() -> None:
+    assert select(FACES, 0, "target", Selection(Pick.NEAREST, near=(61, 20))) == [MIDDLE]
+    assert select(FACES, 0, "target", Selection(Pick.SOLE, label="FACE_MALE")) == [LARGE]
+    assert select(FACES, 0, "target", Selection(Pick.ALL)) == [LARGE, MIDDLE, SMALL]
+
+
+@pytest.mark.parametrize(
+    ("count", "selection", "reason"),
+    [
+        (0, Selection(), "NO_FACE"),
+        (2, Selection(), "FACE_INDEX_OUT_OF_RANGE"),
+        (5, Selection(Pick.SOLE), "SEVERAL_FACES"),
+        (1, Selection(Pick.SOLE), "FACE_INDEX_OUT_OF_RANGE"),
+        (MOST + 1, Selection(Pick.ALL), "TOO_MANY_FACES"),
+    ],
+)
+def test_faces_that_are_not_there_are_refused(count: int, selection: Selection, reason: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        choose([Face((0, 0, 10, 10))] * count, 2, "target")
+        select([Face((0, 0, 10, 10))] * count, 2, "target", selection)
     assert refusal.value.reason == reason
     assert refusal.value.metadata == {"image": "target", "faces": str(count)}
     assert "target" in refusal.value.message
+
+
+def test_a_label_that_no_face_has_is_said() -> None:
+    with pytest.raises(InvalidArgument, match="FACE_FEMALE") as refusal:
+        select(FACES, 0, "target", Selection(label="FACE_FEMALE"))
+    assert refusal.value.reason == "NO_FACE"

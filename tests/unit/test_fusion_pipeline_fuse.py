@@ -8,7 +8,7 @@ import pytest
 
 from facetmesh.fusion.pipeline import fuse as fusing
 from facetmesh.fusion.pipeline import landmarks, mask, mesh
-from facetmesh.kit.errors import InvalidArgument
+from facetmesh.fusion.pipeline.rendering import Mask, Rendering
 
 from . import fusion_world as world
 
@@ -114,22 +114,37 @@ def test_a_face_at_the_edge_of_the_photo_is_no_problem() -> None:
     assert (result != cut).any()
 
 
-@pytest.mark.parametrize("which", ["source", "target"])
-def test_a_covered_face_is_refused(which: str) -> None:
-    """A surgical mask: FaceMesh sees the face through it."""
-    masked = world.astronaut().copy()
-    cloth = np.array([(180, 125), (224, 115), (270, 125), (265, 170), (224, 190), (185, 170)], np.int32)
-    cv2.fillPoly(masked, [cloth], (150, 190, 210))
-    face = landmarks.find(world.facemesh(), masked, world.ASTRONAUT)
-    bare = world.astronaut(), world.astronauts_face()
-    with pytest.raises(InvalidArgument, match=which) as caught:
-        fusing.fuse(*((masked, face, *bare) if which == "source" else (*bare, masked, face)))
-    assert (caught.value.reason, caught.value.metadata) == ("FACE_COVERED", {"image": which})
+def test_half_a_weight_is_half_way() -> None:
+    target = world.face("photo-six-faces", world.SMILES)
+    before, whole = world.group().astype(int), fused(world.SMILES).astype(int)
+    half = fusing.fuse(world.astronaut(), world.astronauts_face(), world.group(), target, Rendering(weight=0.5))
+    assert np.abs(half - (before + whole) / 2).max() <= 2
 
 
-@pytest.mark.parametrize("light", [(0.15, 0.15, 0.15), (1.0, 0.8, 0.6), (0.7, 0.85, 1.0)])
-def test_no_light_makes_a_face_look_covered(light: tuple[float, float, float]) -> None:
-    """Nor does a shadow over half of it."""
-    lit = (world.astronaut() * np.array(light)).astype(np.uint8)
-    lit[:, :224] //= 3
-    assert fusing.fuse(lit, world.astronauts_face(), lit, world.astronauts_face()).shape == lit.shape
+def test_colours_may_stay_the_sources() -> None:
+    target, source = world.face("photo-six-faces", world.SMILES), world.astronauts_face()
+    kept = fusing.fuse(world.astronaut(), source, world.group(), target, Rendering(colour=False))
+    cheek, whence = (np.rint(face.flat[50]).astype(int) for face in (target, source))
+
+    def colour(image: np.ndarray, at: np.ndarray) -> np.ndarray:
+        return np.asarray(world.lab(image)[at[1] - 4 : at[1] + 5, at[0] - 4 : at[0] + 5].mean(axis=(0, 1)))
+
+    wanted = colour(world.astronaut(), whence)
+    assert np.linalg.norm(colour(kept, cheek) - wanted) < 6
+    assert np.linalg.norm(colour(fused(world.SMILES), cheek) - wanted) > 12
+
+
+def test_what_covers_the_target_stays_unless_it_is_said() -> None:
+    """A bar before the cheek."""
+    target = world.face("photo-six-faces", world.SMILES)
+    x = int(target.flat[234, 0]) + 14
+    barred = world.group().copy()
+    barred[:, x : x + 6] = (20, 90, 20)
+    rows = slice(int(target.flat[6, 1]), int(target.flat[17, 1]))
+    kept, not_kept = (
+        fusing.fuse(world.astronaut(), world.astronauts_face(), barred, target, rendering)
+        for rendering in (Rendering(Mask.HULL), Rendering(Mask.HULL, occlusion=False))
+    )
+    green = [np.abs(image[rows, x + 2 : x + 4].astype(int) - (20, 90, 20)).mean() for image in (kept, not_kept)]
+    assert green[0] < 12
+    assert green[1] > 40

@@ -12,6 +12,7 @@ import pytest
 
 from facetmesh.fusion.faces import Face
 from facetmesh.fusion.fuser import Fuser
+from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FailedPrecondition, InvalidArgument
 from facetmesh.runners.images import decode, encode_jpeg
@@ -47,8 +48,9 @@ async def fuser() -> AsyncIterator[Fuser]:
 
 
 async def test_real_files_in_a_real_file_out(fuser: Fuser, source: bytes, target: bytes) -> None:
-    made = await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, SMILES)
-    pixels, before = decode(made), world.group()
+    made = await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, [SMILES])
+    assert made.refused == (None,)
+    pixels, before = decode(made.image), world.group()
     assert pixels.shape == before.shape
     rows, columns = np.nonzero((pixels != before).any(axis=2))
     assert len(rows) > 1000
@@ -61,7 +63,7 @@ async def test_known_eyes_lead_to_the_same_picture(fuser: Fuser, source: bytes, 
     (right, left) = ((float(x), float(y)) for x, y in _eyes())
     with_eyes = Face(ASTRONAUT.box, right, left)
     pictures = [
-        decode(await fuser.fuse("acme", "operations/1", source, face, target, SMILES)).astype(int)
+        decode((await fuser.fuse("acme", "operations/1", source, face, target, [SMILES])).image).astype(int)
         for face in (ASTRONAUT, with_eyes)
     ]
     assert np.abs(pictures[0] - pictures[1]).mean() < 0.1
@@ -76,22 +78,47 @@ async def test_a_bad_image_is_refused_by_name(
 ) -> None:
     files = {"source": source, "target": target, which: broken}
     with pytest.raises(InvalidArgument) as refusal:
-        await fuser.fuse("acme", "operations/1", files["source"], ASTRONAUT, files["target"], SMILES)
+        await fuser.fuse("acme", "operations/1", files["source"], ASTRONAUT, files["target"], [SMILES])
     assert (refusal.value.reason, refusal.value.metadata) == (reason, {"image": which})
 
 
 async def test_a_face_that_will_not_do_is_refused_by_name(fuser: Fuser, source: bytes, target: bytes) -> None:
     profile = Face((899, 83, 1024, 198))
     with pytest.raises(InvalidArgument) as refusal:
-        await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, profile)
+        await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, [profile])
     assert (refusal.value.reason, refusal.value.metadata) == ("FACE_PROFILE", {"image": "target"})
+
+
+async def test_all_faces_that_will_do_are_replaced_and_the_rest_is_told(
+    fuser: Fuser, source: bytes, target: bytes
+) -> None:
+    faces = [Face((739, 379, 848, 474)), Face((899, 83, 1024, 198)), SMILES]
+    made = await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, faces, leave_refused=True)
+    assert made.refused == (None, "FACE_PROFILE", None)
+    changed = (decode(made.image) != world.group()).any(axis=2)
+    for face, reason in zip(faces, made.refused, strict=True):
+        x_min, y_min, x_max, y_max = (int(edge) for edge in face.box)
+        assert changed[y_min:y_max, x_min:x_max].any() == (reason is None)
+    with pytest.raises(InvalidArgument) as refusal:
+        await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, [faces[1]], leave_refused=True)
+    assert refusal.value.reason == "FACE_PROFILE"
+
+
+async def test_a_rendering_reaches_the_pipeline(fuser: Fuser, source: bytes, target: bytes) -> None:
+    mouth = Rendering(Mask.REGIONS, (Region.MOUTH,))
+    made = await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, [SMILES], mouth)
+    changed = (decode(made.image) != world.group()).any(axis=2)
+    points = world.face("photo-six-faces", world.SMILES).flat
+    rows, _ = np.nonzero(changed)
+    assert len(rows) > 300
+    assert rows.min() > points[4, 1]  # below the nose's tip
 
 
 async def test_hostile_boxes_are_refusals_and_no_crash(fuser: Fuser) -> None:
     noise = encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     for box in ((-1e9, -1e9, 1e9, 1e9), (1e9, 1e9, 1e9 + 100, 1e9 + 100), (50, 50, -50, -50), (0, 0, 64, 64)):
         with pytest.raises(InvalidArgument) as refusal:
-            await fuser.fuse("acme", "operations/1", noise, Face(box), noise, Face(box))
+            await fuser.fuse("acme", "operations/1", noise, Face(box), noise, [Face(box)])
         assert refusal.value.reason.startswith("FACE_")
 
 
@@ -102,7 +129,7 @@ async def test_a_landmark_model_that_is_not_there_is_said_so(source: bytes, targ
     async with RunnerPool("facetmesh.fusion.program") as pool:
         fuser = Fuser(pool, missing, SHA256)  # type: ignore[arg-type]
         with pytest.raises(FailedPrecondition):
-            await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, SMILES)
+            await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, [SMILES])
 
 
 def test_the_service_loads_no_native_code() -> None:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from facetmesh.fusion import worker
-from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, MAX_ATTEMPTS, Caller, Operation, Stage
+from facetmesh.fusion.faces import Pick, Selection
+from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, MAX_ATTEMPTS, Caller, LeftFace, Operation, Stage
+from facetmesh.fusion.options import Options
+from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
 from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 
-from .fusion_jobs import LARGE, SMALL, World, sha256
+from .fusion_jobs import LARGE, SMALL, TURNED, World, sha256
 
 if TYPE_CHECKING:
     from facetmesh.fusion.faces import Face
@@ -54,6 +57,33 @@ async def test_only_the_result_stays(world: World) -> None:
     await world.worker.clear(await world.worker.work(operation))
     assert list(world.blobs.blobs) == [("acme", f"fusions/{operation.id}/1")]
     assert await world.registry.store.announced() == []
+
+
+async def test_options_reach_the_pipeline_and_survive_the_store(world: World) -> None:
+    options = Options(
+        targets=Selection(Pick.NEAREST, near=(4, 4)), rendering=Rendering(Mask.REGIONS, (Region.EYES,), weight=0.5)
+    )
+    operation = await world.create(options=options)
+    assert (await world.fusions.get(operation.ref)).job.options == options
+    await world.worker.work(operation)
+    assert world.script.fused == [(LARGE, SMALL)]
+    assert world.script.renderings == [options.rendering]
+
+
+async def test_all_faces_are_replaced_but_those_that_will_not_do(world: World) -> None:
+    world.script.faces = [SMALL, TURNED, LARGE]
+    ended = await world.worker.work(await world.create(options=Options(targets=Selection(Pick.ALL))))
+    result = (await world.fusions.get(ended.ref)).result
+    assert result is not None
+    assert (result.target_face, result.more_target_faces) == (LARGE.box, (SMALL.box,))
+    assert result.left_faces == (LeftFace(TURNED.box, "FACE_PROFILE"),)
+
+
+async def test_a_source_that_is_to_show_one_face_shows_one(world: World) -> None:
+    assert await reason(world, await world.create(options=Options(sole_source=True))) == "SEVERAL_FACES"
+    world.script.faces = [SMALL]
+    ended = await world.worker.work(await world.create(options=Options(sole_source=True)))
+    assert ended.result is not None
 
 
 @pytest.mark.parametrize(

@@ -106,5 +106,5 @@ def _face(found: detection_pb2.Detection) -> Face:
     points: dict[str, Point] = {point.label: (point.x, point.y) for point in found.keypoints}
     box = found.box
     return Face(
-        (box.x_min, box.y_min, box.x_max, box.y_max), points.get("right_eye"), points.get("left_eye")
+        (box.x_min, box.y_min, box.x_max, box.y_max), points.get("right_eye"), points.get("left_eye"), found.label
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from facetmesh.fusion.operations import Box
 
@@ -26,6 +28,15 @@ class Face:
     right_eye: Point | None = None
     """The subject's own right; None where the detector gives no such point."""
     left_eye: Point | None = None
+
+    label: str = ""
+    """What the detector calls it, such as FACE_FEMALE."""
+
+    @property
+    def centre(self) -> Point:
+        """The middle of its box."""
+        x_min, y_min, x_max, y_max = self.box
+        return (x_min + x_max) / 2, (y_min + y_max) / 2
 
     @property
     def area(self) -> float:
@@ -66,23 +77,94 @@ class FaceFinder(Protocol):
         ...
 
 
-def choose(faces: Sequence[Face], index: int, which: str) -> Face:
-    """The face of that index by size, the largest first.
+class Pick(StrEnum):
+    """How faces of an image are picked."""
+
+    INDEX = "index"
+    """The one of an index, in some order."""
+    SOLE = "sole"
+    """The only one."""
+    NEAREST = "nearest"
+    """The one nearest to a point."""
+    ALL = "all"
+
+
+class Order(StrEnum):
+    """What comes first when faces are counted."""
+
+    LARGEST = "largest"
+    SMALLEST = "smallest"
+    LEFTMOST = "leftmost"
+    RIGHTMOST = "rightmost"
+    TOPMOST = "topmost"
+    LOWEST = "lowest"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which faces of an image are meant."""
+
+    pick: Pick = Pick.INDEX
+    order: Order = Order.LARGEST
+    """How INDEX counts."""
+    near: Point = (0.0, 0.0)
+    """The point of NEAREST."""
+    label: str = ""
+    """Only faces that the model gave this label, such as FACE_FEMALE; "" for all."""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Selection:
+        """From its fields as JSON has them."""
+        x, y = fields["near"]
+        return cls(Pick(fields["pick"]), Order(fields["order"]), (x, y), fields["label"])
+
+
+PLAIN = Selection()
+"""The face of an index, the largest first."""
+MOST = 32
+"""So many faces are replaced at once at most."""
+_ORDERS: Mapping[Order, Callable[[Face], float]] = {
+    Order.LARGEST: lambda face: -face.area,
+    Order.SMALLEST: lambda face: face.area,
+    Order.LEFTMOST: lambda face: face.centre[0],
+    Order.RIGHTMOST: lambda face: -face.centre[0],
+    Order.TOPMOST: lambda face: face.centre[1],
+    Order.LOWEST: lambda face: -face.centre[1],
+}
+
+
+def select(faces: Sequence[Face], index: int, which: str, selection: Selection = PLAIN) -> list[Face]:
+    """The faces that are meant: at least one.
 
     Args:
         faces: All faces of the image.
-        index: 0 is the largest.
+        index: Which of them in the selection's order, for INDEX; SOLE has none but 0.
         which: What to call the image in a refusal: source or target.
+        selection: How they are picked.
 
     Raises:
-        InvalidArgument: NO_FACE or FACE_INDEX_OUT_OF_RANGE.
+        InvalidArgument: NO_FACE, FACE_INDEX_OUT_OF_RANGE, SEVERAL_FACES where there is to be one, or TOO_MANY_FACES.
     """
+    faces = [face for face in faces if selection.label in ("", face.label)]
     metadata = {"image": which, "faces": str(len(faces))}
+
+    def refusal(message: str, reason: str) -> InvalidArgument:
+        return InvalidArgument(message, reason=reason, metadata=metadata)
+
     if not faces:
-        raise InvalidArgument(f"No face was found in the {which} image.", reason="NO_FACE", metadata=metadata)
-    if index >= len(faces):
-        raise InvalidArgument(
-            f"The {which} image has {len(faces)} face(s): there is none of index {index}.",
-            reason="FACE_INDEX_OUT_OF_RANGE", metadata=metadata,
-        )
-    return sorted(faces, key=lambda face: -face.area)[index]
+        labelled = f" with the label {selection.label}" if selection.label else ""
+        raise refusal(f"No face{labelled} was found in the {which} image.", "NO_FACE")
+    match selection.pick:
+        case Pick.SOLE if len(faces) > 1:
+            raise refusal(f"The {which} image has {len(faces)} faces, not one: say which is meant.", "SEVERAL_FACES")
+        case (Pick.INDEX | Pick.SOLE) if index < len(faces):
+            return [sorted(faces, key=_ORDERS[selection.order])[index]]
+        case Pick.INDEX | Pick.SOLE:
+            message = f"The {which} image has {len(faces)} face(s): there is none of index {index}."
+            raise refusal(message, "FACE_INDEX_OUT_OF_RANGE")
+        case Pick.NEAREST:
+            return [min(faces, key=lambda face: math.dist(face.centre, selection.near))]
+        case Pick.ALL if len(faces) > MOST:
+            message = f"The {which} image has {len(faces)} faces: {MOST} at most are replaced at once."
+            raise refusal(message, "TOO_MANY_FACES")
+    return sorted(faces, key=_ORDERS[selection.order])

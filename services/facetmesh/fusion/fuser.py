@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.fusion.pipeline.rendering import PLAIN
 from facetmesh.kit.errors import Internal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from facetmesh.fusion.faces import Face
+    from facetmesh.fusion.pipeline.rendering import Rendering
     from facetmesh.runners.tasks import Runners
 
 MEDIA_TYPE = "image/png"
 """What results are: without loss, so that all but the face stays as it was."""
 _TIMEOUT_S = 60.0
+_REASON = re.compile(r"[A-Z][A-Z_]{1,63}").fullmatch
 PNG = b"\x89PNG\r\n\x1a\n"
 """How its files begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """What came of a fusion."""
+
+    image: bytes
+    """The PNG file."""
+    refused: tuple[str | None, ...]
+    """For each target face the reason why it was left as it is; None where it was replaced."""
 
 
 class Fuser:
@@ -35,9 +50,18 @@ class Fuser:
         self._sha256 = sha256
 
     async def fuse(
-        self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
-    ) -> bytes:
-        """The PNG file of the target with the source's face.
+        self,
+        tenant_id: str,
+        subject: str,
+        source: bytes,
+        source_face: Face,
+        target: bytes,
+        target_faces: Sequence[Face],
+        rendering: Rendering = PLAIN,
+        *,
+        leave_refused: bool = False,
+    ) -> Fused:
+        """The target with the source's face.
 
         Args:
             tenant_id: In whose process it is done.
@@ -45,11 +69,13 @@ class Fuser:
             source: The file that gives the face.
             source_face: Which of its faces.
             target: The file that receives it.
-            target_face: Which of its faces is replaced.
+            target_faces: Which of its faces are replaced, at least one.
+            rendering: How.
+            leave_refused: Whether target faces that will not do are left as they are, as long as one does.
 
         Raises:
             FailedPrecondition: The landmark model is not there.
-            InvalidArgument: The images or the faces are refused (`runners.images`, `pipeline.landmarks`).
+            InvalidArgument: The images or the faces are refused (`runners.images`, `pipeline.backends`).
             Unavailable: The process died; a repeat is safe.
             DeadlineExceeded: It took too long.
         """
@@ -57,15 +83,27 @@ class Fuser:
         reply = await self._runners.call(
             domain=tenant_id,
             task="fuse",
-            arguments={"model": model, "source": _arguments(source_face), "target": _arguments(target_face)},
+            arguments={
+                "model": model,
+                "source": _arguments(source_face),
+                "targets": [_arguments(face) for face in target_faces],
+                "rendering": asdict(rendering),
+                "leave_refused": leave_refused,
+            },
             blobs=[source, target],
             subject=subject,
             timeout_s=_TIMEOUT_S,
         )
-        match list(reply.blobs):
-            case [image] if image.startswith(PNG):
-                return image
+        match list(reply.blobs), reply.values.get("refused"):
+            case [image], [*refused] if image.startswith(PNG) and _sensible(refused, len(target_faces)):
+                return Fused(image, tuple(refused))
         raise Internal("The pipeline's process gave no sensible answer.", reason="RUNNER_REPLY_INVALID")
+
+
+def _sensible(refused: list[Any], count: int) -> bool:
+    """Whether there is for each face a reason, or none, and at least one face has none."""
+    reasons = [one for one in refused if one is not None]
+    return len(refused) == count > len(reasons) and all(isinstance(one, str) and _REASON(one) for one in reasons)
 
 
 def _arguments(face: Face) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from facetmesh.fusion.consents import SourceFace
 from facetmesh.fusion.line import Priority
 from facetmesh.fusion.operations import Caller, Job, Operation, Ref
+from facetmesh.fusion.options import PLAIN, Options
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Wish:
     """The resource name of the consent of whose face is taken."""
     priority: Priority = Priority.STANDARD
     """How urgent it is among the tenant's own."""
+    options: Options = PLAIN
+    """What else was chosen."""
 
 
 class Fusions:
@@ -84,7 +87,8 @@ class Fusions:
         agreed = await self._consents.named(tenant_id, wish.consent)
         job = Job(
             hashlib.sha256(source).hexdigest(), hashlib.sha256(target).hexdigest(),
-            **asdict(wish), consent_sha256=agreed.sha256 if agreed else "",
+            wish.face_model, wish.source_face_index, wish.target_face_index,
+            wish.consent, agreed.sha256 if agreed else "", wish.priority, wish.options,
         )
         store, now = self._registry.store, self._registry.clock()
         operation_id = Ref.new(tenant_id, now).id

@@ -9,21 +9,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.fusion.consents import SourceFace
-from facetmesh.fusion.faces import choose
+from facetmesh.fusion.faces import Pick, select
 from facetmesh.fusion.fuser import MEDIA_TYPE
 from facetmesh.fusion.lookups import Imprint
 from facetmesh.fusion.marker import Facts
-from facetmesh.fusion.operations import MAX_ATTEMPTS, Fusion, Operation, Stage
+from facetmesh.fusion.operations import MAX_ATTEMPTS, Fusion, LeftFace, Operation, Stage
 from facetmesh.fusion.retention import day_of
 from facetmesh.kit.errors import Cancelled, FacetmeshError, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from facetmesh.fusion.accounting import Accounts
     from facetmesh.fusion.consents import Consents
     from facetmesh.fusion.faces import Face, FaceFinder, Found
+    from facetmesh.fusion.fuser import Fused
     from facetmesh.fusion.images import Images
     from facetmesh.fusion.lookups import Looks
     from facetmesh.fusion.moderation import Moderation
+    from facetmesh.fusion.operations import Box
+    from facetmesh.fusion.pipeline.rendering import Rendering
     from facetmesh.fusion.registry import Registry
 
 
@@ -31,9 +36,18 @@ class FaceFuser(Protocol):
     """Fuses faces: `fuser.Fuser`."""
 
     async def fuse(
-        self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
-    ) -> bytes:
-        """The file of the target with the source's face."""
+        self,
+        tenant_id: str,
+        subject: str,
+        source: bytes,
+        source_face: Face,
+        target: bytes,
+        target_faces: Sequence[Face],
+        rendering: Rendering,
+        *,
+        leave_refused: bool,
+    ) -> Fused:
+        """The target with the source's face."""
         ...
 
 
@@ -100,11 +114,16 @@ class Maker:
         )
         for which, image, found in (("source", source, in_source), ("target", target, in_target)):
             await self._stages.moderation.check(tenant_id, which, image, found)
-        source_face = choose(in_source.faces, job.source_face_index, "source")
-        target_face = choose(in_target.faces, job.target_face_index, "target")
+        options = job.options
+        (source_face,) = select(in_source.faces, job.source_face_index, "source", options.sources)
+        targets = select(in_target.faces, job.target_face_index, "target", options.targets)
         await self._advance(attempt, Stage.FUSING)
         subject, event_id = f"operations/{attempt.id}", secrets.token_hex(16)
-        image = await self._stages.fuser.fuse(tenant_id, subject, source, source_face, target, target_face)
+        fused = await self._stages.fuser.fuse(
+            tenant_id, subject, source, source_face, target, targets, options.rendering,
+            leave_refused=options.targets.pick is Pick.ALL,
+        )
+        image = fused.image
         await self._stages.moderation.check(tenant_id, "result", image)
         if (marker := self._stages.marker) is not None:
             facts = Facts(f"tenants/{tenant_id}/receipts/{event_id}", job.source_sha256, job.target_sha256)
@@ -120,7 +139,10 @@ class Maker:
         receipt = await self._accounts.made(
             attempt, model_version=in_target.model_version, output=digest.digest(), event_id=event_id
         )
-        return Fusion(source_face.box, target_face.box, MEDIA_TYPE, len(image), digest.hexdigest(), receipt)
+        replaced, left = _sorted_out(targets, fused)
+        return Fusion(
+            source_face.box, replaced[0], MEDIA_TYPE, len(image), digest.hexdigest(), receipt, replaced[1:], left
+        )
 
     async def _check_consent(self, attempt: Operation) -> None:
         job = attempt.job
@@ -139,3 +161,12 @@ class Maker:
 
     async def _advance(self, attempt: Operation, stage: Stage) -> None:
         await self._registry.change(attempt.ref, lambda found: found.advance(attempt, self._clock(), stage))
+
+
+def _sorted_out(targets: Sequence[Face], fused: Fused) -> tuple[tuple[Box, ...], tuple[LeftFace, ...]]:
+    """Where the face was put, and which faces were left."""
+    told = list(zip(targets, fused.refused, strict=True))
+    return (
+        tuple(face.box for face, reason in told if reason is None),
+        tuple(LeftFace(face.box, reason) for face, reason in told if reason is not None),
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from facetmesh.fusion.line import Priority, Ticket
+from facetmesh.fusion.options import PLAIN, Options
 from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, FailedPrecondition, Internal
 
 MAX_ATTEMPTS = 5
@@ -76,6 +77,8 @@ class Job:
     """What the receipt commits to of it, in hex."""
     priority: Priority = Priority.STANDARD
     """How urgent it is among its tenant's own."""
+    options: Options = PLAIN
+    """What else was chosen."""
 
     @property
     def inputs(self) -> list[bytes]:
@@ -117,6 +120,15 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
+class LeftFace:
+    """A face of the target that was left as it was."""
+
+    box: Box
+    reason: str
+    """Why, as refusals have it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fusion:
     """A result."""
 
@@ -130,6 +142,10 @@ class Fusion:
     """Of the file, in hex."""
     receipt: str
     """tenants/{tenant}/receipts/{receipt}."""
+    more_target_faces: tuple[Box, ...] = ()
+    """Where else it was put."""
+    left_faces: tuple[LeftFace, ...] = ()
+    """Which faces of the target would have come out badly."""
 
 
 @dataclass(frozen=True, slots=True)

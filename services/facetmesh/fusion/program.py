@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from facetmesh.fusion.pipeline import landmarks
+from facetmesh.fusion.pipeline.backends import MeshBackend, Sought
 from facetmesh.fusion.pipeline.fingerprint import fingerprint as fingerprint_of
-from facetmesh.fusion.pipeline.fuse import fuse as fuse_faces
 from facetmesh.fusion.pipeline.label import labelled
+from facetmesh.fusion.pipeline.landmarks import Box
 from facetmesh.fusion.pipeline.mark import Marking
-from facetmesh.fusion.pipeline.refine import corrected
+from facetmesh.fusion.pipeline.rendering import Rendering
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument, Unavailable
 from facetmesh.runners.engines import open_model
 from facetmesh.runners.images import decode, encode_png
@@ -35,35 +34,34 @@ cv2.setNumThreads(1)
 def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
     """Puts the face of the first image into the second.
 
-    Arguments: `model`, the `path` and `sha256` of FaceMesh's file; `source` and
-    `target`, each with `box` [x_min, y_min, x_max, y_max] and `eyes` [[x, y], [x, y]],
-    the subject's right one first, or null.
+    Arguments: `model`, the `path` and `sha256` of FaceMesh's file; `source`, a face, and
+    `targets`, at least one; each with `box` [x_min, y_min, x_max, y_max] and `eyes`
+    [[x, y], [x, y]], the subject's right one first, or null; `rendering`, the fields of
+    a Rendering; `leave_refused`: whether targets that will not do are left as they are,
+    as long as one does.
 
-    Replies the PNG file as the one blob, and for `source` and `target` the
-    landmarks' `score` (0 to 1), `yaw_deg` and `eye_distance_px`.
+    Replies the PNG file as the one blob, and as `refused` the reason why each target
+    was left, null for those that were replaced.
     """
-    file = arguments["model"]
-    # bf16 moves landmarks by up to half a pixel of 192, and saves a millisecond.
-    setting = dataclasses.replace(context.setting, precision="f32")
-    model = context.once(file["sha256"], lambda: open_model(Path(file["path"]), setting, sha256=file["sha256"]))
-    images: dict[str, NDArray[np.uint8]] = {}
-    faces: dict[str, landmarks.Face] = {}
-    for which, blob in zip(("source", "target"), blobs, strict=True):
-        images[which] = _decode(blob, which)
-        eyes = arguments[which]["eyes"]
-        faces[which] = landmarks.find(
-            model,
-            images[which],
-            landmarks.Box(*arguments[which]["box"]),
-            eyes=None if eyes is None else np.array(eyes, np.float32),
-            which=which,
-        )
-    result = fuse_faces(images["source"], faces["source"], images["target"], faces["target"])
-    with contextlib.suppress(InvalidArgument):  # a fused face that FaceMesh refuses is not improved
-        seen = landmarks.find(model, result, faces["target"].box)
-        better = corrected(faces["source"], faces["target"], seen)
-        result = fuse_faces(images["source"], better, images["target"], faces["target"])
-    return Reply({which: _quality(face) for which, face in faces.items()}, [encode_png(result)])
+    source, target = (_decode(blob, which) for which, blob in zip(("source", "target"), blobs, strict=True))
+    backend = MeshBackend(_landmark_model(context, arguments["model"]))
+    source_face = backend.find(source, _sought(arguments["source"]), "source")
+    refusals: list[InvalidArgument | None] = []
+    faces = []
+    for face in arguments["targets"]:
+        try:
+            faces.append(backend.find(target, _sought(face), "target"))
+            refusals.append(None)
+        except InvalidArgument as error:
+            if not arguments["leave_refused"]:
+                raise
+            refusals.append(error)
+    if not faces:
+        raise next(error for error in refusals if error is not None)
+    rendering, made = Rendering.of(arguments["rendering"]), target
+    for found in faces:
+        made = backend.fuse(source, source_face, made, found, rendering)
+    return Reply({"refused": [error and error.reason for error in refusals]}, [encode_png(made)])
 
 
 def mark(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
@@ -98,6 +96,12 @@ def _lost() -> Marking:
     raise Unavailable("The process was replaced while it marked the picture.", reason="RUNNER_DIED", retry_after_s=1)
 
 
+def _landmark_model(context: Context, file: Mapping[str, str]) -> Any:
+    # bf16 moves landmarks by up to half a pixel of 192, and saves a millisecond.
+    setting = dataclasses.replace(context.setting, precision="f32")
+    return context.once(file["sha256"], lambda: open_model(Path(file["path"]), setting, sha256=file["sha256"]))
+
+
 def _decode(blob: bytes, which: str) -> NDArray[np.uint8]:
     try:
         return decode(blob)
@@ -107,8 +111,8 @@ def _decode(blob: bytes, which: str) -> NDArray[np.uint8]:
         ) from error
 
 
-def _quality(face: landmarks.Face) -> dict[str, float]:
-    return {"score": face.score, "yaw_deg": face.yaw_deg, "eye_distance_px": face.unit}
+def _sought(face: Mapping[str, Any]) -> Sought:
+    return Sought(Box(*face["box"]), None if face["eyes"] is None else np.array(face["eyes"], np.float32))
 
 
 TASKS: Mapping[str, Task] = {"fuse": fuse, "mark": mark, "seal": seal, "fingerprint": fingerprint}

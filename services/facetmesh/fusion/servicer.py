@@ -8,6 +8,7 @@ from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
+from facetmesh.fusion.choices import describe, options_of
 from facetmesh.fusion.fusions import Wish
 from facetmesh.fusion.line import Priority
 from facetmesh.fusion.operations import Caller, Ref, Stage
@@ -72,6 +73,7 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
             Wish(
                 fusion.face_model, fusion.source_face_index, fusion.target_face_index, fusion.consent,
                 _PRIORITIES[fusion.priority],
+                options_of(fusion),
             ),
             caller=Caller(identity.current().subject, telemetry.carrier().get("traceparent", "")),
             request_id=request.request_id,
@@ -188,6 +190,10 @@ def _fusion(operation: Operation) -> fusion_pb2.Fusion:
         consent=job.consent,
         priority=_WIRE_PRIORITIES[job.priority],
     )
+    message.more_target_faces.extend(_box(box) for box in result.more_target_faces)
+    for left in result.left_faces:
+        message.left_faces.add(face=_box(left.box), reason=left.reason)
+    describe(message, job.options)
     _set(message.create_time, operation.created_s)
     if operation.deleted_s is not None:
         _set(message.delete_time, operation.deleted_s)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from facetmesh.fusion.imprint_index import ImprintIndex
 from facetmesh.fusion.line import Priority, Ticket
-from facetmesh.fusion.operations import Caller, Failure, Fusion, Job, Operation, Ref, Stage
+from facetmesh.fusion.operations import Caller, Failure, Fusion, Job, LeftFace, Operation, Ref, Stage
+from facetmesh.fusion.options import PLAIN, Options
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
 
@@ -155,15 +156,31 @@ def _text(operation: Operation) -> bytes:
 def _operation(entry: Entry) -> Operation:
     fields: dict[str, Any] = json.loads(entry.value)
     result, failure = fields["result"], fields["failure"]
-    if result is not None:
-        faces = {name: tuple(result[name]) for name in ("source_face", "target_face")}
-        result = Fusion(**{**result, **faces})
     return Operation(**{
         **fields,
-        "job": Job(**{**fields["job"], "priority": Priority(fields["job"]["priority"])}),
+        "job": _job(fields["job"]),
         "caller": Caller(**fields["caller"]),
         "stage": Stage(fields["stage"]),
         "failure": None if failure is None else Failure(**failure),
-        "result": result,
+        "result": None if result is None else _fusion(result),
         "etag": entry.etag,
+    })
+
+
+def _job(fields: dict[str, Any]) -> Job:
+    options = fields.get("options")  # records of before there were any have none
+    return Job(**{
+        **fields,
+        "priority": Priority(fields["priority"]),
+        "options": PLAIN if options is None else Options.of(options),
+    })
+
+
+def _fusion(fields: dict[str, Any]) -> Fusion:
+    return Fusion(**{
+        **fields,
+        "source_face": tuple(fields["source_face"]),
+        "target_face": tuple(fields["target_face"]),
+        "more_target_faces": tuple(tuple(box) for box in fields.get("more_target_faces", ())),
+        "left_faces": tuple(LeftFace(tuple(left["box"]), left["reason"]) for left in fields.get("left_faces", ())),
     })

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from facetmesh.fusion.pipeline import mesh
+from facetmesh.fusion.pipeline.rendering import FEATHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 INSET = 0.10
 """How far within the outline the fused face ends, in eye distances: the target keeps its own contour."""
-FEATHER = 0.06
-"""Over what width its edge fades, in eye distances."""
+SHARPEST_PX = 0.5
+"""No edge is sharper than a pixel's."""
+FEATHERS_INSIDE = 1.6
+"""How many feathers further in the edge lies that fades over a wider one."""
 BROW_RISE = 0.11
 """How far above the brows the fused face ends: the forehead, with fringe and hairline, stays the target's."""
 BROW_FADE = 0.15
 """Over what height it fades there."""
 CORE = 0.75
 """So much of the outline is face whatever its colour: shadows and highlights there are no hair."""
-FOREIGN = 25.0
-"""A colour so far from the skin's, in Lab units and whatever its lightness, is no shadow, beard or blush."""
 _SKIN_WITHIN = (2.5, 4.5)
 """Up to how many standard deviations from its mean a colour is skin, and beyond how many it is not."""
 _TRIMMED = 0.85
@@ -38,17 +39,19 @@ _FEWEST = 50
 _SHIFT = 4
 
 
-def extent(points: Points, shape: Shape) -> Weights:
+def extent(points: Points, shape: Shape, feather: float = FEATHER) -> Weights:
     """How much each pixel belongs to the face that is to be replaced, 0 to 1.
 
     Args:
         points: The face's points in the frame, (468, 2).
         shape: The frame's rows and columns.
+        feather: Over what width its edge fades, in eye distances.
     """
     unit = mesh.eye_distance(points)
-    outline = _grown(_filled([points[list(mesh.OVAL)]], shape), -INSET * unit)
-    soft = cv2.GaussianBlur(outline, (0, 0), FEATHER * unit)
-    return (soft * _below_brows(points, shape, rise=BROW_RISE, fade=BROW_FADE)).astype(np.float32)
+    inset = INSET + FEATHERS_INSIDE * max(0.0, feather - FEATHER)
+    outline = grown(filled([points[list(mesh.OVAL)]], shape), -inset * unit)
+    soft = cv2.GaussianBlur(outline, (0, 0), max(SHARPEST_PX, feather * unit))
+    return (soft * below_brows(points, shape, rise=BROW_RISE, fade=BROW_FADE)).astype(np.float32)
 
 
 def visible(points: Points, likeness_s: Weights, likeness_t: Weights) -> Weights:
@@ -62,10 +65,10 @@ def visible(points: Points, likeness_s: Weights, likeness_t: Weights) -> Weights
     unit = mesh.eye_distance(points)
     shape = likeness_s.shape[0], likeness_s.shape[1]
     centre = points[list(mesh.OVAL)].mean(axis=0)
-    core = _filled([(centre + (points[list(mesh.OVAL)] - centre) * CORE).astype(np.float32)], shape)
-    core = np.maximum(core * _below_brows(points, shape, rise=0, fade=0.05), features(points, shape))
+    core = filled([(centre + (points[list(mesh.OVAL)] - centre) * CORE).astype(np.float32)], shape)
+    core = np.maximum(core * below_brows(points, shape, rise=0, fade=0.05), features(points, shape))
     core = cv2.GaussianBlur(core, (0, 0), 0.04 * unit)
-    both = cv2.GaussianBlur(_grown(likeness_s * likeness_t, -0.04 * unit), (0, 0), 0.05 * unit)
+    both = cv2.GaussianBlur(grown(likeness_s * likeness_t, -0.04 * unit), (0, 0), 0.05 * unit)
     seen: Weights = np.maximum(core, np.clip(2 * both - 1, 0, 1)).astype(np.float32)
     return seen
 
@@ -81,7 +84,7 @@ def likeness(lab: NDArray[np.float32], points: Points) -> Weights:
         points: The face's points in it, (468, 2).
     """
     shape = lab.shape[0], lab.shape[1]
-    sample = lab[_plain(points, shape)].astype(np.float64)
+    sample = lab[plain_skin(points, shape)].astype(np.float64)
     if len(sample) < _FEWEST:
         return np.ones(shape, np.float32)
     noise = np.diag([9.0, 2.0, 2.0])
@@ -94,21 +97,6 @@ def likeness(lab: NDArray[np.float32], points: Points) -> Weights:
     return np.clip((high - distance) / (high - low), 0, 1).astype(np.float32)
 
 
-def covered(lab: NDArray[np.float32], points: Points) -> float:
-    """How much of the face below the brows has another colour than the rest, 0 to 1: what cloth hides.
-
-    Black cloth cannot be told from a beard so, nor a hand from a face.
-
-    Args:
-        lab: The image in CIE Lab, float32, (rows, columns, 3).
-        points: The face's points in it, (468, 2).
-    """
-    colours = lab[_plain(points, (lab.shape[0], lab.shape[1]))][:, 1:]
-    if len(colours) < _FEWEST:
-        return 0.0
-    return float((np.linalg.norm(colours - np.median(colours, axis=0), axis=1) > FOREIGN).mean())
-
-
 def bare_skin(points: Points, likeness_s: Weights, likeness_t: Weights) -> Weights:
     """1 where both images show the face's skin and none of its features, 0 elsewhere.
 
@@ -116,7 +104,7 @@ def bare_skin(points: Points, likeness_s: Weights, likeness_t: Weights) -> Weigh
     """
     unit = mesh.eye_distance(points)
     shape = likeness_s.shape[0], likeness_s.shape[1]
-    within = _grown(_filled([points[list(mesh.OVAL)]], shape), -0.12 * unit) > 0.5  # noqa: PLR2004 - half
+    within = grown(filled([points[list(mesh.OVAL)]], shape), -0.12 * unit) > 0.5  # noqa: PLR2004 - half
     bare = within & (features(points, shape, 0.1) < 0.5) & (np.minimum(likeness_s, likeness_t) > 0.7)  # noqa: PLR2004
     return (bare if bare.sum() >= _FEWEST else within).astype(np.float32)
 
@@ -125,24 +113,24 @@ def features(points: Points, shape: Shape, margin: float = 0.01) -> Weights:
     """1 on eyes, brows, lips and nostrils, and margin eye distances around them; 0 elsewhere."""
     outlines = (mesh.RIGHT_EYE, mesh.LEFT_EYE, mesh.RIGHT_BROW, mesh.LEFT_BROW, mesh.LIPS, mesh.NOSTRILS)
     hulls = [cv2.convexHull(points[list(outline)])[:, 0].astype(np.float32) for outline in outlines]
-    return _grown(_filled(hulls, shape), margin * mesh.eye_distance(points))
+    return grown(filled(hulls, shape), margin * mesh.eye_distance(points))
 
 
 def opening(points: Points, outline: Sequence[int], shape: Shape) -> Weights:
     """1 within the mouth or an eye, with a narrow soft edge inside; 0 elsewhere."""
     unit = mesh.eye_distance(points)
-    hole = _grown(_filled([points[list(outline)]], shape), -0.01 * unit)
+    hole = grown(filled([points[list(outline)]], shape), -0.01 * unit)
     return cv2.GaussianBlur(hole, (0, 0), max(0.5, 0.015 * unit)).astype(np.float32)
 
 
-def _plain(points: Points, shape: Shape) -> NDArray[np.bool_]:
-    """Where cheeks, nose and chin are."""
-    face = _filled([points[list(mesh.OVAL)]], shape) * (1 - features(points, shape, 0.1))
-    plain: NDArray[np.bool_] = face * _below_brows(points, shape, rise=0, fade=0.01) > 0.5  # noqa: PLR2004 - half
+def plain_skin(points: Points, shape: Shape) -> NDArray[np.bool_]:
+    """Where cheeks, nose and chin are, and none of the face's features."""
+    face = filled([points[list(mesh.OVAL)]], shape) * (1 - features(points, shape, 0.1))
+    plain: NDArray[np.bool_] = face * below_brows(points, shape, rise=0, fade=0.01) > 0.5  # noqa: PLR2004 - half
     return plain
 
 
-def _below_brows(points: Points, shape: Shape, *, rise: float, fade: float) -> Weights:
+def below_brows(points: Points, shape: Shape, *, rise: float, fade: float) -> Weights:
     """1 below a line that runs rise eye distances above the brows, 0 above it, over a height of fade."""
     right, left = mesh.eye_centres(points)
     unit = mesh.eye_distance(points)
@@ -166,14 +154,15 @@ def _distance(
     return distance
 
 
-def _filled(outlines: Sequence[Points], shape: Shape) -> Weights:
+def filled(outlines: Sequence[Points], shape: Shape) -> Weights:
+    """1 within the outlines, 0 outside, with smooth edges."""
     image = np.zeros(shape, np.uint8)
     for outline in outlines:
         cv2.fillPoly(image, [np.rint(outline * (1 << _SHIFT)).astype(np.int32)], 255, cv2.LINE_AA, _SHIFT)
     return (image / np.float32(255)).astype(np.float32)
 
 
-def _grown(weights: Weights, by: float) -> Weights:
+def grown(weights: Weights, by: float) -> Weights:
     """The region made wider by so many pixels, or narrower when negative."""
     size = 2 * max(1, round(abs(by))) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))

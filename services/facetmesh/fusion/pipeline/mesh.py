@@ -34,6 +34,8 @@ MOUTH = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 1
 """The lips' inner edge: what lies within is teeth and tongue."""
 NOSTRILS = (98, 97, 2, 326, 327, 294, 278, 344, 440, 275, 4, 45, 220, 115, 48, 64)
 """Around the nose's underside."""
+NOSE = (168, 193, 245, 128, 114, 217, 209, 129, 98, 2, 327, 358, 429, 437, 343, 357, 465, 417)
+"""Around the nose, from between the eyes to its underside."""
 BROW_TOPS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
 """The brows' upper edge, from the right temple to the left."""
 

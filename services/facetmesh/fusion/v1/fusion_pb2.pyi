@@ -190,6 +190,11 @@ class Fusion(_message.Message):
     CONSENT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
+    TARGET_SELECTION_FIELD_NUMBER: _builtins.int
+    SOLE_SOURCE_FACE_FIELD_NUMBER: _builtins.int
+    RENDERING_FIELD_NUMBER: _builtins.int
+    MORE_TARGET_FACES_FIELD_NUMBER: _builtins.int
+    LEFT_FACES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}/fusions/{fusion}."""
     source_image: _builtins.bytes
@@ -222,6 +227,8 @@ class Fusion(_message.Message):
     """
     priority: Global___Priority.ValueType
     """How urgent it is."""
+    sole_source_face: _builtins.bool
+    """Refuses a source with more than one face: INVALID_ARGUMENT, SEVERAL_FACES."""
     @_builtins.property
     def target_face(self) -> Global___FaceBox:
         """Where the face was put, in pixels of the target."""
@@ -237,6 +244,24 @@ class Fusion(_message.Message):
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
         """When DeleteFusion was asked to delete the image."""
+
+    @_builtins.property
+    def target_selection(self) -> Global___FaceSelection:
+        """Which of the target's faces are replaced; unset, it is the one of target_face_index by size."""
+
+    @_builtins.property
+    def rendering(self) -> Global___Rendering:
+        """How the face is put in."""
+
+    @_builtins.property
+    def more_target_faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaceBox]:
+        """Where else the face was put, with MODE_ALL."""
+
+    @_builtins.property
+    def left_faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftFace]:
+        """Which faces of the target were left as they are, with MODE_ALL, because they would have come
+        out badly. When that is so of all of them, the fusion is refused.
+        """
 
     def __init__(
         self,
@@ -257,14 +282,272 @@ class Fusion(_message.Message):
         consent: _builtins.str = ...,
         priority: Global___Priority.ValueType = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
+        target_selection: Global___FaceSelection | None = ...,
+        sole_source_face: _builtins.bool = ...,
+        rendering: Global___Rendering | None = ...,
+        more_target_faces: _abc.Iterable[Global___FaceBox] | None = ...,
+        left_faces: _abc.Iterable[Global___LeftFace] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "source_face", b"source_face", "target_face", b"target_face"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "rendering", b"rendering", "source_face", b"source_face", "target_face", b"target_face", "target_selection", b"target_selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "delete_time", b"delete_time", "face_model", b"face_model", "media_type", b"media_type", "name", b"name", "priority", b"priority", "receipt", b"receipt", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "delete_time", b"delete_time", "face_model", b"face_model", "left_faces", b"left_faces", "media_type", b"media_type", "more_target_faces", b"more_target_faces", "name", b"name", "priority", b"priority", "receipt", b"receipt", "rendering", b"rendering", "sha256", b"sha256", "size_bytes", b"size_bytes", "sole_source_face", b"sole_source_face", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image", "target_selection", b"target_selection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
+
+@_typing.final
+class FaceSelection(_message.Message):
+    """Which faces of an image are meant. INVALID_ARGUMENT with NO_FACE, FACE_INDEX_OUT_OF_RANGE,
+    SEVERAL_FACES or TOO_MANY_FACES (32 are replaced at once at most).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FaceSelection._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_UNSPECIFIED: FaceSelection._Mode.ValueType  # 0
+        """As MODE_INDEX."""
+        MODE_INDEX: FaceSelection._Mode.ValueType  # 1
+        """The one of the index, counted in the order."""
+        MODE_SOLE: FaceSelection._Mode.ValueType  # 2
+        """The only one; refused where there are more."""
+        MODE_NEAREST: FaceSelection._Mode.ValueType  # 3
+        """The one nearest to the point."""
+        MODE_ALL: FaceSelection._Mode.ValueType  # 4
+        """All of them."""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+        """How faces are picked."""
+
+    MODE_UNSPECIFIED: FaceSelection.Mode.ValueType  # 0
+    """As MODE_INDEX."""
+    MODE_INDEX: FaceSelection.Mode.ValueType  # 1
+    """The one of the index, counted in the order."""
+    MODE_SOLE: FaceSelection.Mode.ValueType  # 2
+    """The only one; refused where there are more."""
+    MODE_NEAREST: FaceSelection.Mode.ValueType  # 3
+    """The one nearest to the point."""
+    MODE_ALL: FaceSelection.Mode.ValueType  # 4
+    """All of them."""
+
+    class _Order:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FaceSelection._Order.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ORDER_UNSPECIFIED: FaceSelection._Order.ValueType  # 0
+        """As ORDER_LARGEST."""
+        ORDER_LARGEST: FaceSelection._Order.ValueType  # 1
+        """The largest."""
+        ORDER_SMALLEST: FaceSelection._Order.ValueType  # 2
+        """The smallest."""
+        ORDER_LEFTMOST: FaceSelection._Order.ValueType  # 3
+        """The one furthest to the left of the image."""
+        ORDER_RIGHTMOST: FaceSelection._Order.ValueType  # 4
+        """The one furthest to the right of the image."""
+        ORDER_TOPMOST: FaceSelection._Order.ValueType  # 5
+        """The highest."""
+        ORDER_LOWEST: FaceSelection._Order.ValueType  # 6
+        """The lowest."""
+
+    class Order(_Order, metaclass=_OrderEnumTypeWrapper):
+        """What comes first when faces are counted."""
+
+    ORDER_UNSPECIFIED: FaceSelection.Order.ValueType  # 0
+    """As ORDER_LARGEST."""
+    ORDER_LARGEST: FaceSelection.Order.ValueType  # 1
+    """The largest."""
+    ORDER_SMALLEST: FaceSelection.Order.ValueType  # 2
+    """The smallest."""
+    ORDER_LEFTMOST: FaceSelection.Order.ValueType  # 3
+    """The one furthest to the left of the image."""
+    ORDER_RIGHTMOST: FaceSelection.Order.ValueType  # 4
+    """The one furthest to the right of the image."""
+    ORDER_TOPMOST: FaceSelection.Order.ValueType  # 5
+    """The highest."""
+    ORDER_LOWEST: FaceSelection.Order.ValueType  # 6
+    """The lowest."""
+
+    MODE_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    mode: Global___FaceSelection.Mode.ValueType
+    """How they are picked."""
+    order: Global___FaceSelection.Order.ValueType
+    """How MODE_INDEX counts."""
+    x: _builtins.float
+    """The point of MODE_NEAREST, in pixels from the left."""
+    y: _builtins.float
+    """The point of MODE_NEAREST, in pixels from the top."""
+    label: _builtins.str
+    """Only faces that the model gave this label, such as FACE_FEMALE."""
+    def __init__(
+        self,
+        *,
+        mode: Global___FaceSelection.Mode.ValueType = ...,
+        order: Global___FaceSelection.Order.ValueType = ...,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "mode", b"mode", "order", b"order", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FaceSelection: _TypeAlias = FaceSelection  # noqa: Y015
+
+@_typing.final
+class Rendering(_message.Message):
+    """How a face is put in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Mask:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Rendering._Mask.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MASK_UNSPECIFIED: Rendering._Mask.ValueType  # 0
+        """As MASK_FACE."""
+        MASK_FACE: Rendering._Mask.ValueType  # 1
+        """The face from the brows down: forehead, fringe and contour stay the target's."""
+        MASK_HULL: Rendering._Mask.ValueType  # 2
+        """All within the face's outline, the forehead too."""
+        MASK_BOX: Rendering._Mask.ValueType  # 3
+        """The upright box around the face."""
+        MASK_REGIONS: Rendering._Mask.ValueType  # 4
+        """Parts of the face."""
+
+    class Mask(_Mask, metaclass=_MaskEnumTypeWrapper):
+        """What of the target is replaced."""
+
+    MASK_UNSPECIFIED: Rendering.Mask.ValueType  # 0
+    """As MASK_FACE."""
+    MASK_FACE: Rendering.Mask.ValueType  # 1
+    """The face from the brows down: forehead, fringe and contour stay the target's."""
+    MASK_HULL: Rendering.Mask.ValueType  # 2
+    """All within the face's outline, the forehead too."""
+    MASK_BOX: Rendering.Mask.ValueType  # 3
+    """The upright box around the face."""
+    MASK_REGIONS: Rendering.Mask.ValueType  # 4
+    """Parts of the face."""
+
+    class _Region:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RegionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Rendering._Region.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REGION_UNSPECIFIED: Rendering._Region.ValueType  # 0
+        """Not known."""
+        REGION_EYES: Rendering._Region.ValueType  # 1
+        """Eyes and brows."""
+        REGION_NOSE: Rendering._Region.ValueType  # 2
+        """The nose."""
+        REGION_MOUTH: Rendering._Region.ValueType  # 3
+        """The mouth."""
+        REGION_SKIN: Rendering._Region.ValueType  # 4
+        """The face but for eyes, brows and lips."""
+
+    class Region(_Region, metaclass=_RegionEnumTypeWrapper):
+        """A part of the face."""
+
+    REGION_UNSPECIFIED: Rendering.Region.ValueType  # 0
+    """Not known."""
+    REGION_EYES: Rendering.Region.ValueType  # 1
+    """Eyes and brows."""
+    REGION_NOSE: Rendering.Region.ValueType  # 2
+    """The nose."""
+    REGION_MOUTH: Rendering.Region.ValueType  # 3
+    """The mouth."""
+    REGION_SKIN: Rendering.Region.ValueType  # 4
+    """The face but for eyes, brows and lips."""
+
+    MASK_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    FEATHER_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    IGNORE_OCCLUSION_FIELD_NUMBER: _builtins.int
+    KEEP_COLOURS_FIELD_NUMBER: _builtins.int
+    mask: Global___Rendering.Mask.ValueType
+    """What is replaced."""
+    feather: _builtins.float
+    """Over what width the mask's edge fades, in distances between the eyes; 0.06 when unset."""
+    weight: _builtins.float
+    """How much of the source is seen within the mask, above 0 and up to 1; 1 when unset."""
+    ignore_occlusion: _builtins.bool
+    """Replaces hair, hands and glasses over the face too, which otherwise stay the target's."""
+    keep_colours: _builtins.bool
+    """Leaves the source's colours as they are, which otherwise are brought into the target's light."""
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedScalarFieldContainer[Global___Rendering.Region.ValueType]:
+        """Which parts, for MASK_REGIONS alone."""
+
+    def __init__(
+        self,
+        *,
+        mask: Global___Rendering.Mask.ValueType = ...,
+        regions: _abc.Iterable[Global___Rendering.Region.ValueType] | None = ...,
+        feather: _builtins.float | None = ...,
+        weight: _builtins.float | None = ...,
+        ignore_occlusion: _builtins.bool = ...,
+        keep_colours: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_weight", b"_weight", "feather", b"feather", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_weight", b"_weight", "feather", b"feather", "ignore_occlusion", b"ignore_occlusion", "keep_colours", b"keep_colours", "mask", b"mask", "regions", b"regions", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__feather: _TypeAlias = _typing.Literal["feather"]  # noqa: Y015
+    _WhichOneofArgType__feather: _TypeAlias = _typing.Literal["_feather", b"_feather"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__feather) -> _WhichOneofReturnType__feather | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___Rendering: _TypeAlias = Rendering  # noqa: Y015
+
+@_typing.final
+class LeftFace(_message.Message):
+    """A face that was left as it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, as in refusals: FACE_PROFILE, FACE_TOO_SMALL, FACE_AT_EDGE, FACE_COVERED, FACE_DRAWN
+    or FACE_NOT_CLEAR.
+    """
+    @_builtins.property
+    def face(self) -> Global___FaceBox:
+        """Where it is, in pixels of the target."""
+
+    def __init__(
+        self,
+        *,
+        face: Global___FaceBox | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["face", b"face"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["face", b"face", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftFace: _TypeAlias = LeftFace  # noqa: Y015
 
 @_typing.final
 class FaceBox(_message.Message):
