@@ -103,6 +103,10 @@ bench-audit: $(VENV)/.dev ## Measure the audit log on SQLite and PostgreSQL, bes
 bench-auth: $(VENV)/.dev ## Measure what it costs to know who calls and what he may do.
 	@$(BIN)/python -m bench.auth
 
+.PHONY: bench-fusion
+bench-fusion: $(VENV)/.dev ## Measure how good fused faces are and what they cost, with a contact sheet in out/fusion.
+	@$(BIN)/python -m bench.fusion
+
 .PHONY: bench-daprd
 bench-daprd: $(VENV)/.dev daprd ## Measure a minute of 1,000 audit events a second through daprd and Redis.
 	@$(BIN)/python -m bench.daprd

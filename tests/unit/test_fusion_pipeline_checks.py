@@ -50,14 +50,14 @@ def cartoon(image: np.ndarray, face: landmarks.Face, colours: int) -> np.ndarray
     """The face in a few flat colours."""
     box = face.box
     x_min, y_min, x_max, y_max = (int(edge) for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
-    flat = cv2.pyrMeanShiftFiltering(image, 8, 20)
-    part = flat[y_min:y_max, x_min:x_max]
+    part = cv2.pyrMeanShiftFiltering(np.ascontiguousarray(image[y_min:y_max, x_min:x_max]), 8, 20)
     cv2.setRNGSeed(7)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 1.0)
     pixels = part.reshape(-1, 3).astype(np.float32)
     _, labels, centres = cv2.kmeans(pixels, colours, None, criteria, 2, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
-    flat[y_min:y_max, x_min:x_max] = centres[labels.ravel()].reshape(part.shape)
-    return np.asarray(flat, np.uint8)
+    made = image.copy()
+    made[y_min:y_max, x_min:x_max] = centres[labels.ravel()].reshape(part.shape)
+    return made
 
 
 @pytest.mark.parametrize("cloth", [(150, 190, 210), (232, 232, 234), (38, 36, 38), (70, 160, 130)])

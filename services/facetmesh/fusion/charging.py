@@ -8,10 +8,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from facetmesh.fusion.faces import Face
+    from facetmesh.fusion.fuser import Fused
     from facetmesh.fusion.making import FaceFuser
+    from facetmesh.fusion.pipeline.rendering import Rendering
     from facetmesh.kit.profiles import Charges
 
 _charged: ContextVar[str] = ContextVar("charged", default="services/fusion")
@@ -47,11 +49,22 @@ class ChargedFuser:
         self._clock = clock
 
     async def fuse(
-        self, tenant_id: str, subject: str, source: bytes, source_face: Face, target: bytes, target_face: Face
-    ) -> bytes:
-        """The file of the target with the source's face; raises what the fuser does."""
+        self,
+        tenant_id: str,
+        subject: str,
+        source: bytes,
+        source_face: Face,
+        target: bytes,
+        target_faces: Sequence[Face],
+        rendering: Rendering,
+        *,
+        leave_refused: bool,
+    ) -> Fused:
+        """The target with the source's face; raises what the fuser does."""
         began = self._clock()
         try:
-            return await self._fuser.fuse(tenant_id, subject, source, source_face, target, target_face)
+            return await self._fuser.fuse(
+                tenant_id, subject, source, source_face, target, target_faces, rendering, leave_refused=leave_refused
+            )
         finally:
             self._charges.charge(f"tenants/{tenant_id}", charged(), compute_s=self._clock() - began)

@@ -12,7 +12,8 @@ from facetmesh.fusion.v1 import fusion_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Wire, Value = TypeVar("Wire"), TypeVar("Value")
+Wire = TypeVar("Wire")
+Value = TypeVar("Value")
 _PICKS = {
     pb.FaceSelection.MODE_INDEX: Pick.INDEX,
     pb.FaceSelection.MODE_SOLE: Pick.SOLE,

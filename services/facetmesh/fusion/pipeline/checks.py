@@ -25,13 +25,15 @@ MAX_COVERED = 0.2
 FOREIGN = 25.0
 """A colour so far from the skin's, in Lab units and whatever its lightness, is no shadow, beard or blush."""
 PALE = 0.4
-"""A nose and upper lip less colourful than this share of what is between and under the eyes are cloth."""
+"""A nose and upper lip less colourful than this share of the skin between and under the eyes are cloth."""
 COLOURFUL = 6.0
 """From which colourfulness on that can be said, in Lab units: a black and white photo has none."""
 LIGHTER, DARKER = 10.0, 35.0
 """By how much they may be lighter or darker in a photo without colours, in Lab units."""
 FLAT = 0.1
 """A face of which more than this share has no shading at all may be drawn."""
+ALL_FLAT = 0.5
+"""A face of which so much has none is drawn: of photos, also of badly compressed ones, it is below 0.12."""
 FLAT_STEP = 0.15
 """Less than so much change of lightness from pixel to pixel is none."""
 LINES = 7.0
@@ -42,8 +44,8 @@ DARK = 20.0
 """Skin of less lightness shows too little to tell a drawing from a photo."""
 _FEWEST = 50
 _BLUR = 0.03
-_UPPER = (8, 168, 6, 101, 330, 118, 347)
-"""Between and under the eyes."""
+_UPPER = (8, 168, 6, 193, 417, 23, 253)
+"""Between the eyes and right under them: above any mask."""
 _MUZZLE = (1, 2, 4, 98, 327, 164, 36, 266)
 """The nose's tip and underside, and what is beside and under it."""
 
@@ -94,7 +96,8 @@ def masked(lab: Image, points: Points) -> bool:
         lab: The image in CIE Lab, float32, (rows, columns, 3).
         points: The face's points in it, (468, 2).
     """
-    soft = cv2.GaussianBlur(lab, (0, 0), max(mask.SHARPEST_PX, _BLUR * mesh.eye_distance(points)))
+    blur = max(mask.SHARPEST_PX, _BLUR * mesh.eye_distance(points))
+    soft = cv2.GaussianBlur(lab, (0, 0), blur).astype(np.float32)
     upper, muzzle = (_middle(soft, points[list(part)]) for part in (_UPPER, _MUZZLE))
     colourful = float(np.linalg.norm(upper[1:]))
     if colourful > COLOURFUL:
@@ -115,8 +118,9 @@ def drawn(lab: Image, points: Points) -> bool:
     if skin.sum() < _FEWEST or float(np.median(lightness[skin])) < DARK:
         return False
     steps = np.hypot(across, down)[skin]
+    flat = float((steps < FLAT_STEP).mean())
     lines = float(np.quantile(steps, 0.95)) > LINES * float(np.median(steps))
-    return lines and float((steps < FLAT_STEP).mean()) > FLAT
+    return flat > ALL_FLAT or (flat > FLAT and lines)
 
 
 def _seen(image: Pixels, face: Face, scale: float) -> tuple[Image, Points]:

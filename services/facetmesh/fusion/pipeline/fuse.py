@@ -28,9 +28,7 @@ MASK_UNIT_PX = 64.0
 """Masks are soft: they are made at this eye distance at most and then enlarged."""
 VISIBLE = 0.002
 """Less than half a step of 255: pixels with so little of the source stay as they were."""
-OPEN = 0.05
-"""An eye or a mouth whose lids or lips are so far apart, in eye distances, is open."""
-OPENINGS = ((mesh.MOUTH, 13, 14), (mesh.RIGHT_EYE, 159, 145), (mesh.LEFT_EYE, 386, 374))
+OPENINGS = ((mesh.MOUTH, *mesh.MOUTH_MIDDLES), (mesh.RIGHT_EYE, 159, 145), (mesh.LEFT_EYE, 386, 374))
 """What can open: outline, upper and lower middle."""
 
 
@@ -86,8 +84,8 @@ def _composed(
         shape = like_s.shape[0], like_s.shape[1]
         visible = mask.visible(coarse, like_s, like_t) if rendering.occlusion else np.ones(shape, np.float32)
         for outline, upper, lower in OPENINGS:
-            ours, theirs = (_gap(face, upper, lower) for face in (source_points, points))
-            if theirs > OPEN and ours < theirs / 2:  # the source has nothing to show there
+            ours, theirs = (mesh.gap(face, upper, lower) for face in (source_points, points))
+            if theirs > mesh.OPEN and ours < theirs / 2:  # the source has nothing to show there
                 visible = visible * (1 - mask.opening(coarse, outline, shape))
         size = target.shape[1], target.shape[0]
         unit = mesh.eye_distance(coarse)
@@ -106,7 +104,3 @@ def _composed(
     # Coarse bands reach far: what must not be seen is replaced before, so that it does not bleed into them.
     front = back + (front - back) * visible[..., np.newaxis]
     return (rendering.weight * extent * visible).astype(np.float32), front.astype(np.float32)
-
-
-def _gap(points: Points, upper: int, lower: int) -> float:
-    return float(np.linalg.norm(points[upper] - points[lower])) / mesh.eye_distance(points)

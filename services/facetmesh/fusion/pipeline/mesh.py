@@ -32,12 +32,17 @@ LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0
 """The lips' outer edge."""
 MOUTH = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
 """The lips' inner edge: what lies within is teeth and tongue."""
+MOUTH_MIDDLES = (13, 14)
+"""The upper and the lower lip's, on the inner edge."""
 NOSTRILS = (98, 97, 2, 326, 327, 294, 278, 344, 440, 275, 4, 45, 220, 115, 48, 64)
 """Around the nose's underside."""
 NOSE = (168, 193, 245, 128, 114, 217, 209, 129, 98, 2, 327, 358, 429, 437, 343, 357, 465, 417)
 """Around the nose, from between the eyes to its underside."""
 BROW_TOPS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
 """The brows' upper edge, from the right temple to the left."""
+
+OPEN = 0.05
+"""An eye or a mouth whose lids or lips are so far apart, in eye distances, is open."""
 
 CHEEKS = (234, 454)
 """The face's sides, right and left."""
@@ -52,6 +57,11 @@ def eye_distance(points: Points) -> float:
     """How far the eyes are apart, in pixels: the scale of a face, also when it is turned."""
     right, left = eye_centres(points)
     return float(np.linalg.norm(left - right))
+
+
+def gap(points: Points, upper: int, lower: int) -> float:
+    """How far two of the points (n, 2) are apart, in eye distances: how open a mouth or an eye is."""
+    return float(np.linalg.norm(points[upper] - points[lower])) / eye_distance(points)
 
 
 def triangulate(points: Points) -> Triangles:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facetmesh.fusion.pipeline import mesh
 from facetmesh.fusion.pipeline.mesh import LEFT_EYE, RIGHT_EYE
 from facetmesh.fusion.pipeline.warp import similarity
 
@@ -45,6 +46,9 @@ def corrected(source: Face, target: Face, fused: Face) -> Face:
         centre = target.flat[list(eye)].mean(axis=0)
         near = np.linalg.norm(target.flat - centre, axis=1) < EYE_REACH * target.unit
         missed[near] = missed[near].mean(axis=0)
+    if mesh.gap(source.flat, *mesh.MOUTH_MIDDLES) < mesh.OPEN:  # a closed mouth is not to be stretched open
+        inner = list(mesh.MOUTH)
+        missed[inner] = missed[inner].mean(axis=0)
     length = np.linalg.norm(missed, axis=1, keepdims=True)
     missed *= np.minimum(1, LARGEST * target.unit / np.maximum(length, 1e-6))
     points = source.points.copy()

@@ -40,8 +40,8 @@ def extent(points: Points, shape: Shape, rendering: Rendering) -> Weights:
         case Mask.FACE:
             return mask.extent(points, shape, rendering.feather)
         case Mask.HULL:
-            line = mask.filled([cv2.convexHull(points)[:, 0].astype(np.float32)], shape)
-            return _soft(mask.grown(line, -mask.FEATHERS_INSIDE * sigma), sigma)
+            whole = _hulls(points, shape, [range(mesh.POINTS)])
+            return _soft(mask.grown(whole, -mask.FEATHERS_INSIDE * sigma), sigma)
         case Mask.BOX:
             (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
             corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
@@ -49,20 +49,26 @@ def extent(points: Points, shape: Shape, rendering: Rendering) -> Weights:
         case Mask.REGIONS:
             parts = [_region(points, shape, region, rendering.feather) for region in rendering.regions]
             # Wherever two parts meet there is no edge between them.
-            return np.max(parts, axis=0).astype(np.float32)
+            joined: Weights = np.max(parts, axis=0).astype(np.float32)
+            return joined
 
 
 def _region(points: Points, shape: Shape, region: Region, feather: float) -> Weights:
     unit = mesh.eye_distance(points)
     sigma = max(mask.SHARPEST_PX, feather * unit)
     if region is Region.SKIN:
-        features = mask.grown(mask.features(points, shape), (_BARE + feather / 2) * unit)
+        parts = (mesh.RIGHT_EYE, mesh.LEFT_EYE, mesh.RIGHT_BROW, mesh.LEFT_BROW, mesh.LIPS)
+        features = mask.grown(_hulls(points, shape, parts), (_BARE + feather / 2) * unit)
         return (mask.extent(points, shape, feather) * (1 - _soft(features, sigma / 2))).astype(np.float32)
     outlines, margin = _OUTLINES[region]
-    hulls = [cv2.convexHull(points[list(outline)])[:, 0].astype(np.float32) for outline in outlines]
-    wide = mask.grown(mask.filled(hulls, shape), margin * unit)
+    wide = mask.grown(_hulls(points, shape, outlines), margin * unit)
     within = mask.filled([points[list(mesh.OVAL)]], shape)
     return _soft(mask.grown(within, -sigma) * wide, sigma)
+
+
+def _hulls(points: Points, shape: Shape, outlines: Sequence[Sequence[int]]) -> Weights:
+    hulls = [cv2.convexHull(points[list(outline)])[:, 0].astype(np.float32) for outline in outlines]
+    return mask.filled(hulls, shape)
 
 
 def _soft(weights: Weights, sigma: float) -> Weights:
