@@ -72,3 +72,12 @@ def test_a_face_that_cannot_be_seen_is_not_tried_again() -> None:
     face = world.astronauts_face()
     fit = refine.fitted(face, face, lambda _: world.astronaut(), lambda _: None)
     assert (fit.source, fit.error) == (face, None)
+
+
+def test_a_closed_mouth_is_moved_as_a_whole_and_an_open_one_is_fitted() -> None:
+    inner = list(mesh.MOUTH)
+    for source, whole in ((world.face("photo-six-faces", world.LOOKS_DOWN), True), (world.astronauts_face(), False)):
+        open_ = source.points.copy()
+        open_[inner, 1] += np.where(open_[inner, 1] > open_[inner, 1].mean(), 2, -2)
+        moved = refine.corrected(source, source, replace(source, points=open_)).flat - source.flat
+        assert (np.ptp(moved[inner], axis=0).max() < 1e-3) == whole

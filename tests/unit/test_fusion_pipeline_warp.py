@@ -60,3 +60,11 @@ def test_triangles_cover_the_face_once() -> None:
     hull = points[list(mesh.OVAL)]
     x, y = hull.T
     assert area == pytest.approx(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2, rel=0.05)
+
+
+def test_a_stretched_face_has_nothing_to_show() -> None:
+    y, x = np.mgrid[0:80, 0:120].astype(np.float32)
+    x = np.where(x < 60, x * 2, 120 + (x - 60) * 0.1)  # the right half is made of a narrow strip
+    shown = warp.shown(np.dstack([x, y * 2]).astype(np.float32), scale=0.5, unit=30)
+    assert shown[:, :50].min() > 0.99
+    assert shown[:, 70:].max() < 0.01

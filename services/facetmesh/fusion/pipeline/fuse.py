@@ -54,12 +54,11 @@ def fuse(
     small = resized(window, scale)
     points = scaled(target_face.flat - (x, y), scale)
     with part("warp"):
-        warped = warp.resample(
-            source,
-            warp.dense_map(source_face.flat, points, (small.shape[0], small.shape[1])),
-            scale=unit * scale / source_face.unit,
-        )
+        larger = unit * scale / source_face.unit
+        field = warp.dense_map(source_face.flat, points, (small.shape[0], small.shape[1]))
+        warped, shown = warp.resample(source, field, scale=larger), warp.shown(field, scale=larger, unit=unit * scale)
     alpha, front = _composed(warped, source_face.flat, small, points, rendering)
+    alpha = alpha * shown
     with part("blend"):
         fused = blend.multiband(front, unit_of(small), alpha)
     pixels = np.clip(np.rint(fused * 255), 0, 255).astype(np.uint8)

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from facetmesh.fusion.pipeline.mesh import Points
 
     Field = NDArray[np.float32]
+    Weights = NDArray[np.float32]
 
 _RINGS = (1.25, 1.6)
 """The outline again, so many times as large: carries the map beyond the face, as far as blending looks."""
 _SMOOTHING = 0.03
 """Blur of the map in eye distances: hides the creases along the triangles' edges."""
+_STRETCHED = (0.25, 0.45)
+"""Pixels that are given less of the source's area than this share show nothing of it, and those from the second on all."""
 _SHIFT_BITS = 4
 _SHRINK_BELOW = 0.75
 
@@ -57,6 +60,21 @@ def dense_map(source: Points, target: Points, shape: tuple[int, int]) -> Field:
     departure = cv2.GaussianBlur(moved - plain.astype(np.float32), (0, 0), _SMOOTHING * eye_distance(target))
     field: Field = (plain + departure).astype(np.float32)
     return field
+
+
+def shown(field: Field, *, scale: float, unit: float) -> Weights:
+    """How much the source has to show at each pixel, 0 to 1: little where it is stretched, as on a turned face's far side.
+
+    Args:
+        field: Where each pixel comes from, (rows, columns, 2).
+        scale: How much larger faces are in the map's frame than in the source.
+        unit: The eye distance in the map's frame.
+    """
+    across, down = np.gradient(field, axis=1), np.gradient(field, axis=0)
+    area = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]) * scale**2
+    low, high = _STRETCHED
+    weights = np.clip((area - low) / (high - low), 0, 1).astype(np.float32)
+    return cv2.GaussianBlur(weights, (0, 0), _SMOOTHING * unit).astype(np.float32)
 
 
 def resample(image: NDArray[np.uint8], field: Field, *, scale: float) -> NDArray[np.uint8]:
