@@ -22,7 +22,7 @@ _RINGS = (1.25, 1.6)
 _SMOOTHING = 0.03
 """Blur of the map in eye distances: hides the creases along the triangles' edges."""
 _STRETCHED = (0.25, 0.45)
-"""Pixels that are given less of the source's area than this share show nothing of it, and those from the second on all."""
+"""Pixels with less of the source's area than the first share show nothing of it; with the second or more, all."""
 _SHIFT_BITS = 4
 _SHRINK_BELOW = 0.75
 
@@ -63,7 +63,7 @@ def dense_map(source: Points, target: Points, shape: tuple[int, int]) -> Field:
 
 
 def shown(field: Field, *, scale: float, unit: float) -> Weights:
-    """How much the source has to show at each pixel, 0 to 1: little where it is stretched, as on a turned face's far side.
+    """How much the source has to show at each pixel, 0 to 1: little where it is stretched, as on a far side.
 
     Args:
         field: Where each pixel comes from, (rows, columns, 2).
