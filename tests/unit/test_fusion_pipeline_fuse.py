@@ -118,7 +118,7 @@ def test_half_a_weight_is_half_way() -> None:
     target = world.face("photo-six-faces", world.SMILES)
     before, whole = world.group().astype(int), fused(world.SMILES).astype(int)
     half = fusing.fuse(world.astronaut(), world.astronauts_face(), world.group(), target, Rendering(weight=0.5))
-    assert np.quantile(np.abs(half - (before + whole) / 2)[whole != before], 0.99) <= 2  # but where the whole is clipped
+    assert np.quantile(np.abs(half - (before + whole) / 2)[whole != before], 0.99) <= 2  # but where it is clipped
 
 
 def test_colours_may_stay_the_sources() -> None:
