@@ -56,7 +56,7 @@ PAIRS = [
     *((name, "astronaut") for name in FACES if name != "astronaut"),
     ("smiles", "looks down"), ("looks down", "laughs"), ("smiles", "laughs"), ("laughs", "smiles"),
 ]  # fmt: skip
-_ROUNDS = 6
+_ROUNDS = 8
 _SEAM = 0.02, 0.25
 """How much of the source shows where a seam would be."""
 _TILE = 320
