@@ -75,7 +75,7 @@ async def raw(pool: RunnerPool, path: Path) -> np.ndarray[Any, Any]:
         "path": str(path), "sha256": sha256(path), "hints": asdict(NONE), "datatype": "FP32",
         "shape": [1, 3, 640, 640], "image": True, "wanted": [],
     }  # fmt: skip
-    photo = catalog.path("photo-six-faces").read_bytes()
+    photo = catalog.fetch("photo-six-faces").read_bytes()
     reply = await pool.call(domain="acme", task="infer", arguments=arguments, blobs=[photo], timeout_s=300)
     (output,) = reply.values["outputs"]
     return np.frombuffer(reply.blobs[0], np.float32).reshape(output["shape"])
