@@ -60,7 +60,7 @@ _ROUNDS = 8
 _SEAM = 0.02, 0.25
 """How much of the source shows where a seam would be."""
 _TILE = 320
-_EMBEDDER = ("dlib-bin==20.0.1.post1", "face_recognition_models==0.3.0", "setuptools<81")
+_EMBEDDER = ("dlib-bin==20.0.1.post1", "face_recognition_models==0.3.0", "numpy", "setuptools<81")
 
 
 @dataclass(frozen=True)
