@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,10 @@ from facetmesh.kit.errors import Unavailable
 from facetmesh.kit.identity import TokenVerifier
 from facetmesh.kit.revocations import follow
 from facetmesh.kit.rpc import Guard
-from facetmesh.kit.signing import SIGNATURE_CONTEXT, EventSigner
+from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 from facetmesh.kit.tls import TlsFiles, channel, listen
+from facetmesh.verify.event import ServiceKey, open_event
 
 from .auth_world import PLANS, world_over
 from .conftest import AUDIENCE, ISSUER, Clock, MemoryState
@@ -69,9 +69,8 @@ class Bus:
         public = Ed25519PrivateKey.from_private_bytes(SEED).public_key()
         for event_id, data, _ in events:
             signed = event_pb2.SignedEvent.FromString(data)
-            public.verify(signed.signature, SIGNATURE_CONTEXT + signed.event)
-            fingerprint = hashlib.sha256(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
-            assert signed.key_id == f"auth/{fingerprint}"
+            key = ServiceKey("auth", public.public_bytes(Encoding.Raw, PublicFormat.Raw))
+            open_event(data, {key.id: key})
             event = event_pb2.AuditEvent.FromString(signed.event)
             assert event.id == event_id
             self.events.append(event)
@@ -80,7 +79,7 @@ class Bus:
 
     async def last(self, count: int) -> event_pb2.AuditEvent:
         """The last event, once there are count."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.events) < count:
                 self.some.clear()
                 await self.some.wait()

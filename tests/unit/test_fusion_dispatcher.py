@@ -44,7 +44,7 @@ async def running(world: World, concurrency: int = 2) -> AsyncIterator[Dispatche
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.002)
 
@@ -175,10 +175,10 @@ async def test_a_job_that_waits_knows_its_place_and_one_at_work_has_none(world: 
         world.script.may_end.set()
         await until(cleared(world))
         assert dispatcher.standing(third.ticket) is None
-        # By now the pace is known.
+        # With the next look at the list of work, the pace is known.
         world.script.may_end.clear()
         fourth, fifth = [await woken(world, dispatcher) for _ in range(2)]
-        await until(lambda: placed(dispatcher, fifth))
+        await until(lambda: paced(dispatcher, fifth))
         standing = dispatcher.standing(fifth.ticket)
         assert standing is not None
         assert standing.wait_s is not None
@@ -193,6 +193,11 @@ async def woken(world: World, dispatcher: Dispatcher) -> Operation:
     operation = await world.create()
     dispatcher.wake(operation.ticket)
     return operation
+
+
+async def paced(dispatcher: Dispatcher, operation: Operation) -> bool:
+    standing = dispatcher.standing(operation.ticket)
+    return standing is not None and standing.wait_s is not None
 
 
 async def placed(dispatcher: Dispatcher, operation: Operation) -> bool:

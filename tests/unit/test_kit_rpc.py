@@ -139,7 +139,7 @@ def creations(rig: Rig, count: int, start: int = 0) -> list[asyncio.Task[str]]:
 async def test_calls_at_once_share_publishes(rig: Rig) -> None:
     rig.bus.gate.clear()
     calls = creations(rig, 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not rig.bus.batches:
             await asyncio.sleep(0.01)
         calls += creations(rig, 59, start=1)
@@ -152,7 +152,7 @@ async def test_calls_at_once_share_publishes(rig: Rig) -> None:
 
 
 async def test_beyond_the_limit_of_calls_in_progress(state: MemoryState, issuer: TokenIssuer, clock: Clock) -> None:
-    async with served(state, issuer, clock, limit=5) as rig, asyncio.timeout(10):
+    async with served(state, issuer, clock, limit=5) as rig, asyncio.timeout(60):
         rig.bus.gate.clear()
         calls = creations(rig, 20)
         while sum(call.done() for call in calls) < 15:
