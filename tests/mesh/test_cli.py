@@ -125,7 +125,14 @@ def test_detect_and_its_receipt(
 def test_fuse_writes_the_picture(cli: Cli, key_file: Path, assets: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "fused.png"
     photos = (str(assets["photo-astronaut"]), str(assets["photo-six-faces"]))
-    fused = cli.ok("fuse", *photos, "--face-model=faces", f"--out={out}", key_file=key_file)
+    told = error(cli("fuse", *photos, "--face-model=faces", f"--out={out}", key_file=key_file))
+    assert told["reason"] == "CONSENT_MISSING"
+    evidence = tmp_path / "signed.txt"
+    evidence.write_text("I agree.")
+    agreed = ("--subject=astronaut", "--purpose=a test", f"--evidence={evidence}", "--days=1")
+    consent = cli.ok("consents", "create", photos[0], *agreed, key_file=key_file)["name"]
+    given = ("--face-model=faces", f"--consent={consent}", f"--out={out}")
+    fused = cli.ok("fuse", *photos, *given, key_file=key_file)
     assert fused["file"] == str(out)
     assert out.read_bytes().startswith(PNG)
 

@@ -18,6 +18,8 @@ from .fusion_jobs import World, sha256, terms
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from facetmesh.fusion.fuser import Fused
+
     from .conftest import Clock
 
 FACE = SourceFace(sha256(b"source"))
@@ -201,8 +203,8 @@ async def test_a_consent_revoked_before_the_work_begins_stops_it(world: World) -
 async def test_a_consent_that_ends_while_the_job_runs_leaves_no_result(world: World, end: str, reason: str) -> None:
     fuse = world.script.fuse
 
-    async def ends(*arguments: object) -> bytes:
-        made = await fuse(*arguments)  # type: ignore[arg-type]
+    async def ends(*arguments: object, **more: object) -> Fused:
+        made = await fuse(*arguments, **more)  # type: ignore[arg-type]
         if end == "revoke":
             await world.consents.revoke("acme", (await world.consent()).id)
         else:
