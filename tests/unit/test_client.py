@@ -71,8 +71,10 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
     failures: list[errors.FacetmeshError] = field(default_factory=list)
     calls: list[tuple[dict[str, Any], Any]] = field(default_factory=list)
     stall: bool = False
+    time_left_s: float | None = None
 
     async def Detect(self, request: Any, context: Any) -> Any:
+        self.time_left_s = context.time_remaining()
         self.calls.append((dict(context.invocation_metadata()), request))
         if self.stall:
             await asyncio.Event().wait()
@@ -163,6 +165,13 @@ async def test_a_call_carries_a_token_the_model_and_the_whole_name(mesh: Mesh) -
     headers, request = mesh.detection.calls[-1]
     assert headers["authorization"] == "Bearer t1", "one exchange serves many calls"
     assert headers["x-facetmesh-model"] == request.model == "tenants/acme/models/faces"
+
+
+async def test_the_service_hears_of_the_deadline(mesh: Mesh) -> None:
+    async with AsyncClient("right", mesh.endpoints) as client:
+        await client.detect("faces", b"image")
+    assert mesh.detection.time_left_s is not None
+    assert 30 < mesh.detection.time_left_s < 90  # gRPC rounds it
 
 
 async def test_many_calls_at_once_exchange_the_key_once(mesh: Mesh) -> None:

@@ -56,15 +56,25 @@ _RETRY = {
 }
 
 
+def timeout_s(method: str) -> int | None:
+    """How long a method may take, in seconds; None for what has no end.
+
+    Args:
+        method: As gRPC spells it: /package.Service/Method.
+    """
+    service, _, name = method.strip("/").partition("/")
+    return _TIMEOUTS_S.get((service, name), DEFAULT_TIMEOUT_S)
+
+
 def service_config() -> dict[str, Any]:
     """The deadline of each method, and retries of those that may be repeated (gRPC A6)."""
     repeated = {(service, name) for service, names in _IDEMPOTENT.items() for name in names}
     methods: list[dict[str, Any]] = [{"name": [{}], "timeout": f"{DEFAULT_TIMEOUT_S}s"}]
     for service, name in sorted(repeated | _TIMEOUTS_S.keys()):
-        timeout_s = _TIMEOUTS_S.get((service, name), DEFAULT_TIMEOUT_S)
+        longest_s = timeout_s(f"/{service}/{name}")
         methods.append({
             "name": [{"service": service, "method": name}],
-            **({} if timeout_s is None else {"timeout": f"{timeout_s}s"}),
+            **({} if longest_s is None else {"timeout": f"{longest_s}s"}),
             **({"retryPolicy": _RETRY} if (service, name) in repeated else {}),
         })
     return {"methodConfig": methods}

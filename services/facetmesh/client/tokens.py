@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.client.retries import timeout_s
 from facetmesh.kit import status
 
 if TYPE_CHECKING:
@@ -109,4 +110,12 @@ def with_token(source: TokenSource) -> list[grpc.aio.ClientInterceptor]:
 async def _signed(details: Any, source: TokenSource) -> Any:
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
     metadata.add("authorization", f"Bearer {(await source.get()).access_token}")
-    return details._replace(metadata=metadata)
+    return details._replace(metadata=metadata, timeout=_timeout_s(details))
+
+
+def _timeout_s(details: Any) -> float | None:
+    """The call's deadline as the server is to hear of it: it is not told of the service config's."""
+    if details.timeout is not None:
+        return float(details.timeout)
+    method = details.method
+    return timeout_s(method.decode() if isinstance(method, bytes) else method)
