@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,15 @@ from facetmesh.detection.rollout.store import DaprRolloutStore
 from facetmesh.detection.splits import Traffic
 from facetmesh.detection.store import DaprStore
 from facetmesh.detection.versions import Facts, Version
-from facetmesh.kit.errors import Aborted, AlreadyExists, FacetmeshError, FailedPrecondition, InvalidArgument, NotFound
+from facetmesh.kit.errors import (
+    Aborted,
+    AlreadyExists,
+    FacetmeshError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from .conftest import Clock, MemoryState
@@ -124,11 +133,21 @@ async def test_of_two_that_start_at_once_one_does(rollouts: Rollouts, state: Mem
         await DaprRolloutStore(state).put_current(replace(begun, name=SECOND, etag=""))  # type: ignore[arg-type]
 
 
-async def test_what_is_not_audited_is_not_forgotten(rollouts: Rollouts) -> None:
+async def test_what_is_not_audited_is_not_forgotten_and_the_next_waits_for_it(
+    rollouts: Rollouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facetmesh.detection.rollout.rollouts._LOOK_AGAIN_S", 0.01)
     over = await end(rollouts, await start(rollouts), audited=False)
     assert (over.state, over.is_active, await rollouts.active()) == (State.ROLLED_BACK, True, [FIRST])
-    with pytest.raises(FailedPrecondition):
+    with pytest.raises(Unavailable) as refused:
         await start(rollouts, name=SECOND)
+    assert (refused.value.reason, refused.value.retry_after_s) == ("ROLLOUT_ENDING", 1)
+    monkeypatch.setattr("facetmesh.detection.rollout.rollouts._ENDING_LOOKS", 100_000)
+    following = asyncio.create_task(start(rollouts, name=SECOND))
+    await asyncio.sleep(0.05)
+    assert not following.done()
+    await rollouts.report(replace(over, outbox=()), "one")
+    assert (await following).name == SECOND
 
 
 async def test_orders_are_taken_until_the_end_is_decided(rollouts: Rollouts) -> None:

@@ -6,14 +6,15 @@ go over the record's etag, so that neither overwrites what it has not read.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.detection.models import STABLE
-from facetmesh.detection.rollout.record import DECIDED, Order, Rollout
+from facetmesh.detection.rollout.record import DECIDED, FINAL, Order, Rollout
 from facetmesh.detection.splits import Traffic
-from facetmesh.kit.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
+from facetmesh.kit.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from facetmesh.detection.versions import Version
 
 _ATTEMPTS = 10
+_ENDING_LOOKS, _LOOK_AGAIN_S = 20, 0.25
+"""How often to look whether the last decision of a rollout that is over has been audited."""
 _LAST_WORDS = frozenset({Order.PROMOTE, Order.ABORT})
 
 
@@ -92,6 +95,7 @@ class Rollouts:
                 itself; ROLLOUT_ACTIVE: the model has another one.
             AlreadyExists: ROLLOUT_EXISTS: there is one with that id.
             Aborted: Another one was started meanwhile.
+            Unavailable: ROLLOUT_ENDING: the last one is over, but the audit log has not taken its end yet.
         """
         plan.check()
         limits.check()
@@ -99,7 +103,7 @@ class Rollouts:
         model = await self._models.get(wanted.tenant_id, wanted.model_id)
         stable, candidate = await self._models.versions(model, [model.number(STABLE), model.number(to)])
         self._compare(stable, candidate)
-        before = await self._store.current(model.name)
+        before = await self._last(model.name)
         if (before and before.name == name) or await self._store.archived(name):
             raise AlreadyExists("The model has a rollout with this id.", reason="ROLLOUT_EXISTS")
         if before and before.is_active:
@@ -118,6 +122,18 @@ class Rollouts:
                 wanted, stable=stable.number, candidate=candidate.number, etag=before.etag if before else ""
             )
         )
+
+    async def _last(self, model: str) -> Rollout | None:
+        """The model's last rollout, with its end in the audit log if it is over: that takes a moment."""
+        for _ in range(_ENDING_LOOKS):
+            last = await self._store.current(model)
+            if last is None or not last.is_active or last.state not in FINAL:
+                return last
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        raise Unavailable(
+            "The model's last rollout is over, but its end is not in the audit log yet.", reason="ROLLOUT_ENDING",
+            retry_after_s=1,
+        )  # fmt: skip
 
     async def get(self, name: str) -> Rollout:
         """The rollout.
