@@ -57,17 +57,22 @@ def cluster(parts: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
 
 
 @pytest.fixture(scope="session")
-def gateway(cluster: ControlPlane) -> gateways.Gateway:
-    """The gateway, with our manifests but for what needs certificates."""
+def envoy(cluster: ControlPlane) -> gateways.Gateway:
+    """The gateway, with nothing to do yet."""
     cluster.programs = {**cluster.programs, "envoy": str(binaries.envoy())}
-    gateway = gateways.start(cluster)
+    return gateways.start(cluster)
+
+
+@pytest.fixture(scope="module")
+def gateway(cluster: ControlPlane, envoy: gateways.Gateway) -> gateways.Gateway:
+    """The gateway, with our manifests but for what needs certificates, whatever other tests have applied meanwhile."""
     public = jwt.algorithms.ECAlgorithm.to_jwk(_KEY.public_key(), as_dict=True) | {"kid": "one", "alg": "ES256"}
     rendered = yaml.safe_load_all(cluster.kubectl("kustomize", str(K8S / "overlays" / "dev")).stdout)
     istio = [one for one in rendered if "istio.io" in one["apiVersion"] or one["kind"] == "Namespace"]
     for one in istio:
         if one["kind"] == "Gateway":
             server = one["spec"]["servers"][0]
-            server["port"] = {"number": gateway.port, "name": "http2", "protocol": "HTTP2"}
+            server["port"] = {"number": envoy.port, "name": "http2", "protocol": "HTTP2"}
             del server["tls"]
         if one["kind"] == "DestinationRule":
             one["spec"]["trafficPolicy"]["tls"] = {"mode": "DISABLE"}
@@ -76,7 +81,7 @@ def gateway(cluster: ControlPlane) -> gateways.Gateway:
             del rule["jwksUri"]
             rule["jwks"] = json.dumps({"keys": [public]})
     cluster.apply(*istio)
-    return gateway
+    return envoy
 
 
 def token(tenant_id: str, key: EllipticCurvePrivateKey = _KEY) -> str:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from tests.contract.harness import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .controlplane import ControlPlane
 
 NAMESPACE = "istio-ingress"
+_HOST = "detection.facetmesh.svc.cluster.local"
 _NOBODY = "127.0.0.9"
 """The gateway's own address: one that no endpoint has, else istiod gives the gateway that endpoint's labels."""
 
@@ -26,6 +29,23 @@ class Gateway:
     """Where it takes plain HTTP/2."""
     admin: int
     """Its administration, HTTP."""
+
+
+def put_behind(cluster: ControlPlane, ports: Mapping[str, int]) -> None:
+    """Has these ports of the loopback be detection's subsets, in place of the Service that pods would stand behind."""
+    cluster.kubectl("delete", "service", "detection", "--namespace=facetmesh", "--ignore-not-found")
+    cluster.apply({
+        "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+        "metadata": {"name": "detection", "namespace": "facetmesh"},
+        "spec": {
+            "hosts": [_HOST], "location": "MESH_INTERNAL", "resolution": "STATIC",
+            "ports": [{"number": 7400, "name": "grpc", "protocol": "GRPC"}],
+            "endpoints": [
+                {"address": "127.0.0.1", "ports": {"grpc": port}, "labels": {"app": "detection", "version": subset}}
+                for subset, port in ports.items()
+            ],
+        },
+    })  # fmt: skip
 
 
 def start(cluster: ControlPlane) -> Gateway:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from tests.contract.harness import free_port
 
 from .conftest import token
+from .gateway import put_behind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.full
 
 DETECT = "/facetmesh.detection.v1.DetectionService/Detect"
-HOST = "detection.facetmesh.svc.cluster.local"
 CALLS = 1000
 _ROUTE_S = 60
 
@@ -62,19 +62,7 @@ async def subsets(cluster: ControlPlane) -> AsyncIterator[dict[str, Subset]]:
     subsets = {name: Subset(name) for name in ("v1", "v2")}
     for subset in subsets.values():
         await subset.start()
-    cluster.kubectl("delete", "service", "detection", "--namespace=facetmesh", "--ignore-not-found")
-    cluster.apply({
-        "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
-        "metadata": {"name": "detection", "namespace": "facetmesh"},
-        "spec": {
-            "hosts": [HOST], "location": "MESH_INTERNAL", "resolution": "STATIC",
-            "ports": [{"number": 7400, "name": "grpc", "protocol": "GRPC"}],
-            "endpoints": [
-                {"address": "127.0.0.1", "ports": {"grpc": one.port}, "labels": {"app": "detection", "version": name}}
-                for name, one in subsets.items()
-            ],
-        },
-    })  # fmt: skip
+    put_behind(cluster, {name: one.port for name, one in subsets.items()})
     yield subsets
     for subset in subsets.values():
         await subset.stop()

@@ -42,8 +42,9 @@ from facetmesh.kit.telemetry import Metrics
 
 from . import report
 from .conftest import token
+from .gateway import put_behind
 from .replicas import USUAL_S, Behaviour, Replica
-from .test_canary import CALLS, DETECT, HOST, deviations, weights
+from .test_canary import CALLS, DETECT, deviations, weights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -148,20 +149,7 @@ async def world(cluster: ControlPlane, gateway: Gateway) -> AsyncIterator[World]
     async with contextlib.AsyncExitStack() as stack:
         for replica in replicas:
             await stack.enter_async_context(replica.serving())
-        cluster.kubectl("delete", "service", "detection", "--namespace=facetmesh", "--ignore-not-found")
-        cluster.apply({
-            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
-            "metadata": {"name": "detection", "namespace": "facetmesh"},
-            "spec": {
-                "hosts": [HOST], "location": "MESH_INTERNAL", "resolution": "STATIC",
-                "ports": [{"number": 7400, "name": "grpc", "protocol": "GRPC"}],
-                "endpoints": [
-                    {"address": "127.0.0.1", "ports": {"grpc": one.port},
-                     "labels": {"app": "detection", "version": one.subset}}
-                    for one in replicas
-                ],
-            },
-        })  # fmt: skip
+        put_behind(cluster, {one.subset: one.port for one in replicas})
         session = await stack.enter_async_context(aiohttp.ClientSession())
         resources = Resources(account)
         stack.push_async_callback(resources.close)
