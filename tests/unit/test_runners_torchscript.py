@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-import facetmesh
-from facetmesh.kit import catalog
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.runners.engines import file_kind, read_model
 
-PYTHON = catalog.cache_folder() / "convert-env" / "bin" / "python"
-SERVICES = Path(facetmesh.__file__).parents[1]
-PROGRAM = Path(__file__).with_name("programs") / "scripting.py"
+from .convert_env import needed, seen_by
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def archive(path: Path, *members: str) -> Path:
@@ -48,16 +44,10 @@ def test_an_installation_without_torch(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not PYTHON.exists(), reason="`make convert-env` makes the environment that this needs")
+@needed
 def test_torch_serves_what_openvino_serves_of_the_same_weights(tmp_path: Path) -> None:
     """In runners, confined; and what wants to read or write files, or is nothing, is refused."""
-    environment = {**os.environ, "PYTHONPATH": str(SERVICES), "YOLO_CONFIG_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [str(PYTHON), str(PROGRAM), str(tmp_path)], env=environment, cwd=tmp_path,
-        capture_output=True, text=True, check=False, timeout=1800,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    seen = json.loads(done.stdout.splitlines()[-1])
+    seen = seen_by("scripting.py", tmp_path, timeout_s=1800)
     # Of boxes in 640 pixels.
     assert seen.pop("difference") < 0.05
     assert seen == {
