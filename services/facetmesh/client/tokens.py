@@ -64,11 +64,11 @@ class _UnaryWithToken(grpc.aio.UnaryUnaryClientInterceptor):
         self._source = source
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        call = await continuation(await _signed(client_call_details, self._source), request)
+        call = await continuation(await _completed(client_call_details, self._source), request)
         if await call.code() is grpc.StatusCode.UNAUTHENTICATED:
             # By the service's clock it has expired, or it was revoked: a new one tells. Nothing has been done yet.
             self._source.forget()
-            call = await continuation(await _signed(client_call_details, self._source), request)
+            call = await continuation(await _completed(client_call_details, self._source), request)
         return call
 
 
@@ -77,7 +77,7 @@ class _StreamWithToken(grpc.aio.UnaryStreamClientInterceptor):
         self._source = source
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(await _signed(client_call_details, self._source), request)
+        return await continuation(await _completed(client_call_details, self._source), request)
 
 
 class _UploadWithToken(grpc.aio.StreamUnaryClientInterceptor):
@@ -87,7 +87,7 @@ class _UploadWithToken(grpc.aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return await continuation(await _signed(client_call_details, self._source), request_iterator)
+        return await continuation(await _completed(client_call_details, self._source), request_iterator)
 
 
 class _TalkWithToken(grpc.aio.StreamStreamClientInterceptor):
@@ -97,7 +97,7 @@ class _TalkWithToken(grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return await continuation(await _signed(client_call_details, self._source), request_iterator)
+        return await continuation(await _completed(client_call_details, self._source), request_iterator)
 
 
 def with_token(source: TokenSource) -> list[grpc.aio.ClientInterceptor]:
@@ -107,7 +107,8 @@ def with_token(source: TokenSource) -> list[grpc.aio.ClientInterceptor]:
     return [kind(source) for kind in kinds]
 
 
-async def _signed(details: Any, source: TokenSource) -> Any:
+async def _completed(details: Any, source: TokenSource) -> Any:
+    """The details of a call, with a token and a deadline."""
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
     metadata.add("authorization", f"Bearer {(await source.get()).access_token}")
     return details._replace(metadata=metadata, timeout=_timeout_s(details))

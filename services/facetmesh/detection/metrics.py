@@ -48,8 +48,7 @@ class VersionMetrics(Collector):
             labels=_LABELS,
         )  # fmt: skip
         for name, tally in self._statistics.all():
-            _, tenant, _, model, _, version = name.split("/")
-            labels = (tenant, model, version)
+            labels = tuple(name.split("/")[1::2])
             calls.add_metric((*labels, "ok"), tally.succeeded)
             calls.add_metric((*labels, "failed"), tally.failed)
             seconds.add_metric((*labels, "ok"), tally.succeeded_s)
@@ -75,8 +74,7 @@ class VersionMetrics(Collector):
         )
         empty = CounterMetricFamily("facetmesh_version_empty", "Calls that found no object.", labels=_LABELS)
         for name, tally in list(self._statistics.all())[-_DETAILED:]:
-            _, tenant, _, model, _, version = name.split("/")
-            labels = (tenant, model, version)
+            labels = tuple(name.split("/")[1::2])
             latency.add_metric(labels, _buckets(tally.latency), tally.succeeded_s + tally.failed_s)
             compute.add_metric(labels, _buckets(tally.compute), None)
             empty.add_metric(labels, tally.empty)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.longrunning import operations_pb2
 
 app = typer.Typer(no_args_is_help=True)
+Operation = Annotated[str, typer.Argument(help="The operation's name or id, which is its fusion's id.")]
 
 
 @app.command()
@@ -34,10 +35,7 @@ def lookup(
 
 
 @app.command()
-def watch(
-    context: typer.Context,
-    operation: Annotated[str, typer.Argument(help="The operation's name or id, which is its fusion's id.")],
-) -> None:
+def watch(context: typer.Context, operation: Operation) -> None:
     """Follow a fusion until it is done."""
     chosen = options(context)
     with chosen.tenant_client() as client:
@@ -46,10 +44,7 @@ def watch(
 
 
 @app.command()
-def cancel(
-    context: typer.Context,
-    operation: Annotated[str, typer.Argument(help="The operation's name or id, which is its fusion's id.")],
-) -> None:
+def cancel(context: typer.Context, operation: Operation) -> None:
     """Stop a fusion that is not done."""
     chosen = options(context)
     with chosen.tenant_client() as client:
