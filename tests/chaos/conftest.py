@@ -30,7 +30,9 @@ def world(
 ) -> Iterator[World]:
     """A mesh that a module's tests may harm, with either provider."""
     home: Path = tmp_path_factory.mktemp(f"chaos-{request.param}") / "home"
-    with running(home, collector, *PROVIDERS[request.param]) as mesh:
+    # Runners are killed again and again: that is not to be taken for a model that kills them.
+    variables = {"FACETMESH_RUNNER_DEATHS": str(100 * ROUNDS)}
+    with running(home, collector, *PROVIDERS[request.param], variables=variables) as mesh:
         made = World(mesh, request.param, astronaut, group)
         assert made.key
         yield made

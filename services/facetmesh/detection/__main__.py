@@ -78,6 +78,8 @@ class DetectionSettings(ServiceSettings):
     """A runner unused for so long is stopped, in seconds."""
     runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
     """Private memory that one runner may use."""
+    runner_deaths: Annotated[int, Field(ge=1)] = 3
+    """A model that ends its runner so often within a minute is quarantined."""
     runners_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 16384 * MEBIBYTE
     """What all runners may take together, as it is measured; the least recently used one makes room."""
     pinned_tenants: frozenset[str] = frozenset()
@@ -106,6 +108,7 @@ async def main() -> None:
             memory_bytes=settings.runners_memory_bytes,
             queue=settings.runner_queue,
             idle_s=settings.runner_idle_s,
+            deaths=settings.runner_deaths,
             runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes, concurrency=settings.slots),
         )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facetmesh-", dir=_memory())))

@@ -20,6 +20,7 @@ from facetmesh.detection.splits import Traffic
 from facetmesh.detection.uploads import Upload
 from facetmesh.detection.versions import ClassAgreement, Facts, Quantization, Tensor, Version
 from facetmesh.kit.errors import Aborted
+from facetmesh.kit.etags import etag_of
 from facetmesh.kit.index import Index
 
 if TYPE_CHECKING:
@@ -53,11 +54,10 @@ class DaprStore:
         if not model.deleted:
             await index.add(model.id)
         key = _model_key(model.tenant_id, model.id)
-        await self._put(key, {**asdict(model), "etag": ""}, model.etag)
+        etag = await self._put(key, asdict(model), model.etag)
         if model.deleted:
             await index.remove(model.id)
-        entry = await self._state.get(key)
-        return replace(model, etag=entry.etag if entry else "")
+        return replace(model, etag=etag)
 
     async def model_ids(self, tenant_id: str) -> list[str]:
         """The ids of the tenant's models, sorted."""
@@ -76,8 +76,9 @@ class DaprStore:
 
     async def create_version(self, version: Version) -> bool:
         """Stores a new version; False when there is one with its number."""
+        key = _version_key(version.tenant_id, version.model_id, version.number)
         try:
-            await self._put(_version_key(version.tenant_id, version.model_id, version.number), asdict(version), "")
+            await self._state.put(key, json.dumps(asdict(version)).encode(), create=True)
         except Aborted:
             return False
         return True
@@ -95,9 +96,7 @@ class DaprStore:
         """Stores an upload over what has its etag, or a new one when it has none; Aborted where it cannot."""
         await self._index(upload.tenant_id, "uploads").add(upload.sha256)
         key = _upload_key(upload.tenant_id, upload.sha256)
-        await self._put(key, {**asdict(upload), "etag": ""}, upload.etag)
-        entry = await self._state.get(key)
-        return replace(upload, etag=entry.etag if entry else "")
+        return replace(upload, etag=await self._put(key, asdict(upload), upload.etag))
 
     async def delete_upload(self, upload: Upload) -> None:
         """Forgets an upload."""
@@ -116,7 +115,7 @@ class DaprStore:
 
     async def put_policy(self, tenant_id: str, policy: Policy) -> None:
         """Stores a policy over what has its etag, or a new one when it has none; Aborted where it cannot."""
-        await self._put(f"tenants/{tenant_id}/modelPolicy", {**asdict(policy), "etag": ""}, policy.etag)
+        await self._put(f"tenants/{tenant_id}/modelPolicy", asdict(policy), policy.etag)
 
     async def delete_all(self, tenant_id: str) -> None:
         """Deletes all of a tenant's records, what lists them last."""
@@ -131,8 +130,11 @@ class DaprStore:
         for collection in ("models", "uploads"):
             await self._index(tenant_id, collection).clear()
 
-    async def _put(self, key: str, fields: dict[str, Any], etag: str) -> None:
-        await self._state.put(key, json.dumps(fields).encode(), etag=etag or None, create=not etag)
+    async def _put(self, key: str, fields: dict[str, Any], etag: str) -> str:
+        """Stores fields over what has the etag, or anew where it is empty; returns the new etag."""
+        encoded = json.dumps({**fields, "etag": ""}).encode()
+        await self._state.put(key, encoded, etag=etag or None, create=not etag)
+        return await etag_of(self._state, key, encoded, before=etag)
 
     def _index(self, tenant_id: str, collection: str) -> Index:
         return Index(self._state, f"tenants/{tenant_id}/{collection}")

@@ -76,6 +76,8 @@ class FusionSettings(ServiceSettings):
     """Runner processes at a time; each tenant that fuses has one."""
     runner_idle_s: Annotated[float, Field(gt=0)] = 300.0
     """A runner unused for so long is stopped, in seconds."""
+    runner_deaths: Annotated[int, Field(ge=1)] = 3
+    """A tenant whose work ends its runner so often within a minute has to wait for a while."""
     runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
     """Private memory that one runner may use."""
     result_days: Annotated[int, Field(ge=0, le=36_500)] = 30
@@ -125,6 +127,7 @@ async def main() -> None:
         limits = PoolLimits(
             runners=settings.runners,
             idle_s=settings.runner_idle_s,
+            deaths=settings.runner_deaths,
             runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes),
         )
         pool = await stack.enter_async_context(

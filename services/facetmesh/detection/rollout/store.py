@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from facetmesh.detection.rollout.record import Rollout
 from facetmesh.kit.errors import Aborted
+from facetmesh.kit.etags import etag_of
 from facetmesh.kit.index import Index
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ class DaprRolloutStore:
             await self._active.add(rollout.name)
         await self._index(model).add(rollout.id)
         key = f"{model}/rollout"
-        await self._state.put(key, _encoded(rollout), etag=rollout.etag or None, create=not rollout.etag)
+        encoded = _encoded(rollout)
+        await self._state.put(key, encoded, etag=rollout.etag or None, create=not rollout.etag)
         # Before, lest a crash hide it from controllers; and after, lest one that found no record yet has forgotten it.
         await (self._active.add if rollout.is_active else self._active.remove)(rollout.name)
-        entry = await self._state.get(key)
-        return replace(rollout, etag=entry.etag if entry else "")
+        return replace(rollout, etag=await etag_of(self._state, key, encoded, before=rollout.etag))
 
     async def forget_active(self, name: str) -> None:
         """Nothing is to be done for it any more."""
