@@ -1,4 +1,4 @@
-"""Budgets: who holds which part of a tenant's limits, and what was used of them.
+"""Budgets: leases parts of the tenants' limits to replicas, and takes what they used of them.
 
 There is a ledger for each tenant, in the state store and guarded by its etag, so
 that all replicas of auth lease from the same. It outlives auth and its callers;
@@ -11,18 +11,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from facetmesh.auth.ledger import RENEW_S, Account, Holding, Ledger
 from facetmesh.auth.plans import NO_LIMITS, Limits
-from facetmesh.auth.shares import share
-from facetmesh.auth.usage import HOUR_S, NO_COUNTS, Counts
 from facetmesh.kit.budgets import NOTHING, Amounts, Grant, Lease
 from facetmesh.kit.errors import Aborted, NotFound, PermissionDenied, ResourceExhausted
 from facetmesh.kit.profiles import Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from facetmesh.auth.keys import Keys
     from facetmesh.auth.plans import Plans
@@ -30,80 +29,7 @@ if TYPE_CHECKING:
     from facetmesh.auth.usage import UsageHistory
     from facetmesh.kit.budgets import Demand, Report, Work
 
-_DAY_S = 86_400
-_STAKE_S = 10.0
-"""How long a replica's part is kept for it that says nothing."""
-_RENEW_S = 2.0
-_RENEW_CONTENDED_S = 0.5
-"""When to report again where several share a limit that is nearly reached."""
-_NEARLY = 0.7
-_MOST_MODELS = 200
-"""Models of a tenant that are counted apart in an hour; further ones are counted together."""
-_OTHERS = "others"
-_REMEMBERED_S = 3600.0
-"""How long a report's number is remembered: one that comes again after longer counts twice."""
 _ATTEMPTS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Stake:
-    """What one replica holds."""
-
-    until_s: float
-    """Until when it is kept for it, in seconds since the epoch."""
-    wanted: Amounts = NOTHING
-    part: Amounts = NOTHING
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What is used and held of one tenant's, or one key's, limits."""
-
-    images: float = 0.0
-    """Of the ledger's day."""
-    compute_s: float = 0.0
-    stakes: Mapping[str, Stake] = field(default_factory=dict)
-    """By replica."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What one service keeps for a tenant."""
-
-    stored_bytes: int = 0
-    models: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ReportSeen:
-    """A replica's last report."""
-
-    number: int
-    at_s: float
-    """When it came, in seconds since the epoch."""
-
-
-_NO_REPORT = ReportSeen(0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """A tenant's budgets."""
-
-    tenant_id: str
-    day: int = 0
-    """Days since the epoch (UTC), of which the use is counted."""
-    hour: int = 0
-    """Hours since the epoch, of which the work is counted."""
-    accounts: Mapping[str, Account] = field(default_factory=dict)
-    """By name: tenants/{tenant} and tenants/{tenant}/keys/{key}."""
-    reports: Mapping[str, ReportSeen] = field(default_factory=dict)
-    """The last report of each replica, so that one which comes again counts once."""
-    work: Mapping[str, Counts] = field(default_factory=dict)
-    """In this hour, by model."""
-    holdings: Mapping[str, Holding] = field(default_factory=dict)
-    """By service."""
-    etag: str = ""
 
 
 class LedgerStore(Protocol):
@@ -167,7 +93,7 @@ class Budgets:
             *(self._lease(tenant_id, report, demands[tenant_id], work[tenant_id]) for tenant_id in {*demands, *work})
         )
         grants = tuple(grant for granted, _ in answers for grant in granted)
-        return Lease(grants, min((renew_s for _, renew_s in answers), default=_RENEW_S))
+        return Lease(grants, min((renew_s for _, renew_s in answers), default=RENEW_S))
 
     async def hold(self, tenant_id: str, service: str, holding: Holding) -> None:
         """Notes what a service keeps for a tenant, in all.
@@ -203,7 +129,7 @@ class Budgets:
             NotFound: There is no such tenant.
         """
         tenant = await self._tenants.present(tenant_id)
-        ledger, _ = self._rolled(await self._store.ledger(tenant_id))
+        ledger, _ = (await self._store.ledger(tenant_id)).rolled(self._clock())
         limits = {f"tenants/{tenant_id}": self._limits(tenant)}
         for account in ledger.accounts:
             if account not in limits:
@@ -219,27 +145,26 @@ class Budgets:
             tenant, demands = None, ()
         limits = {demand.account: await self._limits_of(tenant, demand.account) for demand in demands if tenant}
         grants: list[Grant] = []
-        renew_s = _RENEW_S
+        renew_s = RENEW_S
 
         def change(ledger: Ledger) -> Ledger:
             nonlocal renew_s
             grants.clear()
-            renew_s = _RENEW_S
-            if ledger.reports.get(report.replica, _NO_REPORT).number < report.number:
-                ledger = _counted(ledger, work)
+            renew_s = RENEW_S
+            if not ledger.has_seen(report.replica, report.number):
+                ledger = ledger.counted(work)
             accounts, now = dict(ledger.accounts), self._clock()
             for demand in demands:
                 limited = limits[demand.account]
-                account, grant = _leased(accounts.get(demand.account, Account()), limited, report.replica, demand, now)
+                before = accounts.get(demand.account, Account())
+                account, grant = before.leased(limited, report.replica, demand, now)
                 if limited == NOTHING:
                     accounts.pop(demand.account, None)
                 else:
                     accounts[demand.account] = account
-                    renew_s = min(renew_s, _renewal(account, limited))
+                    renew_s = min(renew_s, account.renewal_s(limited))
                 grants.append(grant)
-            reports = {name: seen for name, seen in ledger.reports.items() if seen.at_s + _REMEMBERED_S > now}
-            reports[report.replica] = ReportSeen(report.number, now)
-            return replace(ledger, accounts=accounts, reports=reports)
+            return replace(ledger, accounts=accounts).seen(report.replica, report.number, now)
 
         await self._change(tenant_id, change)
         profile = None if tenant is None else _profile(tenant, self._plans)
@@ -247,7 +172,7 @@ class Budgets:
 
     async def _change(self, tenant_id: str, change: Callable[[Ledger], Ledger]) -> None:
         for _ in range(_ATTEMPTS):
-            ledger, over = self._rolled(await self._store.ledger(tenant_id))
+            ledger, over = (await self._store.ledger(tenant_id)).rolled(self._clock())
             if over:
                 await self._history.add(tenant_id, over)
             try:
@@ -257,25 +182,6 @@ class Budgets:
                 continue
             return
         raise Aborted("Too many leases at once: try again.", retry_after_s=0.5)
-
-    def _rolled(self, ledger: Ledger) -> tuple[Ledger, Mapping[int, Mapping[str, Counts]]]:
-        """The ledger as of now, and the work of the hour that is over, to be kept before the ledger is."""
-        now = self._clock()
-        day, hour = int(now // _DAY_S), int(now // HOUR_S)
-        over: dict[int, Mapping[str, Counts]] = {}
-        if ledger.hour != hour:
-            if ledger.work:
-                stored = sum(one.stored_bytes for one in ledger.holdings.values())
-                over[ledger.hour] = {**ledger.work, "": replace(ledger.work.get("", NO_COUNTS), stored_bytes=stored)}
-            ledger = replace(ledger, hour=hour, work={})
-        if ledger.day != day:
-            accounts = {
-                name: replace(one, images=0.0, compute_s=0.0)
-                for name, one in ledger.accounts.items()
-                if any(stake.until_s > now for stake in one.stakes.values())
-            }
-            ledger = replace(ledger, day=day, accounts=accounts)
-        return ledger, over
 
     async def _limits_of(self, tenant: Tenant, account: str) -> Amounts:
         limits = await self._key_limits(tenant.id, account) if "/keys/" in account else self._limits(tenant)
@@ -289,54 +195,6 @@ class Budgets:
 
     def _limits(self, tenant: Tenant) -> Limits:
         return tenant.limits.over(self._plans.get(tenant.plan).limits)
-
-
-def _counted(ledger: Ledger, work: Iterable[Work]) -> Ledger:
-    """The ledger with work that was done."""
-    models, accounts = dict(ledger.work), dict(ledger.accounts)
-    for done in work:
-        model = done.model if done.model in models or len(models) < _MOST_MODELS else _OTHERS
-        models[model] = models.get(model, NO_COUNTS) + Counts(done.calls, done.images, done.compute_s)
-        for name in {done.tenant, done.subject} & accounts.keys():
-            account = accounts[name]
-            accounts[name] = replace(
-                account, images=account.images + done.images, compute_s=account.compute_s + done.compute_s
-            )
-    return replace(ledger, work=models, accounts=accounts)
-
-
-def _leased(account: Account, limits: Amounts, replica: str, demand: Demand, now: float) -> tuple[Account, Grant]:
-    """The account with what a replica is given, and the grant that tells it."""
-    stakes = {name: stake for name, stake in account.stakes.items() if stake.until_s > now and name != replica}
-    if demand.leaving:
-        return replace(account, stakes=stakes), Grant(demand.account, limits, NOTHING)
-    wanted = {**{name: stake.wanted for name, stake in stakes.items()}, replica: demand.wanted}
-    left = limits + Amounts(images=-account.images, compute_s=-account.compute_s)
-
-    def part(limit: str) -> float:
-        if not getattr(limits, limit):
-            return 0.0
-        return share(
-            max(0.0, getattr(left, limit)),
-            {name: getattr(amounts, limit) for name, amounts in wanted.items()},
-            {name: getattr(stake.part, limit) for name, stake in stakes.items()},
-            replica,
-            whole=limit == "concurrency",
-        )
-
-    stakes[replica] = Stake(now + _STAKE_S, demand.wanted, Amounts.each(part))
-    return replace(account, stakes=stakes), Grant(demand.account, limits, stakes[replica].part)
-
-
-def _renewal(account: Account, limits: Amounts) -> float:
-    """When to report again, in seconds: soon where what one replica needs must come from another."""
-    if len(account.stakes) < 2:  # noqa: PLR2004 - one holds all there is
-        return _RENEW_S
-    for limit in ("requests_per_s", "concurrency"):
-        whole = getattr(limits, limit)
-        if whole and sum(getattr(stake.wanted, limit) for stake in account.stakes.values()) > _NEARLY * whole:
-            return _RENEW_CONTENDED_S
-    return _RENEW_S
 
 
 def _amounts(limits: Limits) -> Amounts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from facetmesh.auth.budgets import Holding
+from facetmesh.auth.ledger import Holding
 
 if TYPE_CHECKING:
     from facetmesh.auth.budgets import Budgets

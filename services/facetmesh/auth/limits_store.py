@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from facetmesh.auth.budgets import Account, Holding, Ledger, ReportSeen, Stake
+from facetmesh.auth.ledger import Account, Holding, Ledger, ReportSeen, Stake
 from facetmesh.auth.policies import Active, Policy, Register
 from facetmesh.auth.usage import Counts, Day
 from facetmesh.kit.budgets import Amounts

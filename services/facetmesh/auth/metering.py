@@ -11,7 +11,8 @@ from facetmesh.kit.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from facetmesh.auth.budgets import Account, Budgets
+    from facetmesh.auth.budgets import Budgets
+    from facetmesh.auth.ledger import Account
     from facetmesh.auth.usage import Usage, UsageHistory
 
 _WEEK_S = 7 * 86_400
