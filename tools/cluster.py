@@ -1,8 +1,9 @@
 """Sees to it that there is a Kubernetes and Istio control plane for the tests, and prints as JSON where it is.
 
 Run by `make cluster`. etcd, kube-apiserver and kubectl, istiod (pilot-discovery) and
-istioctl are built from their Go modules, as those in tools/kubernetes and tools/istio
-pin them; where the resource definitions are, definitions.py tells.
+istioctl, and Dapr's sentry and injector are built from their Go modules, as
+those in the folders beside this file pin them; where the resource definitions are,
+definitions.py tells.
 
     {"programs": {name: path}, "definitions": [file or folder, …]}
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 
+from daprd import DAPR
 from definitions import folders
 from golang import Module
 
@@ -37,7 +39,9 @@ ISTIO = Module(
 
 def main() -> None:
     """Prints where everything is."""
-    programs = {name: str(module.ensure(name)) for module in (KUBERNETES, ISTIO) for name in module.programs}
+    wanted = [(module, name) for module in (KUBERNETES, ISTIO) for name in module.programs]
+    wanted += [(DAPR, "sentry"), (DAPR, "injector")]
+    programs = {name: str(module.ensure(name)) for module, name in wanted}
     print(json.dumps({"programs": programs, "definitions": folders()}, indent=2))  # noqa: T201 - the answer
 
 

@@ -13,7 +13,10 @@ from facetmesh.cli.mesh import binaries
 DAPR = Module(
     "daprd",
     pins="github.com/dapr/dapr",
-    programs={"daprd": ".", "sentry": "github.com/dapr/dapr/cmd/sentry"},
+    programs={
+        "daprd": ".",
+        **{name: f"github.com/dapr/dapr/cmd/{name}" for name in ("sentry", "injector")},
+    },
     stamps=(
         "github.com/dapr/dapr/pkg/buildinfo.version={version}",
         "github.com/dapr/kit/logger.DaprVersion={version}",

@@ -41,6 +41,19 @@ def test_a_wrong_field_would_be_refused(cluster: ControlPlane) -> None:
     assert "consecutiveGatewayError" in said.stderr
 
 
+def test_autoscalers_ask_the_prometheus_that_rollouts_ask(cluster: ControlPlane) -> None:
+    rendered = list(yaml.safe_load_all(cluster.kubectl("kustomize", str(K8S / "overlays" / "spot")).stdout))
+    rollout, scaled = (
+        next(one["spec"] for one in rendered if (one["kind"], one["metadata"]["name"]) == wanted)
+        for wanted in (("Deployment", "rollout"), ("ScaledObject", "detection-v1"))
+    )
+    (service,) = rollout["template"]["spec"]["containers"]
+    url = next(one["value"] for one in service["env"] if one["name"] == "FACETMESH_PROMETHEUS_URL")
+    triggers = [one["metadata"] for one in scaled["triggers"] if one["type"] == "prometheus"]
+    assert triggers
+    assert {one["serverAddress"] for one in triggers} == {url}
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_istio_finds_nothing_to_say(cluster: ControlPlane, parts: Any, tmp_path: Path, overlay: str) -> None:
     rendered = tmp_path / "rendered.yaml"

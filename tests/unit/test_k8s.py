@@ -71,6 +71,29 @@ def test_a_service_is_told_all_that_it_needs(service: str) -> None:
     assert needed <= given(service) | common()
 
 
+def test_a_service_and_its_sidecar_recognise_each_other() -> None:
+    """Dapr's injector puts tokens into the sidecar alone."""
+    (every,) = documents(BASE / "every-service.yaml")
+    template = every["spec"]["template"]
+    (service,) = template["spec"]["containers"]
+    held = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in service["env"]}
+    for variable, token in (("DAPR_API_TOKEN", "api"), ("APP_API_TOKEN", "app")):
+        name = template["metadata"]["annotations"][f"dapr.io/{token}-token-secret"]
+        assert held[variable] == {"name": name, "key": "token"}
+
+
+def test_where_prometheus_is_is_said_once() -> None:
+    """Else rollouts and autoscalers could ask different ones."""
+    said = [path.name for path in BASE.parent.rglob("*.yaml") if "prometheus-operated" in path.read_text()]
+    assert said == ["rollout.yaml"]
+    (component,) = documents(BASE.parent / "autoscaling" / "prometheus" / "kustomization.yaml")
+    (replacement,) = component["replacements"]
+    assert replacement["source"]["fieldPath"].endswith("[name=FACETMESH_PROMETHEUS_URL].value")
+    for scaled in documents(BASE.parent / "autoscaling" / "detection.yaml"):
+        for trigger in scaled["spec"]["triggers"]:
+            assert (trigger["type"], trigger["metadata"].get("serverAddress")) == ("prometheus", None)
+
+
 def test_no_secret_stands_in_a_manifest() -> None:
     for path in BASE.parent.rglob("*.yaml"):
         for document in documents(path):
