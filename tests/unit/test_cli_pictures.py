@@ -94,7 +94,7 @@ def test_a_fusion_shows_three_photos_and_their_faces(tmp_path: Path, size: tuple
     red, green, blue = (200, 30, 30), (30, 160, 30), (30, 30, 200)
     box = fusion_pb2.FaceBox(x_min=10, y_min=10, x_max=50, y_max=60)
     pictures.draw_fusion(
-        file(512, 512, red), file(*size, green), file(*size, blue), box, box, tmp_path / "f.png"
+        file(512, 512, red), file(*size, green), file(*size, blue), box, [box], tmp_path / "f.png"
     )
     pixels = drawn(tmp_path / "f.png").astype(int)
     for column, colour in enumerate((red, green, blue)):
@@ -108,3 +108,15 @@ def test_a_fusion_shows_three_photos_and_their_faces(tmp_path: Path, size: tuple
         assert not any((np.abs(strip - other).max(axis=2) < 25).any() for other in others)
         assert is_box(strip).any()
     assert (np.abs(pixels - pictures.INK_COLOUR).max(axis=2) < 40).sum() > 200
+
+
+def test_all_faces_that_were_replaced_are_framed(tmp_path: Path) -> None:
+    boxes = [fusion_pb2.FaceBox(x_min=x, y_min=100, x_max=x + 80, y_max=200) for x in (40, 400)]
+    photo = file(560, 420)
+    pictures.draw_fusion(photo, photo, photo, boxes[0], boxes, tmp_path / "f.png")
+    framed = is_box(drawn(tmp_path / "f.png"))
+    top = pictures.MARGIN_PX + 48
+    for column, faces in enumerate((1, 2, 2)):
+        left = pictures.MARGIN_PX + column * (pictures.COLUMN_PX + pictures.MARGIN_PX)
+        middle = framed[top + 150, left : left + pictures.COLUMN_PX]
+        assert (np.diff(np.flatnonzero(middle)) > 1).sum() + 1 == 2 * faces  # each has a left and a right edge

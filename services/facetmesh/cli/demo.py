@@ -164,7 +164,7 @@ class Demo:
         picture = self._folder / "fusion.png"
         await asyncio.to_thread(
             pictures.draw_fusion, source, target, result.content,
-            result.fusion.source_face, result.fusion.target_face, picture,
+            result.fusion.source_face, [result.fusion.target_face], picture,
         )
         return f"the face of one photo in another → {picture}"
 

@@ -107,19 +107,21 @@ def draw_detections(image: bytes, detections: Iterable[Detection], path: Path) -
     photo.save(path, "PNG")
 
 
-def draw_fusion(source: bytes, target: bytes, result: bytes, source_box: Box, target_box: Box, path: Path) -> None:
-    """Writes source, target and result side by side, and their faces enlarged beneath, as a PNG file.
+def draw_fusion(
+    source: bytes, target: bytes, result: bytes, source_box: Box, target_boxes: Sequence[Box], path: Path
+) -> None:
+    """Writes source, target and result side by side, and a face of each enlarged beneath, as a PNG file.
 
     Args:
         source: The file of the photo that gave the face.
         target: The file of the photo that received it.
         result: The fused photo's file.
         source_box: The face in the source.
-        target_box: The face in the target, and in the result.
+        target_boxes: The faces that were replaced in the target, and in the result; the first is enlarged.
         path: Where the picture goes.
     """
     photos = [_open(image) for image in (source, target, result)]
-    boxes = (source_box, target_box, target_box)
+    framed = ([source_box], target_boxes, target_boxes)
     titles, notes = _font(26), _font(17)
     top = MARGIN_PX + 48
     faces_top = top + PHOTO_PX + MARGIN_PX
@@ -127,12 +129,13 @@ def draw_fusion(source: bytes, target: bytes, result: bytes, source_box: Box, ta
         "RGB", (3 * COLUMN_PX + 4 * MARGIN_PX, faces_top + COLUMN_PX + 36 + MARGIN_PX), PAPER_COLOUR
     )
     draw = ImageDraw.Draw(paper)
-    for column, (photo, box, caption) in enumerate(zip(photos, boxes, CAPTIONS, strict=True)):
+    for column, (photo, boxes, caption) in enumerate(zip(photos, framed, CAPTIONS, strict=True)):
+        box = boxes[0]
         left = MARGIN_PX + column * (COLUMN_PX + MARGIN_PX)
         middle = left + COLUMN_PX / 2
         draw.text((middle, MARGIN_PX + 16), caption, INK_COLOUR, titles, anchor="mm")
         small = ImageOps.contain(photo, (COLUMN_PX, PHOTO_PX), Image.Resampling.LANCZOS)
-        outlined = _outlined(small, _scaled(box, small.width / photo.width))
+        outlined = _outlined(small, [_scaled(one, small.width / photo.width) for one in boxes])
         paper.paste(outlined, (round(middle - small.width / 2), round(top + (PHOTO_PX - small.height) / 2)))
         paper.paste(_face(photo, box), (left, faces_top))
         size = f"{photo.width} x {photo.height} px, face {box.x_max - box.x_min:.0f} x {box.y_max - box.y_min:.0f} px"
@@ -153,9 +156,10 @@ def _scaled(box: Box, scale: float) -> Rectangle:
     return box.x_min * scale, box.y_min * scale, box.x_max * scale, box.y_max * scale
 
 
-def _outlined(photo: Image.Image, rectangle: Rectangle) -> Image.Image:
+def _outlined(photo: Image.Image, rectangles: Iterable[Rectangle]) -> Image.Image:
     photo = photo.copy()
-    ImageDraw.Draw(photo).rounded_rectangle(rectangle, radius=5, outline=BOX_COLOUR, width=2)
+    for rectangle in rectangles:
+        ImageDraw.Draw(photo).rounded_rectangle(rectangle, radius=5, outline=BOX_COLOUR, width=2)
     return photo
 
 

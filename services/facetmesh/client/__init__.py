@@ -6,9 +6,11 @@ Example:
 """
 
 from facetmesh.access.v1.access_pb2 import ROLE_AUDITOR, ROLE_CALLER, ROLE_OPERATOR, ROLE_TENANT_ADMIN, Role
-from facetmesh.client.aio import AsyncClient, FusedImage
+from facetmesh.client.aio import AsyncClient
 from facetmesh.client.blocking import Client
 from facetmesh.client.endpoints import Endpoints, Tls
+from facetmesh.client.fusing import FusedImage
+from facetmesh.client.fusion_options import FusionOptions
 from facetmesh.kit.errors import (
     Aborted,
     AlreadyExists,
@@ -43,6 +45,7 @@ __all__ = [
     "FailedPrecondition",
     "FieldViolation",
     "FusedImage",
+    "FusionOptions",
     "Internal",
     "InvalidArgument",
     "NotFound",

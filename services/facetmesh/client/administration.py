@@ -41,7 +41,9 @@ class Administration(ABC):
         wanted = auth_pb2.Tenant(display_name=display_name)
         if tenant is not None:
             wanted.MergeFrom(tenant)
-        wanted.licence_policy.classes.extend(calls.licence_class(name) for name in licence_classes)
+        wanted.licence_policy.classes.extend(
+            calls.enum_value(auth_pb2.LicenceClass, "LICENCE_CLASS", name) for name in licence_classes
+        )
         request = auth_pb2.CreateTenantRequest(tenant_id=tenant_id, tenant=wanted, request_id=str(uuid.uuid4()))
         return await calls.result(self._auth.CreateTenant(request))
 

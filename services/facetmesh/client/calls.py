@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from facetmesh.auth.v1 import auth_pb2
 from facetmesh.fusion.v1 import fusion_pb2
 from facetmesh.kit import status
 from facetmesh.kit.errors import Internal, InvalidArgument
@@ -15,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from google.longrunning import operations_pb2
+    from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper as EnumTypeWrapper
 
 _Answer = TypeVar("_Answer")
+_Value = TypeVar("_Value", bound=int)
 _LARGEST_PAGE = 1000
 
 
@@ -25,33 +26,27 @@ def tenant_name(tenant: str) -> str:
     return tenant if tenant.startswith("tenants/") else f"tenants/{tenant}"
 
 
-def licence_class(name: str) -> auth_pb2.LicenceClass.ValueType:
-    """A class of licences by its name: permissive, copyleft or non-commercial.
+def enum_value(values: EnumTypeWrapper[_Value], prefix: str, name: str) -> _Value:
+    """The value of an enum by its name as people say it: of LICENCE_CLASS_NON_COMMERCIAL, non-commercial.
+
+    Args:
+        values: The enum.
+        prefix: What its values' names begin with.
+        name: Which of them.
 
     Raises:
-        InvalidArgument: There is no such class.
+        InvalidArgument: There is none; with PREFIX_UNKNOWN, as LICENCE_CLASS_UNKNOWN.
     """
-    try:
-        return auth_pb2.LicenceClass.Value(f"LICENCE_CLASS_{name.upper().replace('-', '_')}")
-    except ValueError:
+    known = {
+        wire.removeprefix(f"{prefix}_").lower().replace("_", "-"): value
+        for wire, value in values.items() if not wire.endswith("_UNSPECIFIED")
+    }  # fmt: skip
+    if name not in known:
+        kind = prefix.lower().replace("_", " ")
         raise InvalidArgument(
-            f'There is no class of licences "{name}"; there are permissive, copyleft and non-commercial.',
-            reason="LICENCE_CLASS_UNKNOWN",
-        ) from None
-
-
-def priority(name: str) -> fusion_pb2.Priority.ValueType:
-    """A priority by its name: vip, standard or batch.
-
-    Raises:
-        InvalidArgument: There is no such priority.
-    """
-    try:
-        return fusion_pb2.Priority.Value(f"PRIORITY_{name.upper()}")
-    except ValueError:
-        raise InvalidArgument(
-            f'There is no priority "{name}"; there are vip, standard and batch.', reason="PRIORITY_UNKNOWN"
-        ) from None
+            f'There is no {kind} "{name}"; there are {", ".join(known)}.', reason=f"{prefix}_UNKNOWN"
+        )
+    return known[name]
 
 
 async def result(call: Awaitable[_Answer]) -> _Answer:

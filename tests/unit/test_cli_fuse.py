@@ -1,0 +1,130 @@
+"""`facetmesh fuse` against a service that answers as fusion does: what is asked for arrives, and files are written."""
+
+from __future__ import annotations
+
+import io
+import json
+from concurrent import futures
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.api import httpbody_pb2
+from google.longrunning import operations_pb2
+from PIL import Image
+from typer.testing import CliRunner
+
+from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from facetmesh.cli.main import app
+from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FACE = fusion_pb2.FaceBox(x_min=10, y_min=10, x_max=50, y_max=60)
+
+
+def picture(colour: tuple[int, int, int]) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (120, 90), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+class Auth(auth_pb2_grpc.AuthServiceServicer):
+    """Issues tokens of acme's."""
+
+    def IssueToken(self, request: Any, context: Any) -> Any:
+        answer = auth_pb2.IssueTokenResponse(access_token="t", tenant="tenants/acme")
+        answer.expire_time.GetCurrentTime()
+        answer.expire_time.seconds += 600
+        return answer
+
+
+class Fusion(fusion_pb2_grpc.FusionServiceServicer):
+    """Has every fusion done at once, and remembers what was asked for."""
+
+    asked: fusion_pb2.Fusion
+
+    def CreateFusion(self, request: Any, context: Any) -> Any:
+        self.asked = request.fusion
+        return operations_pb2.Operation(name="tenants/acme/operations/f")
+
+    def WaitOperation(self, request: Any, context: Any) -> Any:
+        operation = operations_pb2.Operation(name=request.name, done=True)
+        made = fusion_pb2.Fusion(
+            name="tenants/acme/fusions/f", receipt="tenants/acme/receipts/r", source_face=FACE, target_face=FACE
+        )
+        made.left_faces.add(face=FACE, reason="FACE_PROFILE")
+        operation.response.Pack(made)
+        return operation
+
+    def DownloadFusion(self, request: Any, context: Any) -> Any:
+        yield httpbody_pb2.HttpBody(data=picture((0, 0, 200)))
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fusion]:
+    fusion = Fusion()
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    auth_pb2_grpc.add_AuthServiceServicer_to_server(Auth(), server)
+    fusion_pb2_grpc.add_FusionServiceServicer_to_server(fusion, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("FACETMESH_KEY", "right")
+    monkeypatch.setenv("FACETMESH_ADDRESS", f"127.0.0.1:{port}")
+    (tmp_path / "source.png").write_bytes(picture((200, 0, 0)))
+    (tmp_path / "target.png").write_bytes(picture((0, 200, 0)))
+    yield fusion
+    server.stop(None)
+
+
+def fuse(folder: Path, *arguments: str) -> Any:
+    photos = [str(folder / "source.png"), str(folder / "target.png")]
+    wanted = ["fuse", *photos, "--face-model=faces", f"--out={folder / 'fused.png'}", *arguments]
+    return CliRunner().invoke(app, wanted, catch_exceptions=False)
+
+
+def test_what_is_chosen_arrives_and_both_pictures_are_written(service: Fusion, tmp_path: Path) -> None:
+    compared = tmp_path / "compared.png"
+    done = fuse(
+        tmp_path, "--pick=all", "--label=FACE_MALE", "--region=eyes", "--region=nose", "--feather=0.1", "--weight=0.5",
+        "--ignore-occlusion", "--keep-colours", "--sole-source", "--priority=batch", f"--side-by-side={compared}",
+    )
+    assert done.exit_code == 0, done.output
+    asked = service.asked
+    assert asked.sole_source_face
+    assert asked.priority == fusion_pb2.PRIORITY_BATCH
+    assert asked.target_selection.mode == fusion_pb2.FaceSelection.MODE_ALL
+    assert asked.target_selection.label == "FACE_MALE"
+    assert asked.rendering.mask == fusion_pb2.Rendering.MASK_REGIONS
+    assert list(asked.rendering.regions) == [fusion_pb2.Rendering.REGION_EYES, fusion_pb2.Rendering.REGION_NOSE]
+    assert asked.rendering.weight == pytest.approx(0.5)
+    assert asked.rendering.feather == pytest.approx(0.1)
+    assert asked.rendering.ignore_occlusion
+    assert asked.rendering.keep_colours
+    assert (tmp_path / "fused.png").read_bytes() == picture((0, 0, 200))
+    with Image.open(compared) as drawn:
+        colours = {colour for _, colour in drawn.convert("RGB").getcolors(1 << 20)}
+    assert {(200, 0, 0), (0, 200, 0), (0, 0, 200)} <= colours
+    assert "FACE_PROFILE at 10,10" in done.output
+
+
+def test_json_names_the_files(service: Fusion, tmp_path: Path) -> None:
+    compared = tmp_path / "compared.png"
+    photos = [str(tmp_path / "source.png"), str(tmp_path / "target.png")]
+    done = CliRunner().invoke(app, [
+        "--json", "fuse", *photos, "--face-model=faces", "--near=12,34.5", f"--out={tmp_path / 'f.png'}",
+        f"--side-by-side={compared}",
+    ])
+    told = json.loads(done.stdout)
+    assert (told["file"], told["side_by_side"]) == (str(tmp_path / "f.png"), str(compared))
+    selection = service.asked.target_selection
+    assert (selection.mode, selection.x, selection.y) == (fusion_pb2.FaceSelection.MODE_NEAREST, 12, 34.5)
+
+
+@pytest.mark.parametrize("point", ["12", "a,b", "", "1,2,3"])
+def test_what_is_no_point_is_refused_before_anything_is_sent(service: Fusion, tmp_path: Path, point: str) -> None:
+    done = fuse(tmp_path, f"--near={point}")
+    assert done.exit_code == 2
+    assert not hasattr(service, "asked")
