@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.fusion.accounting import Accounts
+from facetmesh.fusion.checkpoints import Checkpoints
 from facetmesh.fusion.consent_store import DaprConsentStore
 from facetmesh.fusion.consents import Consents, SourceFace, Terms
 from facetmesh.fusion.dispatcher import Dispatcher
@@ -233,9 +234,11 @@ class World:
         accounts = Accounts(self.recorder)
         moderation = Moderation(self.script, lambda _: self.policy)
         stages = Stages(self.script, moderation, self.script, self.script, self.script)
-        maker = Maker(registry, self.images, self.consents, stages, accounts)
+        checkpoints = Checkpoints(registry, self.images)
+        maker = Maker(registry, self.images, checkpoints, self.consents, stages, accounts)
         return Worker(
-            owner, registry=registry, images=self.images, maker=maker, accounts=accounts, trace=lambda *_: nullcontext()
+            owner, registry=registry, images=self.images, checkpoints=checkpoints, maker=maker, accounts=accounts,
+            trace=lambda *_: nullcontext(),
         )
 
     def dispatcher(self, concurrency: int = 2) -> Dispatcher:

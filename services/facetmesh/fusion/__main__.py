@@ -14,6 +14,7 @@ from pydantic import Field
 from facetmesh.fusion.accounting import Accounts
 from facetmesh.fusion.backlog import Backlog
 from facetmesh.fusion.charging import ChargedFuser
+from facetmesh.fusion.checkpoints import Checkpoints
 from facetmesh.fusion.consent_servicer import ConsentServicer
 from facetmesh.fusion.consent_store import DaprConsentStore
 from facetmesh.fusion.consents import Consents
@@ -48,6 +49,8 @@ from facetmesh.runners.settings import PoolLimits, RunnerLimits
 
 if TYPE_CHECKING:
     import grpc
+
+    from facetmesh.kit.serve import Mesh
 
 LANDMARK_MODEL = "facemesh"
 """The catalogue's id of the model that finds a face's points."""
@@ -150,21 +153,17 @@ async def main() -> None:
         registry = Registry(store, settings.now)
         fuser = Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256)
         fingerprints = Fingerprints(pool)
-        marker = None
-        if settings.provenance:
-            names = {tenant_id: f"{credentials.SECRET}-{tenant_id}" for tenant_id in settings.tenant_credentials}
-            read = mesh.dapr.secrets().get
-            common = credentials.Credential.read(await read(credentials.SECRET))
-            own = {tenant_id: credentials.Credential.read(await read(name)) for tenant_id, name in names.items()}
-            marker = Marker(pool, lambda tenant_id: own.get(tenant_id, common), settings.label)
+        marker = await _marker(settings, mesh, pool)
         images, accounts = Images(blobs), Accounts(mesh.recorder)
+        checkpoints = Checkpoints(registry, images)
         moderation = Moderation(finder, settings.moderation_policy)
         stages = Stages(finder, moderation, ChargedFuser(fuser, mesh.leases), fingerprints, marker)
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,
             images=images,
-            maker=Maker(registry, images, consents, stages, accounts),
+            checkpoints=checkpoints,
+            maker=Maker(registry, images, checkpoints, consents, stages, accounts),
             accounts=accounts,
             trace=telemetry.continued,
         )
@@ -201,6 +200,17 @@ async def main() -> None:
             for task in tasks:
                 task.cancel()
             await dispatcher.close(settings.drain_s)
+
+
+async def _marker(settings: FusionSettings, mesh: Mesh, pool: RunnerPool) -> Marker | None:
+    """Marks results with the tenants' credentials; None where results are not marked."""
+    if not settings.provenance:
+        return None
+    read = mesh.dapr.secrets().get
+    names = {tenant_id: f"{credentials.SECRET}-{tenant_id}" for tenant_id in settings.tenant_credentials}
+    common = credentials.Credential.read(await read(credentials.SECRET))
+    own = {tenant_id: credentials.Credential.read(await read(name)) for tenant_id, name in names.items()}
+    return Marker(pool, lambda tenant_id: own.get(tenant_id, common), settings.label)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from facetmesh.kit.errors import Aborted
 
 if TYPE_CHECKING:
-    from facetmesh.fusion.operations import Operation, Ref
+    from facetmesh.fusion.operations import Checkpoint, Operation, Ref
 
 
 class Blobs(Protocol):
@@ -74,6 +74,18 @@ class Images:
         for attempt in range(1, operation.attempts + (0 if but_last else 1)):
             await self._blobs.delete(operation.tenant_id, _result(operation.ref, attempt))
 
+    async def put_progress(self, ref: Ref, checkpoint: Checkpoint, data: bytes) -> None:
+        """Keeps what came of a stage."""
+        await self._blobs.put(ref.tenant_id, _progress(ref, checkpoint), data)
+
+    async def progress(self, ref: Ref, checkpoint: Checkpoint) -> bytes:
+        """What came of a stage; raises NotFound when it is gone."""
+        return await self._blobs.get(ref.tenant_id, _progress(ref, checkpoint))
+
+    async def delete_progress(self, ref: Ref, checkpoint: Checkpoint) -> None:
+        """Deletes what came of a stage, if anything."""
+        await self._blobs.delete(ref.tenant_id, _progress(ref, checkpoint))
+
     async def delete_inputs(self, ref: Ref) -> None:
         """Deletes what a job was to work on."""
         for key in (_source(ref), _target(ref)):
@@ -92,6 +104,10 @@ def _source(ref: Ref) -> str:
 
 def _target(ref: Ref) -> str:
     return f"inputs/{ref.id}/target"
+
+
+def _progress(ref: Ref, checkpoint: Checkpoint) -> str:
+    return f"progress/{ref.id}/{checkpoint.attempt}/{checkpoint.stage}"
 
 
 def _result(ref: Ref, attempt: int) -> str:

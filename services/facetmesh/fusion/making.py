@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from facetmesh.fusion.checkpoints import Checkpoints, Progress
 from facetmesh.fusion.consents import SourceFace
 from facetmesh.fusion.faces import Pick, select
 from facetmesh.fusion.fuser import MEDIA_TYPE
@@ -81,23 +82,31 @@ class Maker:
     Args:
         registry: The operations.
         images: What goes in and what comes out.
+        checkpoints: What earlier attempts have got done.
         consents: Who agreed to what.
         stages: What a job's images go through.
         accounts: Account for what is made.
     """
 
     def __init__(
-        self, registry: Registry, images: Images, consents: Consents, stages: Stages, accounts: Accounts
+        self,
+        registry: Registry,
+        images: Images,
+        checkpoints: Checkpoints,
+        consents: Consents,
+        stages: Stages,
+        accounts: Accounts,
     ) -> None:
         self._registry = registry
         self._clock = registry.clock
         self._images = images
+        self._checkpoints = checkpoints
         self._consents = consents
         self._stages = stages
         self._accounts = accounts
 
     async def make(self, attempt: Operation) -> Fusion:
-        """Makes what is asked for, keeps it and has it recorded.
+        """Makes what is asked for, keeps it and has it recorded; what earlier attempts got done is not done again.
 
         Raises:
             FacetmeshError: Why nothing was made; LEASE_LOST where the job was taken away.
@@ -106,9 +115,21 @@ class Maker:
             raise Cancelled("It was cancelled.", reason="OPERATION_CANCELLED")
         if attempt.attempts > MAX_ATTEMPTS:
             raise Unavailable("The work was begun too often without an end.", reason="ATTEMPTS_EXHAUSTED")
-        tenant_id, job = attempt.tenant_id, attempt.job
         await self._check_consent(attempt)
-        source, target = await self._images.inputs(attempt)
+        progress = await self._checkpoints.last(attempt)
+        fused = progress.fused if progress is not None else None
+        if progress is None or fused is None:
+            source, target = await self._images.inputs(attempt)
+            if progress is None:
+                progress = await self._choose(attempt, source, target)
+                await self._checkpoints.keep(attempt, progress)
+            fused = await self._fuse(attempt, progress, source, target)
+            await self._checkpoints.keep(attempt, replace(progress, fused=fused))
+        return await self._finish(attempt, progress, fused)
+
+    async def _choose(self, attempt: Operation, source: bytes, target: bytes) -> Progress:
+        """Finds the faces that are meant, in pictures that may be worked on."""
+        tenant_id, job = attempt.tenant_id, attempt.job
         in_source, in_target = await asyncio.gather(
             self._find(attempt, source, "source"), self._find(attempt, target, "target")
         )
@@ -117,14 +138,22 @@ class Maker:
         options = job.options
         (source_face,) = select(in_source.faces, job.source_face_index, "source", options.sources)
         targets = select(in_target.faces, job.target_face_index, "target", options.targets)
-        await self._advance(attempt, Stage.FUSING)
-        subject, event_id = f"operations/{attempt.id}", secrets.token_hex(16)
+        return Progress(source_face, tuple(targets), in_target.model_version)
+
+    async def _fuse(self, attempt: Operation, progress: Progress, source: bytes, target: bytes) -> Fused:
+        """Fuses them, into a picture that may be shown."""
+        options = attempt.job.options
         fused = await self._stages.fuser.fuse(
-            tenant_id, subject, source, source_face, target, targets, options.rendering,
+            attempt.tenant_id, _subject(attempt), source, progress.source, target, progress.targets, options.rendering,
             leave_refused=options.targets.pick is Pick.ALL,
         )
-        image = fused.image
-        await self._stages.moderation.check(tenant_id, "result", image)
+        await self._stages.moderation.check(attempt.tenant_id, "result", fused.image)
+        return fused
+
+    async def _finish(self, attempt: Operation, progress: Progress, fused: Fused) -> Fusion:
+        """Marks what was made, keeps it and has it recorded: in a retry under another receipt."""
+        tenant_id, job, subject = attempt.tenant_id, attempt.job, _subject(attempt)
+        image, event_id = fused.image, secrets.token_hex(16)
         if (marker := self._stages.marker) is not None:
             facts = Facts(f"tenants/{tenant_id}/receipts/{event_id}", job.source_sha256, job.target_sha256)
             image = await marker.mark(tenant_id, subject, image, facts)
@@ -137,11 +166,11 @@ class Maker:
         fingerprint = await self._stages.fingerprints.of(tenant_id, subject, image)
         await self._registry.store.imprint(tenant_id, Imprint(attempt.id, digest.hexdigest(), fingerprint))
         receipt = await self._accounts.made(
-            attempt, model_version=in_target.model_version, output=digest.digest(), event_id=event_id
+            attempt, model_version=progress.model_version, output=digest.digest(), event_id=event_id
         )
-        replaced, left = _sorted_out(targets, fused)
+        replaced, left = _sorted_out(progress.targets, fused)
         return Fusion(
-            source_face.box, replaced[0], MEDIA_TYPE, len(image), digest.hexdigest(), receipt, replaced[1:], left
+            progress.source.box, replaced[0], MEDIA_TYPE, len(image), digest.hexdigest(), receipt, replaced[1:], left
         )
 
     async def _check_consent(self, attempt: Operation) -> None:
@@ -161,6 +190,11 @@ class Maker:
 
     async def _advance(self, attempt: Operation, stage: Stage) -> None:
         await self._registry.change(attempt.ref, lambda found: found.advance(attempt, self._clock(), stage))
+
+
+def _subject(attempt: Operation) -> str:
+    """What deaths of runners are held against."""
+    return f"operations/{attempt.id}"
 
 
 def _sorted_out(targets: Sequence[Face], fused: Fused) -> tuple[tuple[Box, ...], tuple[LeftFace, ...]]:

@@ -149,6 +149,16 @@ class Fusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """From where the next attempt goes on."""
+
+    stage: Stage
+    """The last one that was finished: DETECTING or FUSING."""
+    attempt: int
+    """Which attempt kept what came of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """A job and how far it is. Its result, the fusion, has the same id."""
 
@@ -172,6 +182,8 @@ class Operation:
     result: Fusion | None = None
     deleted_s: float | None = None
     """When its result was deleted."""
+    checkpoint: Checkpoint | None = None
+    """From where the next attempt goes on; None where it begins anew, and once the job is done."""
     etag: str = ""
     """Of the stored record; empty for a new one."""
 
@@ -217,7 +229,8 @@ class Operation:
         """
         if not self.claimable(now):
             raise Aborted("Somebody else has the job.", reason="LEASE_TAKEN")
-        return replace(self, owner=owner, until_s=now + LEASE_S, attempts=self.attempts + 1, stage=Stage.DETECTING)
+        stage = Stage.DETECTING if self.checkpoint is None else Stage.FUSING
+        return replace(self, owner=owner, until_s=now + LEASE_S, attempts=self.attempts + 1, stage=stage)
 
     def advance(self, attempt: Operation, now: float, stage: Stage | None = None) -> Operation:
         """A sign of life of the worker that made this attempt, and perhaps the next stage.
@@ -227,6 +240,15 @@ class Operation:
         """
         self._check(attempt)
         return replace(self, stage=stage or self.stage, until_s=now + LEASE_S)
+
+    def reach(self, attempt: Operation, now: float, finished: Stage) -> Operation:
+        """With a stage behind it whose outcome the attempt has kept.
+
+        Raises:
+            Aborted: The worker has lost the job.
+        """
+        advanced = self.advance(attempt, now, Stage.FUSING)
+        return replace(advanced, checkpoint=Checkpoint(finished, attempt.attempts))
 
     def release(self, attempt: Operation, now: float) -> Operation:
         """Back in the queue, to be tried again after a rest.
@@ -266,7 +288,7 @@ class Operation:
         return self if self.deleted_s is not None else replace(self, deleted_s=now)
 
     def _ended(self, now: float, outcome: Fusion | FacetmeshError) -> Operation:
-        ended = replace(self, stage=Stage.DONE, owner="", until_s=0.0, ended_s=now)
+        ended = replace(self, stage=Stage.DONE, owner="", until_s=0.0, ended_s=now, checkpoint=None)
         if isinstance(outcome, Fusion):
             return replace(ended, result=outcome)
         return replace(ended, failure=Failure.of(outcome))

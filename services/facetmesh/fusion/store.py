@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from facetmesh.fusion.imprint_index import ImprintIndex
 from facetmesh.fusion.line import Priority, Ticket
-from facetmesh.fusion.operations import Caller, Failure, Fusion, Job, LeftFace, Operation, Ref, Stage
+from facetmesh.fusion.operations import Caller, Checkpoint, Failure, Fusion, Job, LeftFace, Operation, Ref, Stage
 from facetmesh.fusion.options import PLAIN, Options
 from facetmesh.kit.errors import Aborted
 from facetmesh.kit.index import Index
@@ -163,8 +163,13 @@ def _operation(entry: Entry) -> Operation:
         "stage": Stage(fields["stage"]),
         "failure": None if failure is None else Failure(**failure),
         "result": None if result is None else _fusion(result),
+        "checkpoint": _checkpoint(fields.get("checkpoint")),  # records of before there were any have none
         "etag": entry.etag,
     })
+
+
+def _checkpoint(fields: dict[str, Any] | None) -> Checkpoint | None:
+    return None if fields is None else Checkpoint(Stage(fields["stage"]), fields["attempt"])
 
 
 def _job(fields: dict[str, Any]) -> Job:

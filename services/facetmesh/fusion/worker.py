@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from facetmesh.fusion.accounting import Accounts
+    from facetmesh.fusion.checkpoints import Checkpoints
     from facetmesh.fusion.images import Images
     from facetmesh.fusion.making import Maker
     from facetmesh.fusion.operations import Ref
@@ -44,6 +45,7 @@ class Worker:
         owner: Its name in leases, unlike any other's.
         registry: The operations.
         images: What goes in and what comes out.
+        checkpoints: What attempts have got done.
         maker: Makes what is asked for.
         accounts: Account for what is not made.
         trace: A span of that name, in those traces.
@@ -55,6 +57,7 @@ class Worker:
         *,
         registry: Registry,
         images: Images,
+        checkpoints: Checkpoints,
         maker: Maker,
         accounts: Accounts,
         trace: Callable[[str, Sequence[str]], AbstractContextManager[None]],
@@ -63,6 +66,7 @@ class Worker:
         self._registry = registry
         self._clock = registry.clock
         self._images = images
+        self._checkpoints = checkpoints
         self._maker = maker
         self._accounts = accounts
         self._trace = trace
@@ -90,13 +94,15 @@ class Worker:
                 return await job
             except Aborted:
                 await self._images.delete_result(attempt)
+                await self._checkpoints.discard(attempt)
                 raise
             finally:
                 for task in (job, lease):
                     task.cancel()
 
     async def clear(self, operation: Operation) -> None:
-        """Removes what a finished job leaves: its inputs, and what attempts that died had stored."""
+        """Removes what a job leaves that has ended: its inputs, and what its attempts kept but for the result."""
+        await self._checkpoints.clear(operation)
         await self._images.delete_results(operation, but_last=operation.result is not None)
         await self.abandon(operation.ref)
 
