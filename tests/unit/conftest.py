@@ -78,8 +78,9 @@ class MemoryState:
         self.entries[key] = Entry(value, str(self.writes))
 
     async def delete(self, key: str, etag: str | None = None) -> None:
-        """Deletes key."""
-        del etag
+        """Deletes key; with an etag, only that version."""
+        if etag is not None and (key not in self.entries or self.entries[key].etag != etag):
+            raise Aborted("changed")
         self.entries.pop(key, None)
 
 

@@ -22,8 +22,11 @@ from facetmesh.fusion.lookups import Lookups
 from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.moderation import Moderation, Moderator, Policy
 from facetmesh.fusion.operations import Caller
+from facetmesh.fusion.pictures import Pictures
 from facetmesh.fusion.registry import Registry
 from facetmesh.fusion.store import DaprStore
+from facetmesh.fusion.upload_store import DaprUploadStore
+from facetmesh.fusion.uploads import Uploads
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit.errors import FacetmeshError, NotFound
 from facetmesh.kit.keyring import Keyring
@@ -215,6 +218,8 @@ class World:
         self.consents = Consents(self.consent_store, clock)
         self.lookups = Lookups(self.store, self.script)
         self.fusions = Fusions(self.registry, self.images, self.consents, self._wake)
+        self.uploads = Uploads(DaprUploadStore(self.state), self.images, clock)
+        self.pictures = Pictures(self.uploads, self.fusions)
         self.worker = self._worker("w1", self.registry)
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -99,7 +99,7 @@ class Mesh:
             await self.world.keyring.destroy(one.tenant_id)
         else:
             await self.blobs._keyring.destroy(one.tenant_id)
-            await purge_fusion(self.fusion, self.blobs, self.consents, one.tenant_id)
+            await purge_fusion(self.fusion, self.blobs, [self.consents], one.tenant_id)
 
     async def hear(self) -> None:
         """Each service hears what is pending, and does it."""

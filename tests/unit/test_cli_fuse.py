@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from concurrent import futures
@@ -11,12 +12,15 @@ import grpc
 import pytest
 from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
+from google.protobuf import empty_pb2
 from PIL import Image
 from typer.testing import CliRunner
 
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from facetmesh.cli.main import app
-from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
+from facetmesh.client import uploading
+from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc, image_pb2, image_pb2_grpc
+from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +45,36 @@ class Auth(auth_pb2_grpc.AuthServiceServicer):
         return answer
 
 
+class Images(image_pb2_grpc.ImageServiceServicer):
+    """Keeps files by their names; is away as often as it is told."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.away = 0
+
+    def UploadImage(self, requests: Any, context: Any) -> Any:
+        name = next(requests).name
+        if self.away:
+            self.away -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        self.files[name] = b"".join(request.chunk for request in requests)
+        return image_pb2.Image(name=name, size_bytes=len(self.files[name]))
+
+    def ListImages(self, request: Any, context: Any) -> Any:
+        return image_pb2.ListImagesResponse(images=[image_pb2.Image(name=name) for name in self.files])
+
+    def DeleteImage(self, request: Any, context: Any) -> Any:
+        del self.files[request.name]
+        return empty_pb2.Empty()
+
+
 class Fusion(fusion_pb2_grpc.FusionServiceServicer):
     """Has every fusion done at once, and remembers what was asked for."""
 
     asked: fusion_pb2.Fusion
+
+    def __init__(self) -> None:
+        self.images = Images()
 
     def CreateFusion(self, request: Any, context: Any) -> Any:
         self.asked = request.fusion
@@ -69,6 +99,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fusion]
     server = grpc.server(futures.ThreadPoolExecutor(4))
     auth_pb2_grpc.add_AuthServiceServicer_to_server(Auth(), server)
     fusion_pb2_grpc.add_FusionServiceServicer_to_server(fusion, server)
+    image_pb2_grpc.add_ImageServiceServicer_to_server(fusion.images, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     monkeypatch.setenv("FACETMESH_KEY", "right")
@@ -128,3 +159,42 @@ def test_what_is_no_point_is_refused_before_anything_is_sent(service: Fusion, tm
     done = fuse(tmp_path, f"--near={point}")
     assert done.exit_code == 2
     assert not hasattr(service, "asked")
+
+
+def test_what_is_there_already_is_named(service: Fusion, tmp_path: Path) -> None:
+    wanted = ["fuse", "images/0a", "tenants/acme/fusions/f", "--face-model=faces", f"--out={tmp_path / 'f.png'}"]
+    done = CliRunner().invoke(app, wanted, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    asked = service.asked
+    assert (asked.source_name, asked.target_name) == ("tenants/acme/images/0a", "tenants/acme/fusions/f")
+    assert (asked.WhichOneof("source"), asked.WhichOneof("target")) == ("source_name", "target_name")
+
+
+def test_what_is_not_here_is_not_shown_beside_the_result(service: Fusion, tmp_path: Path) -> None:
+    wanted = ["fuse", "images/0a", str(tmp_path / "target.png"), "--face-model=faces", "--side-by-side=s.png"]
+    with pytest.raises(InvalidArgument) as caught:
+        CliRunner().invoke(app, wanted, catch_exceptions=False)
+    assert caught.value.reason == "FILE_MISSING"
+    assert not hasattr(service, "asked")
+
+
+def test_a_picture_is_uploaded_listed_and_deleted(
+    service: Fusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploading, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(uploading, "_REST_S", 0.01)
+    service.images.away = 2
+    file = (tmp_path / "source.png").read_bytes()
+    name = f"tenants/acme/images/{hashlib.sha256(file).hexdigest()}"
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["images", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert name in run("upload", str(tmp_path / "source.png"))
+    assert service.images.files == {name: file}
+    assert len(file) > 100
+    assert name in run("list")
+    run("delete", name)
+    assert service.images.files == {}

@@ -127,7 +127,7 @@ async def test_an_outage_does_not_end_the_sweeping(
 
     monkeypatch.setattr(world.store, "result_days", flaky)
     monkeypatch.setattr(retention, "EVERY_S", 0.0)
-    running = asyncio.create_task(sweeper.run())
+    running = asyncio.create_task(retention.keep_sweeping(sweeper.sweep))
     await world.until(lambda: world.blobs.blobs == {})
     running.cancel()
 

@@ -21,6 +21,7 @@ from facetmesh.cli.commands import (
     doctor,
     fuse,
     fusions,
+    images,
     keys,
     mesh,
     models,
@@ -62,6 +63,7 @@ app.command("usage")(usage.usage)
 app.add_typer(models.app, name="models", help="The catalogue, and the models that a tenant has.")
 app.add_typer(rollout.app, name="rollout", help="Give a model's new version its calls, step by step.")
 app.command("detect")(detect.detect)
+app.add_typer(images.app, name="images", help="Upload pictures once, and name them in fusions.")
 app.add_typer(consents.app, name="consents", help="Keep, list and revoke what people agreed to.")
 app.command("fuse")(fuse.fuse)
 app.add_typer(fusions.app, name="fusions", help="Follow, stop, look up and delete fusions.")

@@ -19,8 +19,9 @@ from facetmesh.client.governance import Governance
 from facetmesh.client.modelling import Modelling
 from facetmesh.client.rolling import Rolling
 from facetmesh.client.tokens import TokenSource, with_token
+from facetmesh.client.uploading import Uploading
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc, rollout_pb2_grpc
-from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc
+from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc, image_pb2_grpc
 from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     import grpc
 
 
-class AsyncClient(Administration, Modelling, Rolling, Detecting, Consenting, Fusing, Auditing, Governance):
+class AsyncClient(
+    Administration, Modelling, Rolling, Detecting, Consenting, Uploading, Fusing, Auditing, Governance
+):
     """Calls a mesh.
 
     Every method raises the class of `facetmesh.client` that is named after the
@@ -74,6 +77,7 @@ class AsyncClient(Administration, Modelling, Rolling, Detecting, Consenting, Fus
         fusion = await channel(where.fusion)
         self._fusion = fusion_pb2_grpc.FusionServiceStub(fusion)
         self._consents = consent_pb2_grpc.ConsentServiceStub(fusion)
+        self._images = image_pb2_grpc.ImageServiceStub(fusion)
         self._audit = audit_pb2_grpc.AuditServiceStub(await channel(where.audit))
         return self
 

@@ -39,8 +39,8 @@ class Fusing(ABC):
 
     async def create_fusion(
         self,
-        source: bytes,
-        target: bytes,
+        source: bytes | str,
+        target: bytes | str,
         *,
         face_model: str,
         consent: str = "",
@@ -51,7 +51,8 @@ class Fusing(ABC):
         """Starts to put the face of one photo into another; `wait_fusion` gets the result.
 
         Args:
-            source: The photo that gives the face: a JPEG, PNG or WebP file.
+            source: The photo that gives the face: a JPEG, PNG or WebP file, or the name of one that was uploaded
+                (images/…) or made (fusions/…).
             target: The photo that receives it.
             face_model: The tenant's model that finds the faces, by name or id.
             consent: The consent of whose face is taken, by name or id (`create_consent`).
@@ -60,10 +61,15 @@ class Fusing(ABC):
             request_id: A UUID; a second call with the same one returns the first one's operation.
         """
         fusion = fusion_pb2.Fusion(
-            source_image=source, target_image=target, face_model=await self._name("models", face_model),
+            face_model=await self._name("models", face_model),
             consent=await self._name("consents", consent) if consent else "",
             priority=calls.enum_value(fusion_pb2.Priority, "PRIORITY", priority),
         )
+        for which, picture in (("source", source), ("target", target)):
+            if isinstance(picture, str):
+                setattr(fusion, f"{which}_name", await self._picture(picture))
+            else:
+                setattr(fusion, f"{which}_image", picture)
         options.describe(fusion)
         request = fusion_pb2.CreateFusionRequest(
             parent=await self._parent(None), fusion=fusion, request_id=request_id or str(uuid.uuid4()),
@@ -140,8 +146,8 @@ class Fusing(ABC):
 
     async def fuse(
         self,
-        source: bytes,
-        target: bytes,
+        source: bytes | str,
+        target: bytes | str,
         *,
         face_model: str,
         consent: str = "",
@@ -155,6 +161,10 @@ class Fusing(ABC):
         )
         fusion = await self.wait_fusion(operation.name, progress=progress)
         return FusedImage(fusion, await self.download_fusion(fusion.name))
+
+    async def _picture(self, name: str) -> str:
+        """A whole resource name of an upload or a fusion."""
+        return name if name.startswith("tenants/") else f"{await self._parent(None)}/{name}"
 
     @abstractmethod
     async def _parent(self, tenant: str | None) -> str: ...

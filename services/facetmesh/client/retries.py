@@ -13,6 +13,7 @@ _TIMEOUTS_S: dict[tuple[str, str], int | None] = {
     ("facetmesh.detection.v1.ModelService", "UploadModel"): 1800,
     ("facetmesh.detection.v1.ModelService", "QuantizeModelVersion"): 900,
     ("facetmesh.fusion.v1.FusionService", "CreateFusion"): 60,
+    ("facetmesh.fusion.v1.ImageService", "UploadImage"): 120,
     ("facetmesh.fusion.v1.FusionService", "WaitOperation"): 90,
     ("facetmesh.fusion.v1.FusionService", "WatchOperation"): None,
     ("facetmesh.fusion.v1.FusionService", "DownloadFusion"): 60,
@@ -42,6 +43,8 @@ _IDEMPOTENT = {
         "LookUpFusion", "DeleteFusion",
     ),
     "facetmesh.fusion.v1.ConsentService": ("CreateConsent", "GetConsent", "ListConsents", "RevokeConsent"),
+    # A stream is not sent again by gRPC: the client does it itself.
+    "facetmesh.fusion.v1.ImageService": ("GetImage", "ListImages"),
     "facetmesh.audit.v1.AuditService": (
         "GetCheckpoint", "GetConsistencyProof", "GetInclusionProof", "GetLogFile", "GetReceipt", "GetRetention",
         "ListEvents",

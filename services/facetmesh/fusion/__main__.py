@@ -23,6 +23,7 @@ from facetmesh.fusion.dispatcher import Dispatcher
 from facetmesh.fusion.events import TOPIC, JobEvents
 from facetmesh.fusion.fuser import Fuser
 from facetmesh.fusion.fusions import Fusions
+from facetmesh.fusion.image_servicer import ImageServicer
 from facetmesh.fusion.images import Images
 from facetmesh.fusion.line import Line
 from facetmesh.fusion.lookups import Fingerprints, Lookups
@@ -30,13 +31,16 @@ from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.marker import Marker
 from facetmesh.fusion.metrics import BacklogMetrics
 from facetmesh.fusion.moderation import LABELS, Moderation, Policy
+from facetmesh.fusion.pictures import Pictures
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
-from facetmesh.fusion.retention import Sweeper
+from facetmesh.fusion.retention import Sweeper, keep_sweeping
 from facetmesh.fusion.scaler_servicer import scaling
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
-from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc
+from facetmesh.fusion.upload_store import DaprUploadStore
+from facetmesh.fusion.uploads import Uploads
+from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc, image_pb2_grpc
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit import catalog, credentials, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
@@ -148,8 +152,9 @@ async def main() -> None:
         blobs = Blobs(open_store(settings.blobs or str(settings.home / "blobs")), keyring)
         store = DaprStore(state)
         consent_store = DaprConsentStore(state, keyring)
+        upload_store = DaprUploadStore(state)
         consents = Consents(consent_store, settings.now, required=settings.consent_required)
-        mesh.purge = functools.partial(purge, store, blobs, consent_store)
+        mesh.purge = functools.partial(purge, store, blobs, [consent_store, upload_store])
         registry = Registry(store, settings.now)
         fuser = Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256)
         fingerprints = Fingerprints(pool)
@@ -172,14 +177,18 @@ async def main() -> None:
         line = Line(lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight)
         dispatcher = Dispatcher(registry, worker, line, settings.workers, backlog.see)
         events = JobEvents(mesh.dapr.publisher(), dispatcher.wake, registry.get)
+        fusions = Fusions(registry, images, consents, events.announce)
+        uploads = Uploads(upload_store, images, settings.now)
         servicer = FusionServicer(
-            Fusions(registry, images, consents, events.announce), Lookups(store, fingerprints), dispatcher.standing
+            fusions, Pictures(uploads, fusions), Lookups(store, fingerprints), dispatcher.standing
         )
         consent_servicer = ConsentServicer(consents, settings.now)
+        image_servicer = ImageServicer(uploads)
 
         def add(server: grpc.aio.Server) -> None:
             fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server)
             consent_pb2_grpc.add_ConsentServiceServicer_to_server(consent_servicer, server)
+            image_pb2_grpc.add_ImageServiceServicer_to_server(image_servicer, server)
 
         for_keda = functools.partial(
             listen, host=settings.scaler_host, port=settings.scaler_port, files=settings.tls,
@@ -188,11 +197,11 @@ async def main() -> None:
         scaler_port = await stack.enter_async_context(scaling(backlog, for_keda))
         _log.info("serving KEDA", extra={"scaler_port": scaler_port})
         sweeper = Sweeper(store, images, settings.days_of, settings.now)
-        tasks = [asyncio.create_task(one.run()) for one in (dispatcher, sweeper)]
+        tasks = [asyncio.create_task(one) for one in (dispatcher.run(), keep_sweeping(sweeper.sweep, uploads.sweep))]
         try:
             await mesh.serve(
                 add,
-                services=["facetmesh.fusion.v1.FusionService", "facetmesh.fusion.v1.ConsentService"],
+                services=[f"facetmesh.fusion.v1.{name}Service" for name in ("Fusion", "Consent", "Image")],
                 ready={},
                 handlers={TOPIC: events.handle},
             )

@@ -10,6 +10,7 @@ from facetmesh.kit.errors import Aborted
 
 if TYPE_CHECKING:
     from facetmesh.fusion.operations import Checkpoint, Operation, Ref
+    from facetmesh.fusion.uploads import Upload
 
 
 class Blobs(Protocol):
@@ -57,6 +58,18 @@ class Images:
         )
         return source, target
 
+    async def put_upload(self, upload: Upload, image: bytes) -> None:
+        """Keeps what was uploaded."""
+        await self._blobs.put(upload.tenant_id, _upload(upload), image)
+
+    async def upload(self, upload: Upload) -> bytes:
+        """What was uploaded; raises NotFound when it is gone."""
+        return await self._blobs.get(upload.tenant_id, _upload(upload))
+
+    async def delete_upload(self, upload: Upload) -> None:
+        """Deletes what was uploaded, if anything."""
+        await self._blobs.delete(upload.tenant_id, _upload(upload))
+
     async def put_result(self, attempt: Operation, image: bytes) -> None:
         """Keeps what an attempt made: one that lost its lease does not write over another's."""
         await self._blobs.put(attempt.tenant_id, _result(attempt.ref, attempt.attempts), image)
@@ -96,6 +109,10 @@ class Images:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Aborted("The request_id was used for two requests at once.", reason="REQUEST_ID_REUSED")
         return data
+
+
+def _upload(upload: Upload) -> str:
+    return f"images/{upload.sha256}/{upload.version}"
 
 
 def _source(ref: Ref) -> str:

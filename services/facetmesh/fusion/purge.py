@@ -1,10 +1,12 @@
-"""The end of a tenant in fusion: its operations, its images and its consents."""
+"""The end of a tenant in fusion: its operations, its images, its consents and its uploads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from facetmesh.fusion.operations import Ref
 
 
@@ -32,15 +34,15 @@ class PurgeBlobs(Protocol):
         ...
 
 
-class PurgeConsents(Protocol):
-    """Where consents are kept."""
+class PurgeRecords(Protocol):
+    """Where other records are kept, such as consents."""
 
     async def delete_all(self, tenant_id: str) -> None:
-        """Deletes a tenant's consents, and their index last."""
+        """Deletes a tenant's records, and their index last."""
         ...
 
 
-async def purge(store: PurgeStore, blobs: PurgeBlobs, consents: PurgeConsents, tenant_id: str) -> None:
+async def purge(store: PurgeStore, blobs: PurgeBlobs, records: Sequence[PurgeRecords], tenant_id: str) -> None:
     """Deletes all that is kept of a tenant. Repeating it does no harm.
 
     Raises:
@@ -49,5 +51,6 @@ async def purge(store: PurgeStore, blobs: PurgeBlobs, consents: PurgeConsents, t
     for ref in await store.refs(tenant_id):
         await store.forget(ref)
     await blobs.delete_all(tenant_id)
-    await consents.delete_all(tenant_id)
+    for kind in records:
+        await kind.delete_all(tenant_id)
     await store.delete_all(tenant_id)

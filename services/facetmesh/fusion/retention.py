@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 from facetmesh.kit.errors import FacetmeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from facetmesh.fusion.images import Images
     from facetmesh.fusion.operations import Operation, Ref
 
 EVERY_S = 600.0
-"""How often expired results are looked for, in seconds."""
+"""How often it is looked for what has expired, in seconds."""
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +43,17 @@ class Store(Protocol):
         ...
 
 
+async def keep_sweeping(*sweeps: Callable[[], Awaitable[int]]) -> None:
+    """Has what has expired deleted, again and again, until it is cancelled."""
+    while True:
+        for sweep in sweeps:
+            try:
+                await sweep()
+            except FacetmeshError as error:
+                _log.warning("what has expired could not be deleted", extra={"reason": error.reason})
+        await asyncio.sleep(EVERY_S)
+
+
 class Sweeper:
     """Deletes results when their time is over.
 
@@ -59,15 +70,6 @@ class Sweeper:
         self._images = images
         self._days = days
         self._clock = clock
-
-    async def run(self) -> None:
-        """Sweeps until it is cancelled."""
-        while True:
-            try:
-                await self.sweep()
-            except FacetmeshError as error:
-                _log.warning("expired results could not be deleted", extra={"reason": error.reason})
-            await asyncio.sleep(EVERY_S)
 
     async def sweep(self) -> int:
         """Deletes the results whose time is over; returns of how many operations. Repeating it does no harm.

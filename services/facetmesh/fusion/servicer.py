@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from facetmesh.fusion.line import Ticket
     from facetmesh.fusion.lookups import Lookups
     from facetmesh.fusion.operations import Box, Operation
+    from facetmesh.fusion.pictures import Pictures
 
 CHUNK_BYTES = 256 * 1024
 _DEFAULT_WAIT_S = 30.0
@@ -52,24 +53,31 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
 
     Args:
         fusions: The fusions of all tenants.
+        pictures: What fusions may name in place of a file.
         lookups: Finds them by what was made.
         standing: How long a job that waits has to, as far as is known.
     """
 
     def __init__(
-        self, fusions: Fusions, lookups: Lookups, standing: Callable[[Ticket], Standing | None]
+        self, fusions: Fusions, pictures: Pictures, lookups: Lookups, standing: Callable[[Ticket], Standing | None]
     ) -> None:
         self._fusions = fusions
+        self._pictures = pictures
         self._lookups = lookups
         self._standing = standing
 
     async def CreateFusion(self, request: fusion_pb2.CreateFusionRequest, _: Any) -> operations_pb2.Operation:
         """Starts a fusion."""
-        fusion = request.fusion
+        fusion, tenant_id = request.fusion, request.parent.rpartition("/")[2]
+        source, target = fusion.source_image, fusion.target_image
+        if fusion.source_name:
+            source = await self._pictures.read(tenant_id, fusion.source_name)
+        if fusion.target_name:
+            target = await self._pictures.read(tenant_id, fusion.target_name)
         operation = await self._fusions.create(
-            request.parent.rpartition("/")[2],
-            fusion.source_image,
-            fusion.target_image,
+            tenant_id,
+            source,
+            target,
             Wish(
                 fusion.face_model, fusion.source_face_index, fusion.target_face_index, fusion.consent,
                 _PRIORITIES[fusion.priority],

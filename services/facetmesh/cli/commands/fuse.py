@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,9 @@ from facetmesh.cli import output
 from facetmesh.cli.commands.fusions import told
 from facetmesh.cli.options import options
 from facetmesh.client import FusionOptions
+from facetmesh.kit.errors import InvalidArgument
 
+_NAME = re.compile(r"(tenants/[^/]+/)?(images|fusions)/[^/]+")
 _FACES, _LOOK = "Which faces", "How they are put in"
 
 
@@ -24,10 +27,19 @@ def _point(text: str) -> tuple[float, float]:
         raise typer.BadParameter(f'"{text}" is no point: say X,Y in pixels.') from None
 
 
+def _picture(text: str) -> bytes | str:
+    """The content of a file, or the name of what the tenant has."""
+    if _NAME.fullmatch(text) and not Path(text).exists():
+        return text
+    return Path(text).read_bytes()
+
+
 def fuse(  # noqa: PLR0913 - typer's way of options
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(help="The photo that gives the face.", exists=True, dir_okay=False)],
-    target: Annotated[Path, typer.Argument(help="The photo that receives it.", exists=True, dir_okay=False)],
+    source: Annotated[
+        str, typer.Argument(help="The photo that gives the face: a file, or images/… or fusions/… of the tenant's.")
+    ],
+    target: Annotated[str, typer.Argument(help="The photo that receives it, likewise.")],
     *,
     face_model: Annotated[str, typer.Option(help="The tenant's model that finds faces, by name or id.")],
     consent: Annotated[
@@ -94,7 +106,10 @@ def fuse(  # noqa: PLR0913 - typer's way of options
         order=order, near=None if near is None else _point(near), label=label, mask=mask, regions=tuple(region or ()),
         feather=feather, weight=weight, ignore_occlusion=ignore_occlusion, keep_colours=keep_colours,
     )
-    before = source.read_bytes(), target.read_bytes()
+    before = _picture(source), _picture(target)
+    files_before = [picture for picture in before if isinstance(picture, bytes)]
+    if side_by_side is not None and len(files_before) < len(before):
+        raise InvalidArgument("Pictures are shown beside each other where both are files.", reason="FILE_MISSING")
     with chosen.tenant_client() as client, output.err.status("queued") as status:
         result = client.fuse(
             *before, face_model=face_model, consent=consent, priority=priority, options=wanted,
@@ -105,7 +120,7 @@ def fuse(  # noqa: PLR0913 - typer's way of options
     files = {"file": str(out)}
     if side_by_side is not None:
         replaced = (made.target_face, *made.more_target_faces)
-        pictures.draw_fusion(*before, result.content, made.source_face, replaced, side_by_side)
+        pictures.draw_fusion(files_before[0], files_before[1], result.content, made.source_face, replaced, side_by_side)
         files["side_by_side"] = str(side_by_side)
     left = [f"{one.reason} at {one.face.x_min:.0f},{one.face.y_min:.0f}" for one in made.left_faces]
     view = output.facts({

@@ -176,7 +176,9 @@ class Fusion(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SOURCE_IMAGE_FIELD_NUMBER: _builtins.int
+    SOURCE_NAME_FIELD_NUMBER: _builtins.int
     TARGET_IMAGE_FIELD_NUMBER: _builtins.int
+    TARGET_NAME_FIELD_NUMBER: _builtins.int
     FACE_MODEL_FIELD_NUMBER: _builtins.int
     TARGET_FACE_INDEX_FIELD_NUMBER: _builtins.int
     SOURCE_FACE_INDEX_FIELD_NUMBER: _builtins.int
@@ -198,11 +200,15 @@ class Fusion(_message.Message):
     name: _builtins.str
     """Resource name: tenants/{tenant}/fusions/{fusion}."""
     source_image: _builtins.bytes
-    """The photo that gives the face: JPEG, PNG or WebP, at most 20 MB and 50
-    megapixels. Its largest face is taken.
+    """The file: JPEG, PNG or WebP, at most 20 MB and 50 megapixels. Its largest face is taken."""
+    source_name: _builtins.str
+    """An image that was uploaded, tenants/{tenant}/images/{image}, or an earlier result,
+    tenants/{tenant}/fusions/{fusion}. Its file is read now: what becomes of it later does not matter.
     """
     target_image: _builtins.bytes
-    """The photo that receives the face, in the same formats."""
+    """The file, in the same formats."""
+    target_name: _builtins.str
+    """As source_name."""
     face_model: _builtins.str
     """The tenant's detection model that finds the faces:
     tenants/{tenant}/models/{model}.
@@ -268,7 +274,9 @@ class Fusion(_message.Message):
         *,
         name: _builtins.str = ...,
         source_image: _builtins.bytes = ...,
+        source_name: _builtins.str = ...,
         target_image: _builtins.bytes = ...,
+        target_name: _builtins.str = ...,
         face_model: _builtins.str = ...,
         target_face_index: _builtins.int = ...,
         source_face_index: _builtins.int = ...,
@@ -288,11 +296,18 @@ class Fusion(_message.Message):
         more_target_faces: _abc.Iterable[Global___FaceBox] | None = ...,
         left_faces: _abc.Iterable[Global___LeftFace] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "rendering", b"rendering", "source_face", b"source_face", "target_face", b"target_face", "target_selection", b"target_selection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "rendering", b"rendering", "source", b"source", "source_face", b"source_face", "source_image", b"source_image", "source_name", b"source_name", "target", b"target", "target_face", b"target_face", "target_image", b"target_image", "target_name", b"target_name", "target_selection", b"target_selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "delete_time", b"delete_time", "face_model", b"face_model", "left_faces", b"left_faces", "media_type", b"media_type", "more_target_faces", b"more_target_faces", "name", b"name", "priority", b"priority", "receipt", b"receipt", "rendering", b"rendering", "sha256", b"sha256", "size_bytes", b"size_bytes", "sole_source_face", b"sole_source_face", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image", "target_selection", b"target_selection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "delete_time", b"delete_time", "face_model", b"face_model", "left_faces", b"left_faces", "media_type", b"media_type", "more_target_faces", b"more_target_faces", "name", b"name", "priority", b"priority", "receipt", b"receipt", "rendering", b"rendering", "sha256", b"sha256", "size_bytes", b"size_bytes", "sole_source_face", b"sole_source_face", "source", b"source", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "source_name", b"source_name", "target", b"target", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image", "target_name", b"target_name", "target_selection", b"target_selection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["source_image", "source_name"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_image", "target_name"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
 
