@@ -22,6 +22,7 @@ PUBLIC = {
     "facetmesh.auth.v1.AuthService/IssueToken", "facetmesh.auth.v1.AuthService/GetJwks",
     "facetmesh.audit.v1.AuditService/GetCheckpoint", "facetmesh.audit.v1.AuditService/GetConsistencyProof",
     "facetmesh.audit.v1.AuditService/GetInclusionProof", "facetmesh.audit.v1.AuditService/GetLogFile",
+    "facetmesh.fusion.v1.FusionService/FetchFusion",  # to who has a link
 }  # fmt: skip
 
 

@@ -168,7 +168,8 @@ def with_one_name_of(method: MethodDescriptor, tenant: str, at: tuple[str, ...])
         holder, other = getattr(holder, parent), getattr(other, parent)
     value = getattr(other, last)
     if isinstance(value, str):
-        setattr(holder, last, value)
+        # The request has nothing there where it chose another field of a oneof.
+        setattr(holder, last, value or f"tenants/{tenant}/models/faces")
     else:
         getattr(holder, last).append(f"tenants/{tenant}/models/faces")
     return request

@@ -18,6 +18,8 @@ from facetmesh.fusion.fuser import Fused
 from facetmesh.fusion.fusions import Fusions, Wish
 from facetmesh.fusion.images import Images
 from facetmesh.fusion.line import Line
+from facetmesh.fusion.link_keys import DaprLinkKeys
+from facetmesh.fusion.links import Links
 from facetmesh.fusion.lookups import Lookups
 from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.moderation import Moderation, Moderator, Policy
@@ -30,6 +32,7 @@ from facetmesh.fusion.uploads import Uploads
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit.errors import FacetmeshError, NotFound
 from facetmesh.kit.keyring import Keyring
+from facetmesh.kit.revocations import Revocations
 
 from .conftest import Clock, MemoryState
 
@@ -220,6 +223,9 @@ class World:
         self.fusions = Fusions(self.registry, self.images, self.consents, self._wake)
         self.uploads = Uploads(DaprUploadStore(self.state), self.images, clock)
         self.pictures = Pictures(self.uploads, self.fusions)
+        self.revocations = Revocations()
+        self.link_keys = DaprLinkKeys(self.state, Keyring(self.state, bytes(32)))
+        self.links = Links(self.link_keys, self.revocations, clock)
         self.worker = self._worker("w1", self.registry)
 
     async def until(self, condition: Callable[[], bool]) -> None:

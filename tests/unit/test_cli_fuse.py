@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,10 @@ class Fusion(fusion_pb2_grpc.FusionServiceServicer):
         made.left_faces.add(face=FACE, reason="FACE_PROFILE")
         operation.response.Pack(made)
         return operation
+
+    def LinkFusion(self, request: Any, context: Any) -> Any:
+        assert request.lifetime.seconds == 300
+        return fusion_pb2.FusionLink(path=f"/v1/{request.name}:fetch?token=t.m")
 
     def DownloadFusion(self, request: Any, context: Any) -> Any:
         yield httpbody_pb2.HttpBody(data=picture((0, 0, 200)))
@@ -198,3 +203,10 @@ def test_a_picture_is_uploaded_listed_and_deleted(
     assert name in run("list")
     run("delete", name)
     assert service.images.files == {}
+
+
+def test_a_link_is_an_address_below_the_gateways(service: Fusion) -> None:
+    del service
+    done = CliRunner().invoke(app, ["fusions", "link", "f", "--minutes=5"], catch_exceptions=False)
+    address = os.environ["FACETMESH_ADDRESS"]
+    assert done.output.strip() == f"http://{address}/v1/tenants/acme/fusions/f:fetch?token=t.m"

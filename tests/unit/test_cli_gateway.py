@@ -96,7 +96,9 @@ def test_a_token_is_asked_for_by_all_but_public_methods(told: pytest.MonkeyPatch
     assert exact == paths | {"/openapi.json", "/.well-known/jwks.json"}
     rest = [rule["match"]["safe_regex"]["regex"] for rule in public if "path" not in rule["match"]]
     for one, public_too in [("/v1/tokens:issue", True), ("/v1/checkpoint", True), ("/v1/tenants", False),
-                            ("/v1/tenants/acme/keys", False), ("/v1/checkpoint/x", False)]:  # fmt: skip
+                            ("/v1/tenants/acme/keys", False), ("/v1/checkpoint/x", False),
+                            ("/v1/tenants/acme/fusions/f:fetch", True), ("/v1/tenants/acme/fusions/f", False),
+                            ("/v1/tenants/acme/fusions/f:download", False)]:  # fmt: skip
         assert any(re.fullmatch(regex, one) for regex in rest) == public_too
 
 

@@ -50,7 +50,7 @@ async def servicer(world: World, record: audit.Record) -> FusionServicer:
     """The servicer, and the consent that fusions name."""
     del record
     assert (await world.consent()).name == CONSENT
-    return FusionServicer(world.fusions, world.pictures, world.lookups, lambda _: None)
+    return FusionServicer(world.fusions, world.pictures, world.links, world.lookups, lambda _: None)
 
 
 def creation(**fields: object) -> pb.CreateFusionRequest:
@@ -186,7 +186,7 @@ class Publisher:
 
 
 async def test_who_waits_is_told_its_place(world: World, servicer: FusionServicer) -> None:
-    waiting = FusionServicer(world.fusions, world.pictures, world.lookups, lambda _: Standing(3, 4.5))
+    waiting = FusionServicer(world.fusions, world.pictures, world.links, world.lookups, lambda _: Standing(3, 4.5))
     request = creation()
     request.fusion.priority = pb.PRIORITY_BATCH
     created = await waiting.CreateFusion(request, None)

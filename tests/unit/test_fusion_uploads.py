@@ -217,7 +217,7 @@ async def test_only_the_first_message_is_a_name(servicer: ImageServicer) -> None
 
 
 async def created(world: World, parent: str = "tenants/acme", **pictures: Any) -> Any:
-    servicer = FusionServicer(world.fusions, world.pictures, world.lookups, lambda _: None)
+    servicer = FusionServicer(world.fusions, world.pictures, world.links, world.lookups, lambda _: None)
     consent = (await world.consent(parent.rpartition("/")[2])).name
     fusion = fusion_pb2.Fusion(face_model=MODEL, consent=consent, **pictures)
     return await servicer.CreateFusion(fusion_pb2.CreateFusionRequest(parent=parent, fusion=fusion), None)

@@ -46,8 +46,13 @@ class Options:
         return Endpoints.gateway(self.address, self._encryption)
 
     @property
+    def encrypted(self) -> bool:
+        """Whether TLS was asked for, by itself or by what it needs."""
+        return bool(self.tls or self.ca_file or self.cert_file)
+
+    @property
     def _encryption(self) -> Tls | None:
-        if not (self.tls or self.ca_file or self.cert_file):
+        if not self.encrypted:
             return None
         own = self.cert_file.read_bytes() if self.cert_file else None  # each reads its own part of it
         return Tls(self.ca_file.read_bytes() if self.ca_file else None, own, own)

@@ -146,6 +146,7 @@ class Client:
     watch_operation = _iterating(AsyncClient.watch_operation)
     delete_fusion = _blocking(AsyncClient.delete_fusion)
     look_up_fusion = _blocking(AsyncClient.look_up_fusion)
+    link_fusion = _blocking(AsyncClient.link_fusion)
     download_fusion = _blocking(AsyncClient.download_fusion)
     fuse = _blocking(AsyncClient.fuse)
     checkpoint = _blocking(AsyncClient.checkpoint)

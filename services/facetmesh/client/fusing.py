@@ -16,6 +16,7 @@ from facetmesh.kit import status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from datetime import timedelta
 
     from google.longrunning import operations_pb2
 
@@ -132,6 +133,18 @@ class Fusing(ABC):
         """The tenant's fusions that a picture may be, the likeliest first: the file itself, or a copy saved anew."""
         request = fusion_pb2.LookUpFusionRequest(parent=await self._parent(None), image=image)
         return list((await calls.result(self._fusion.LookUpFusion(request))).matches)
+
+    async def link_fusion(self, fusion: str, *, lifetime: timedelta | None = None) -> fusion_pb2.FusionLink:
+        """A link by which anybody fetches a fused image through the gateway, without a token.
+
+        Args:
+            fusion: Its name or id.
+            lifetime: For how long: an hour at most, ten minutes when None.
+        """
+        request = fusion_pb2.LinkFusionRequest(name=await self._name("fusions", fusion))
+        if lifetime is not None:
+            request.lifetime.FromTimedelta(lifetime)
+        return await calls.result(self._fusion.LinkFusion(request))
 
     async def download_fusion(self, fusion: str) -> bytes:
         """The image file of a fusion."""

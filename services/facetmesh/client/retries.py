@@ -40,7 +40,7 @@ _IDEMPOTENT = {
     ),
     "facetmesh.fusion.v1.FusionService": (
         "CreateFusion", "GetOperation", "ListOperations", "WaitOperation", "CancelOperation", "DownloadFusion",
-        "LookUpFusion", "DeleteFusion",
+        "LookUpFusion", "DeleteFusion", "LinkFusion",
     ),
     "facetmesh.fusion.v1.ConsentService": ("CreateConsent", "GetConsent", "ListConsents", "RevokeConsent"),
     # A stream is not sent again by gRPC: the client does it itself.

@@ -26,6 +26,8 @@ from facetmesh.fusion.fusions import Fusions
 from facetmesh.fusion.image_servicer import ImageServicer
 from facetmesh.fusion.images import Images
 from facetmesh.fusion.line import Line
+from facetmesh.fusion.link_keys import DaprLinkKeys
+from facetmesh.fusion.links import Links
 from facetmesh.fusion.lookups import Fingerprints, Lookups
 from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.marker import Marker
@@ -152,9 +154,9 @@ async def main() -> None:
         blobs = Blobs(open_store(settings.blobs or str(settings.home / "blobs")), keyring)
         store = DaprStore(state)
         consent_store = DaprConsentStore(state, keyring)
-        upload_store = DaprUploadStore(state)
+        upload_store, link_keys = DaprUploadStore(state), DaprLinkKeys(state, keyring)
         consents = Consents(consent_store, settings.now, required=settings.consent_required)
-        mesh.purge = functools.partial(purge, store, blobs, [consent_store, upload_store])
+        mesh.purge = functools.partial(purge, store, blobs, [consent_store, upload_store, link_keys])
         registry = Registry(store, settings.now)
         fuser = Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256)
         fingerprints = Fingerprints(pool)
@@ -180,8 +182,9 @@ async def main() -> None:
         fusions = Fusions(registry, images, consents, events.announce)
         uploads = Uploads(upload_store, images, settings.now)
         servicer = FusionServicer(
-            fusions, Pictures(uploads, fusions), Lookups(store, fingerprints), dispatcher.standing
-        )
+            fusions, Pictures(uploads, fusions), Links(link_keys, mesh.revocations, settings.now),
+            Lookups(store, fingerprints), dispatcher.standing,
+        )  # fmt: skip
         consent_servicer = ConsentServicer(consents, settings.now)
         image_servicer = ImageServicer(uploads)
 

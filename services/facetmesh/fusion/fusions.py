@@ -130,8 +130,8 @@ class Fusions:
         await self._wake(operation.ticket)
         return operation
 
-    async def download(self, ref: Ref) -> tuple[str, bytes]:
-        """The fused image's media type and file.
+    async def made(self, ref: Ref) -> Operation:
+        """The operation whose fused image is kept.
 
         Raises:
             NotFound: There is no such fusion.
@@ -142,6 +142,12 @@ class Fusions:
             raise NotFound("There is no such fusion.")
         if operation.result is None:
             raise FailedPrecondition("The fusion is not ready: wait for its operation.", reason="FUSION_NOT_READY")
+        return operation
+
+    async def download(self, ref: Ref) -> tuple[str, bytes]:
+        """The fused image's media type and file; raises as `made` does."""
+        operation = await self.made(ref)
+        assert operation.result is not None  # noqa: S101 - it was made
         return operation.result.media_type, await self._images.result(operation)
 
     async def delete(self, ref: Ref) -> None:

@@ -11,6 +11,7 @@ from google.protobuf import empty_pb2
 from facetmesh.fusion.choices import describe, options_of
 from facetmesh.fusion.fusions import Wish
 from facetmesh.fusion.line import Priority
+from facetmesh.fusion.links import Maker
 from facetmesh.fusion.operations import Caller, Ref, Stage
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import audit, identity, status, telemetry
@@ -18,19 +19,21 @@ from facetmesh.kit.errors import NotFound
 from facetmesh.kit.index import page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from facetmesh.fusion.dispatcher import Standing
     from facetmesh.fusion.fusions import Fusions
     from facetmesh.fusion.line import Ticket
+    from facetmesh.fusion.links import Links
     from facetmesh.fusion.lookups import Lookups
     from facetmesh.fusion.operations import Box, Operation
     from facetmesh.fusion.pictures import Pictures
 
 CHUNK_BYTES = 256 * 1024
 _DEFAULT_WAIT_S = 30.0
+_LINK_S = 600.0
 _STAGES = {
     Stage.QUEUED: fusion_pb2.FusionMetadata.STAGE_QUEUED,
     Stage.DETECTING: fusion_pb2.FusionMetadata.STAGE_DETECTING,
@@ -54,15 +57,22 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
     Args:
         fusions: The fusions of all tenants.
         pictures: What fusions may name in place of a file.
+        links: Leave to fetch what was made.
         lookups: Finds them by what was made.
         standing: How long a job that waits has to, as far as is known.
     """
 
     def __init__(
-        self, fusions: Fusions, pictures: Pictures, lookups: Lookups, standing: Callable[[Ticket], Standing | None]
+        self,
+        fusions: Fusions,
+        pictures: Pictures,
+        links: Links,
+        lookups: Lookups,
+        standing: Callable[[Ticket], Standing | None],
     ) -> None:
         self._fusions = fusions
         self._pictures = pictures
+        self._links = links
         self._lookups = lookups
         self._standing = standing
 
@@ -120,11 +130,29 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
         self, request: fusion_pb2.DownloadFusionRequest, _: Any
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """Sends a fused image."""
-        media_type, image = await self._fusions.download(_ref(request.name))
-        for start in range(0, len(image), CHUNK_BYTES):
-            yield httpbody_pb2.HttpBody(
-                content_type="" if start else media_type, data=image[start : start + CHUNK_BYTES]
-            )
+        for part in _parts(*await self._fusions.download(_ref(request.name))):
+            yield part
+
+    async def LinkFusion(self, request: fusion_pb2.LinkFusionRequest, _: Any) -> fusion_pb2.FusionLink:
+        """Makes a link."""
+        lifetime_s = request.lifetime.ToTimedelta().total_seconds() if request.HasField("lifetime") else _LINK_S
+        caller = identity.current()
+        maker = Maker(caller.subject, caller.token_name, bound=bool(caller.certificate))
+        operation = await self._fusions.made(_ref(request.name))
+        link = await self._links.make(operation.ref, maker, lifetime_s)
+        message = fusion_pb2.FusionLink(path=f"/v1/{operation.fusion_name}:fetch?token={link.token}")
+        _set(message.expire_time, link.expires_s)
+        return message
+
+    async def FetchFusion(
+        self, request: fusion_pb2.FetchFusionRequest, _: Any
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        """Sends a fused image to who has a link."""
+        ref = _ref(request.name)
+        link = await self._links.check(ref, request.token)
+        audit.current().identify(subject=link.maker.subject, tenant=f"tenants/{ref.tenant_id}")
+        for part in _parts(*await self._fusions.download(ref)):
+            yield part
 
     async def WatchOperation(
         self, request: fusion_pb2.WatchOperationRequest, _: Any
@@ -174,6 +202,12 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
         elif operation.result is not None:
             message.response.Pack(_fusion(operation))
         return message
+
+
+def _parts(media_type: str, image: bytes) -> Iterator[httpbody_pb2.HttpBody]:
+    """A file in chunks, of which the first says what it is."""
+    for start in range(0, len(image), CHUNK_BYTES):
+        yield httpbody_pb2.HttpBody(content_type="" if start else media_type, data=image[start : start + CHUNK_BYTES])
 
 
 def _ref(name: str) -> Ref:

@@ -36,7 +36,7 @@ from facetmesh.kit.leasing import BudgetClient
 from facetmesh.kit.orders import Obedience, Purge, carried_out
 from facetmesh.kit.policy import Policies
 from facetmesh.kit.refusals import RefusalLimits, Refusals
-from facetmesh.kit.revocations import Revocation, RevocationSource, follow
+from facetmesh.kit.revocations import Revocation, Revocations, RevocationSource, follow
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.tls import listen
@@ -92,6 +92,8 @@ class Mesh:
     """Set when the process was asked to end."""
     purge: Purge | None = None
     """Deletes all that is kept of a tenant; to be set before `serve` where more is kept than what is encrypted."""
+    revocations: Revocations = field(default_factory=Revocations)
+    """What was revoked, for what is not a token and ends with one."""
     _keyring: Keyring | None = None
 
     async def keyring(self, *, reopens: bool = False) -> Keyring:
@@ -171,6 +173,7 @@ class Mesh:
         def hear(revoked: Sequence[Revocation]) -> None:
             verifier.hear(revoked)
             self.auth.hear(revoked)
+            self.revocations.add(revoked, settings.now())
 
         handlers = dict(handlers or {})
         if authority is None:

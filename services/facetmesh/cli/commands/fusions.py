@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,21 @@ def cancel(context: typer.Context, operation: Operation) -> None:
     with chosen.tenant_client() as client:
         now = client.cancel_operation(operation)
     output.answer(chosen, output.as_data(now), progress(now))
+
+
+@app.command()
+def link(
+    context: typer.Context,
+    fusion: Annotated[str, typer.Argument(help="The fusion's name or id.")],
+    minutes: Annotated[int, typer.Option(help="For how long it can be used.", min=1, max=60)] = 10,
+) -> None:
+    """Make a link by which anybody fetches a fused picture through the gateway, for a while."""
+    chosen = options(context)
+    with chosen.tenant_client() as client:
+        made = client.link_fusion(fusion, lifetime=timedelta(minutes=minutes))
+    scheme = "https" if chosen.encrypted else "http"
+    url = f"{scheme}://{chosen.address}{made.path}" if chosen.address else made.path
+    output.answer(chosen, {**output.as_data(made), "url": url}, url)
 
 
 @app.command()

@@ -83,6 +83,16 @@ class FusionServiceStub:
                 request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.LinkFusion = channel.unary_unary(
+                '/facetmesh.fusion.v1.FusionService/LinkFusion',
+                request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LinkFusionRequest.SerializeToString,
+                response_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.FusionLink.FromString,
+                _registered_method=True)
+        self.FetchFusion = channel.unary_stream(
+                '/facetmesh.fusion.v1.FusionService/FetchFusion',
+                request_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.FetchFusionRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class FusionServiceServicer:
@@ -159,6 +169,23 @@ class FusionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LinkFusion(self, request, context):
+        """Makes a link by which anybody fetches the fused image without a token, for an hour at most. It ends
+        before that with the token or key that it was made with, when those are revoked, and with the tenant.
+        LINK_OF_BOUND_TOKEN where the token is bound to a certificate: a link would be bound to nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchFusion(self, request, context):
+        """Sends the fused image to who has a link, as DownloadFusion does. PERMISSION_DENIED with LINK_INVALID
+        when it is none, has expired or was revoked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FusionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -205,6 +232,16 @@ def add_FusionServiceServicer_to_server(servicer, server):
             'DownloadFusion': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadFusion,
                     request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'LinkFusion': grpc.unary_unary_rpc_method_handler(
+                    servicer.LinkFusion,
+                    request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LinkFusionRequest.FromString,
+                    response_serializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.FusionLink.SerializeToString,
+            ),
+            'FetchFusion': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchFusion,
+                    request_deserializer=facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.FetchFusionRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
@@ -451,6 +488,60 @@ class FusionService:
             target,
             '/facetmesh.fusion.v1.FusionService/DownloadFusion',
             facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.DownloadFusionRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LinkFusion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facetmesh.fusion.v1.FusionService/LinkFusion',
+            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.LinkFusionRequest.SerializeToString,
+            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.FusionLink.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchFusion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/facetmesh.fusion.v1.FusionService/FetchFusion',
+            facetmesh_dot_fusion_dot_v1_dot_fusion__pb2.FetchFusionRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -67,6 +67,15 @@ class FusionServiceStub:
     """Sends the fused image in chunks of at most 256 KiB; the first says its media
     type. By REST it is the file itself.
     """
+    LinkFusion: _grpc.UnaryUnaryMultiCallable[_fusion_pb2.LinkFusionRequest, _fusion_pb2.FusionLink]
+    """Makes a link by which anybody fetches the fused image without a token, for an hour at most. It ends
+    before that with the token or key that it was made with, when those are revoked, and with the tenant.
+    LINK_OF_BOUND_TOKEN where the token is bound to a certificate: a link would be bound to nothing.
+    """
+    FetchFusion: _grpc.UnaryStreamMultiCallable[_fusion_pb2.FetchFusionRequest, _httpbody_pb2.HttpBody]
+    """Sends the fused image to who has a link, as DownloadFusion does. PERMISSION_DENIED with LINK_INVALID
+    when it is none, has expired or was revoked.
+    """
 
 @_typing.type_check_only
 class FusionServiceAsyncStub(FusionServiceStub):
@@ -103,6 +112,15 @@ class FusionServiceAsyncStub(FusionServiceStub):
     DownloadFusion: _aio.UnaryStreamMultiCallable[_fusion_pb2.DownloadFusionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Sends the fused image in chunks of at most 256 KiB; the first says its media
     type. By REST it is the file itself.
+    """
+    LinkFusion: _aio.UnaryUnaryMultiCallable[_fusion_pb2.LinkFusionRequest, _fusion_pb2.FusionLink]  # type: ignore[assignment]
+    """Makes a link by which anybody fetches the fused image without a token, for an hour at most. It ends
+    before that with the token or key that it was made with, when those are revoked, and with the tenant.
+    LINK_OF_BOUND_TOKEN where the token is bound to a certificate: a link would be bound to nothing.
+    """
+    FetchFusion: _aio.UnaryStreamMultiCallable[_fusion_pb2.FetchFusionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Sends the fused image to who has a link, as DownloadFusion does. PERMISSION_DENIED with LINK_INVALID
+    when it is none, has expired or was revoked.
     """
 
 class FusionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -191,6 +209,27 @@ class FusionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Sends the fused image in chunks of at most 256 KiB; the first says its media
         type. By REST it is the file itself.
+        """
+
+    @_abc_1.abstractmethod
+    def LinkFusion(
+        self,
+        request: _fusion_pb2.LinkFusionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fusion_pb2.FusionLink, _abc.Awaitable[_fusion_pb2.FusionLink]]:
+        """Makes a link by which anybody fetches the fused image without a token, for an hour at most. It ends
+        before that with the token or key that it was made with, when those are revoked, and with the tenant.
+        LINK_OF_BOUND_TOKEN where the token is bound to a certificate: a link would be bound to nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchFusion(
+        self,
+        request: _fusion_pb2.FetchFusionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Sends the fused image to who has a link, as DownloadFusion does. PERMISSION_DENIED with LINK_INVALID
+        when it is none, has expired or was revoked.
         """
 
 def add_FusionServiceServicer_to_server(servicer: FusionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
