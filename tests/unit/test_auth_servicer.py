@@ -45,11 +45,13 @@ def whole() -> auth_pb2.Tenant:
             classes=[auth_pb2.LICENCE_CLASS_PERMISSIVE, auth_pb2.LICENCE_CLASS_COPYLEFT], licences=["AGPL-3.0"]
         ),
         audit_policy=auth_pb2.AUDIT_POLICY_BEST_EFFORT, url_allowlist=["images.example", "*.cdn.example"],
+        result_days=7,
     )  # fmt: skip
 
 
 MUTABLE = [
     "display_name", "plan", "region", "limits", "allowed_models", "licence_policy", "audit_policy", "url_allowlist",
+    "result_days",
 ]  # fmt: skip
 
 
@@ -147,6 +149,8 @@ async def test_other_masks_are_refused(rig: Rig, path: str) -> None:
         (auth_pb2.Tenant(allowed_models=["a", "a"]), "FIELD_INVALID"),
         (auth_pb2.Tenant(allowed_models=[f"m{n}" for n in range(65)]), "FIELD_INVALID"),
         (auth_pb2.Tenant(licence_policy=auth_pb2.LicencePolicy(classes=[0])), "FIELD_INVALID"),
+        (auth_pb2.Tenant(result_days=-1), "FIELD_INVALID"),
+        (auth_pb2.Tenant(result_days=36_501), "FIELD_INVALID"),
         (auth_pb2.Tenant(audit_policy=9), "FIELD_INVALID"),  # type: ignore[arg-type]
         *(
             (auth_pb2.Tenant(url_allowlist=[host]), "FIELD_INVALID")

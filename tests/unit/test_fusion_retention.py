@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
 from facetmesh.fusion import retention
-from facetmesh.fusion.retention import Sweeper
+from facetmesh.fusion.purge import purge
+from facetmesh.fusion.retention import Sweeper, Terms
 from facetmesh.kit.errors import NotFound, Unavailable
+from facetmesh.kit.profiles import Profile
 
 from .fusion_jobs import World, terms
 
@@ -31,7 +34,29 @@ def world(clock: Clock) -> World:
 @pytest.fixture
 def sweeper(world: World) -> Sweeper:
     """Keeps results for two days, but for those who want it otherwise."""
-    return Sweeper(world.store, world.images, lambda tenant_id: DAYS.get(tenant_id, 2), world.clock)
+    return sweeping(world, Settings())
+
+
+@dataclass
+class Settings:
+    """What auth says of tenants."""
+
+    days: dict[str, int] = field(default_factory=dict)
+    shut_out: set[str] = field(default_factory=set)
+    away: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    async def current(self, tenant: str) -> Profile | None:
+        """A tenant's settings."""
+        if self.away:
+            raise Unavailable("away", reason="AUTH_UNREACHABLE")
+        self.asked.append(tenant)
+        return None if tenant in self.shut_out else Profile(result_days=self.days.get(tenant, 0))
+
+
+def sweeping(world: World, told: Settings) -> Sweeper:
+    """Keeps results for two days, but for those who or of whom something else is said."""
+    return Sweeper(world.store, world.images, Terms(told, lambda tenant_id: DAYS.get(tenant_id, 2)).days, world.clock)
 
 
 async def made(world: World, tenant_id: str = "acme") -> Operation:
@@ -138,3 +163,54 @@ async def test_what_has_no_record_does_no_harm(world: World, sweeper: Sweeper, c
     clock.now += 3 * DAY_S
     assert await sweeper.sweep() == 1
     assert await world.store.result_days() == []
+
+
+async def test_what_a_tenant_says_counts_before_what_the_operator_does(world: World, clock: Clock) -> None:
+    told = Settings({"tenants/acme": 5, "tenants/forever": 1})
+    sweeper = sweeping(world, told)
+    for tenant_id in ("acme", "forever", "globex"):
+        await made(world, tenant_id)
+    clock.now += 3 * DAY_S
+    assert await sweeper.sweep() == 2
+    assert [tenant_id for tenant_id, _ in world.blobs.blobs] == ["acme"]
+    told.days["tenants/acme"] = 2  # what is kept already goes too
+    assert await sweeper.sweep() == 1
+    assert world.blobs.blobs == {}
+
+
+async def test_nothing_is_deleted_on_a_guess(world: World, clock: Clock) -> None:
+    told = Settings({"tenants/acme": 5}, shut_out={"tenants/acme"})
+    sweeper = sweeping(world, told)
+    ended = await made(world)
+    clock.now += 3 * DAY_S
+    assert await sweeper.sweep() == 0
+    told.away = True
+    with pytest.raises(Unavailable):
+        await sweeper.sweep()
+    told.away, told.shut_out = False, set()
+    clock.now += 3 * DAY_S
+    assert (await world.fusions.download(ended.ref))[1]
+    assert await sweeper.sweep() == 1
+
+
+async def test_what_was_purged_is_not_asked_about_for_ever(world: World, clock: Clock) -> None:
+    told = Settings(shut_out={"tenants/acme"})
+    sweeper = sweeping(world, told)
+    await made(world)
+    clock.now += 3 * DAY_S
+    await purge(world.store, world.blobs, [], "acme")
+    assert await sweeper.sweep() == 1
+    assert await world.store.result_days() == []
+
+
+async def test_each_tenant_is_asked_about_once_and_not_of_today(world: World, clock: Clock) -> None:
+    told = Settings()
+    sweeper = sweeping(world, told)
+    await made(world)
+    assert await sweeper.sweep() == 0
+    assert told.asked == []
+    clock.now += DAY_S
+    await world.worker.work(await world.create(consent=await fresh(world), target=b"another"))
+    clock.now += DAY_S
+    await sweeper.sweep()
+    assert told.asked == ["tenants/acme"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -345,3 +346,38 @@ def test_a_clock_that_goes_back_does_no_harm() -> None:
         bucket.take(100)
     assert bucket.take(50) > 0
     assert bucket.take(50.2) == 0
+
+
+async def test_what_cannot_be_taken_back_asks_for_the_settings_as_they_are(world: LimitsWorld) -> None:
+    await world.tenant(Limits(requests_per_s=100))
+    leases, source = world.replica()
+    (other, _) = world.replica()
+    await entered(other)
+    found = await leases.current(ACME)
+    assert found is not None
+    assert (found.plan, found.result_days) == ("dedicated", 0)
+    assert not leases.known(ACME, ACME)  # it took nothing of the limits
+    assert (await world.budgets._store.ledger("acme")).accounts[ACME].stakes.keys() == {other._replica}
+    await world.auth.tenants.update("acme", lambda tenant: replace(tenant, result_days=7), "")
+    found = await leases.current(ACME)
+    assert found is not None
+    assert found.result_days == 7
+    await entered(leases)  # and where calls come in, too
+    found = await leases.current(ACME)
+    assert found is not None
+    assert found.result_days == leases.profile(ACME).result_days == 7
+    assert await leases.current("tenants/nobody") is None
+    source.away = True
+    with pytest.raises(Unavailable):
+        await leases.current(ACME)
+
+
+async def test_settings_are_asked_for_after_a_report_that_was_lost(world: LimitsWorld) -> None:
+    await world.tenant(Limits(requests_per_s=100))
+    leases, source = world.replica()
+    source.lose_answers = 1
+    with pytest.raises(Unavailable):
+        await leases.current(ACME)
+    found = await leases.current(ACME)
+    assert found is not None
+    assert found.plan == "dedicated"

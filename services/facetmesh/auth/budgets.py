@@ -213,6 +213,7 @@ def _profile(tenant: Tenant, plans: Plans) -> Profile:
         licence_classes=frozenset(tenant.licence_classes or ("permissive",)),
         licences=frozenset(tenant.licences),
         url_allowlist=tenant.url_allowlist,
+        result_days=tenant.result_days,
     )
 
 

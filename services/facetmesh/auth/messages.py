@@ -30,6 +30,7 @@ _AUDIT = {
 }  # fmt: skip
 _TENANT_FIELDS = (
     "display_name", "plan", "region", "limits", "allowed_models", "licence_policy", "audit_policy", "url_allowlist",
+    "result_days",
 )  # fmt: skip
 _KEY_FIELDS = ("display_name", "limits")
 
@@ -54,6 +55,7 @@ def tenant_message(tenant: Tenant) -> auth_pb2.Tenant:
         licence_policy=_licence_policy(tenant),
         audit_policy=_AUDIT[AuditPolicy(tenant.audit_policy)], url_allowlist=tenant.url_allowlist,
         encryption_key_rotate_time=_time(tenant.key_rotated_s), purge_time=_time(tenant.purged_s),
+        result_days=tenant.result_days,
     )  # fmt: skip
 
 
@@ -66,6 +68,7 @@ def tenant_spec(message: auth_pb2.Tenant) -> TenantSpec:
         tuple(name for name, number in LICENCE_CLASSES.items() if number in message.licence_policy.classes),
         tuple(message.licence_policy.licences),
         policies.get(message.audit_policy, AuditPolicy.REQUIRED), tuple(message.url_allowlist),
+        message.result_days,
     )  # fmt: skip
 
 

@@ -67,6 +67,8 @@ class TenantSpec:
     """Whether its answers wait for their audit events."""
     url_allowlist: tuple[str, ...] = ()
     """The only hosts that inputs are fetched from, with *. for all below a name; none when empty."""
+    result_days: int = 0
+    """For how many days results of fusions are kept; what the operator has set when 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from facetmesh.fusion.moderation import LABELS, Moderation, Policy
 from facetmesh.fusion.pictures import Pictures
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
-from facetmesh.fusion.retention import Sweeper, keep_sweeping
+from facetmesh.fusion.retention import Sweeper, Terms, keep_sweeping
 from facetmesh.fusion.scaler_servicer import scaling
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
@@ -90,7 +90,7 @@ class FusionSettings(ServiceSettings):
     runner_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 4096 * MEBIBYTE
     """Private memory that one runner may use."""
     result_days: Annotated[int, Field(ge=0, le=36_500)] = 30
-    """For how many days results are kept; for ever when 0. Inputs go when their job has ended."""
+    """For how many days results are kept where the tenant says nothing; for ever when 0."""
     tenant_result_days: dict[str, Annotated[int, Field(ge=0, le=36_500)]] = Field(default_factory=dict)
     """For how many days the results of single tenants are kept, in place of that, by the tenant's id."""
     provenance: bool = True
@@ -199,7 +199,7 @@ async def main() -> None:
         )  # fmt: skip
         scaler_port = await stack.enter_async_context(scaling(backlog, for_keda))
         _log.info("serving KEDA", extra={"scaler_port": scaler_port})
-        sweeper = Sweeper(store, images, settings.days_of, settings.now)
+        sweeper = Sweeper(store, images, Terms(mesh.leases, settings.days_of).days, settings.now)
         tasks = [asyncio.create_task(one) for one in (dispatcher.run(), keep_sweeping(sweeper.sweep, uploads.sweep))]
         try:
             await mesh.serve(

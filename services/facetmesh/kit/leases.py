@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.kit.allowance import Allowance
-from facetmesh.kit.budgets import MOST_DEMANDS, MOST_WORK, Amounts, Grant, Report, Work
+from facetmesh.kit.budgets import MOST_DEMANDS, MOST_WORK, Amounts, Demand, Grant, Report, Work
 from facetmesh.kit.errors import FacetmeshError, Unavailable
 from facetmesh.kit.policy import Policies, PolicySet
 from facetmesh.kit.profiles import Profile
@@ -101,6 +101,24 @@ class Leases:
     def profile(self, tenant: str) -> Profile:
         """The settings of tenants/{tenant}; the careful defaults where nothing is known of it yet."""
         return self._profiles.get(tenant, _UNKNOWN)
+
+    async def current(self, tenant: str) -> Profile | None:
+        """The settings of tenants/{tenant} as auth has them now, for what cannot be taken back.
+
+        Returns:
+            None where auth serves no such tenant: there is none, or it is shut out.
+
+        Raises:
+            Unavailable: Auth does not answer.
+        """
+        async with self._reporting:
+            if self._unheard is not None:
+                await self._send(self._unheard)
+            report = self._next_report([tenant])
+            if not report.demands:  # nothing is wanted here but word of it
+                report = replace(report, demands=(Demand(tenant, leaving=True),))
+            lease = await self._send(report)
+        return next((grant.profile for grant in lease.grants if grant.account == tenant), None)
 
     def charge(
         self, tenant: str, subject: str, *, model: str = "", images: int = 0, compute_s: float = 0.0

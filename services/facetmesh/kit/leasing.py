@@ -127,7 +127,7 @@ def _profile_message(profile: Profile) -> limits_pb2.TenantProfile:
     return limits_pb2.TenantProfile(
         plan=profile.plan, weight=profile.weight, region=profile.region,
         audit_policy=auth_pb2.AUDIT_POLICY_BEST_EFFORT if best_effort else auth_pb2.AUDIT_POLICY_REQUIRED,
-        allowed_models=profile.allowed_models, url_allowlist=profile.url_allowlist,
+        allowed_models=profile.allowed_models, url_allowlist=profile.url_allowlist, result_days=profile.result_days,
         licence_policy=auth_pb2.LicencePolicy(
             classes=[LICENCE_CLASSES[name] for name in sorted(profile.licence_classes)],
             licences=sorted(profile.licences),
@@ -143,4 +143,5 @@ def _profile(message: limits_pb2.TenantProfile) -> Profile:
         allowed_models=tuple(message.allowed_models),
         licence_classes=frozenset(_LICENCE_NAMES[one] for one in policy.classes if one in _LICENCE_NAMES),
         licences=frozenset(policy.licences), url_allowlist=tuple(message.url_allowlist),
+        result_days=message.result_days,
     )  # fmt: skip

@@ -30,6 +30,8 @@ class Profile:
     """The licences that it may use beside them, by SPDX identifier."""
     url_allowlist: tuple[str, ...] = ()
     """The only hosts from which its inputs may be fetched, with *. for all below a name; none when empty."""
+    result_days: int = 0
+    """For how many whole days results are kept after the day on which they were made; 0 for what the operator set."""
 
 
 class Profiles(Protocol):

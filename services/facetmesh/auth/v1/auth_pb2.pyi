@@ -127,6 +127,7 @@ class Tenant(_message.Message):
     URL_ALLOWLIST_FIELD_NUMBER: _builtins.int
     ENCRYPTION_KEY_ROTATE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
+    RESULT_DAYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}."""
     display_name: _builtins.str
@@ -143,6 +144,10 @@ class Tenant(_message.Message):
     """Where it is served, such as eu-central; anywhere when empty."""
     audit_policy: Global___AuditPolicy.ValueType
     """Whether its answers wait for their audit events."""
+    result_days: _builtins.int
+    """For how many whole days results of fusions are kept after the day on which they were made; 0 for what
+    the operator has set. It holds for what is kept already, too.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -204,10 +209,11 @@ class Tenant(_message.Message):
         url_allowlist: _abc.Iterable[_builtins.str] | None = ...,
         encryption_key_rotate_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
+        result_days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "encryption_key_rotate_time", b"encryption_key_rotate_time", "expire_time", b"expire_time", "licence_policy", b"licence_policy", "limits", b"limits", "purge_time", b"purge_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "audit_policy", b"audit_policy", "create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "encryption_key_rotate_time", b"encryption_key_rotate_time", "etag", b"etag", "expire_time", b"expire_time", "licence_policy", b"licence_policy", "limits", b"limits", "name", b"name", "plan", b"plan", "purge_time", b"purge_time", "region", b"region", "state", b"state", "url_allowlist", b"url_allowlist"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "audit_policy", b"audit_policy", "create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "encryption_key_rotate_time", b"encryption_key_rotate_time", "etag", b"etag", "expire_time", b"expire_time", "licence_policy", b"licence_policy", "limits", b"limits", "name", b"name", "plan", b"plan", "purge_time", b"purge_time", "region", b"region", "result_days", b"result_days", "state", b"state", "url_allowlist", b"url_allowlist"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

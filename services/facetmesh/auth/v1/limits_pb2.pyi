@@ -253,6 +253,7 @@ class TenantProfile(_message.Message):
     ALLOWED_MODELS_FIELD_NUMBER: _builtins.int
     LICENCE_POLICY_FIELD_NUMBER: _builtins.int
     URL_ALLOWLIST_FIELD_NUMBER: _builtins.int
+    RESULT_DAYS_FIELD_NUMBER: _builtins.int
     plan: _builtins.str
     """The plan's id."""
     weight: _builtins.float
@@ -261,6 +262,8 @@ class TenantProfile(_message.Message):
     """Where it is to be served; anywhere when empty."""
     audit_policy: _auth_pb2.AuditPolicy.ValueType
     """Whether answers may leave before their audit event was accepted."""
+    result_days: _builtins.int
+    """For how many days results are kept; 0 for what the operator has set."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the only models that it may create and call; any when empty."""
@@ -283,10 +286,11 @@ class TenantProfile(_message.Message):
         allowed_models: _abc.Iterable[_builtins.str] | None = ...,
         licence_policy: _auth_pb2.LicencePolicy | None = ...,
         url_allowlist: _abc.Iterable[_builtins.str] | None = ...,
+        result_days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["licence_policy", b"licence_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "audit_policy", b"audit_policy", "licence_policy", b"licence_policy", "plan", b"plan", "region", b"region", "url_allowlist", b"url_allowlist", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "audit_policy", b"audit_policy", "licence_policy", b"licence_policy", "plan", b"plan", "region", b"region", "result_days", b"result_days", "url_allowlist", b"url_allowlist", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

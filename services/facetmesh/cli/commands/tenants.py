@@ -25,7 +25,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="What else it shall have, as FIELD=VALUE, such as region=eu, limits.concurrency=20, "
                                "allowed_models=faces,yolo-*, licence_policy.classes=permissive,copyleft, "
-                               "audit_policy=best-effort, url_allowlist=images.example; repeatable."),
+                               "audit_policy=best-effort, url_allowlist=images.example, result_days=7; repeatable."),
 ]  # fmt: skip
 TenantId = Annotated[str, typer.Argument(help="The tenant's id: 3 to 40 of a-z, 0-9 and hyphen.")]
 
