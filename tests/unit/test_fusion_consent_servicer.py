@@ -113,7 +113,7 @@ def test_what_is_no_consent_is_refused(clock: Clock, field: str, value: object) 
 async def test_a_tenants_end_is_that_of_its_consents(servicer: ConsentServicer, world: World, clock: Clock) -> None:
     made = await servicer.CreateConsent(creation(clock), None)
     kept = await world.consent("globex")
-    await purge(world.store, world.blobs, world.consent_store, "acme")
+    await purge(world.store, world.blobs, [world.consent_store], "acme")
     assert made.name not in world.state.entries
     assert [key for key in world.state.entries if key.startswith("tenants/acme/consents")] == []
     assert (await world.consents.get("globex", kept.id)).sha256 == kept.sha256

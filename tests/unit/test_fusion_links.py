@@ -121,8 +121,8 @@ async def test_nothing_in_a_link_can_be_changed(world: World, made: Operation, c
     assert (await world.links.check(made.ref, token)).token == token
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(text=st.text(st.characters(codec="utf-8"), max_size=200) | st.from_regex(r"\A[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\Z"))
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(text=st.text("aA0-_.=+/é\0", max_size=200) | st.from_regex(r"\A[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\Z"))
 async def test_whatever_is_no_link_is_refused(world: World, text: str) -> None:
     await world.link_keys.make("acme")
     await refused(world, Ref("acme", "0" * 32), text)
