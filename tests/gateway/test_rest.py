@@ -72,6 +72,13 @@ def test_a_fusion_is_made_watched_and_fetched(gate: Gate, group: bytes, astronau
     assert len(image.body) == int(done["response"]["sizeBytes"])
     with gate.client(gate.mesh.tenant("acme")) as client:  # a stream by gRPC
         assert client.download_fusion(done["response"]["name"]) == image.body
+    link = http.post(f"/v1/{done['response']['name']}:link", {"lifetime": "300s"}).json
+    fetched = gate.http.get(link["path"])  # by whoever has it
+    assert (fetched.status, fetched.headers["content-type"]) == (200, done["response"]["mediaType"])
+    assert fetched.body == image.body
+    forged = gate.http.get(f"{link['path'][:-2]}{'AA' if link['path'][-2:] != 'AA' else 'BB'}")
+    assert (forged.status, forged.reason) == (403, "LINK_INVALID")
+    assert link["path"].partition("token=")[2] not in gate.log
 
 
 @pytest.mark.parametrize(

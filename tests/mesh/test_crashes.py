@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import threading
 import uuid
 from collections import Counter
@@ -19,10 +20,11 @@ import pytest
 
 from facetmesh.client import DeadlineExceeded, Unavailable
 from facetmesh.client.calls import fusion_of
+from facetmesh.fusion.v1 import fusion_pb2
 
 from .conftest import running
 from .rig import consented, patiently, until
-from .test_kill import killed
+from .test_kill import killed, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +85,11 @@ def ended(client: Client, name: str) -> operations_pb2.Operation | None:
     return operation if operation.done else None
 
 
+def kept(mesh: Mesh) -> list[str]:
+    """What the blobs of acme are of, once for each."""
+    return sorted(path.parent.name for path in (mesh.home / "blobs" / "acme").rglob("*") if path.is_file())
+
+
 @pytest.mark.full
 def test_each_job_ends_once_however_often_workers_die(
     tmp_path: Path, collector: Collector, assets: dict[str, Path], astronaut: bytes
@@ -112,10 +119,36 @@ def test_each_job_ends_once_however_often_workers_die(
         for fusion in made:
             content = patiently(lambda fusion=fusion: client.download_fusion(fusion.name))
             assert hashlib.sha256(content).hexdigest() == fusion.sha256
-        folder = mesh.home / "blobs" / "acme"
         ids = sorted(fusion.name.rpartition("/")[2] for fusion in made)
+        until(lambda: kept(mesh) == ids, "one blob is left of each that was made, and none of another", END_S)
 
-        def kept() -> list[str]:
-            return sorted(path.parent.name for path in folder.rglob("*") if path.is_file())
 
-        until(lambda: kept() == ids, "one blob is left of each that was made, and none of another", END_S)
+def progress(operation: operations_pb2.Operation) -> fusion_pb2.FusionMetadata:
+    """How far an operation is."""
+    found = fusion_pb2.FusionMetadata()
+    operation.metadata.Unpack(found)
+    return found
+
+
+@pytest.mark.full
+def test_a_job_goes_on_after_the_stage_that_was_finished(
+    tmp_path: Path, collector: Collector, assets: dict[str, Path], astronaut: bytes
+) -> None:
+    """The worker dies while it fuses, and the model that found the faces is gone: who began anew could not end."""
+    assert assets
+    with running(tmp_path / "home", collector) as mesh, mesh.client(mesh.tenant("acme")) as client:
+        client.create_model("finder", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
+        consent = consented(client, astronaut)
+        first = client.fuse(astronaut, astronaut, face_model="finder", consent=consent).fusion  # its runner is up
+        os.kill(runner_of(mesh, "fusion"), signal.SIGSTOP)  # so that what is fused next takes its time
+        name = client.create_fusion(astronaut, astronaut, face_model="finder", consent=consent).name
+        fusing = fusion_pb2.FusionMetadata.STAGE_FUSING
+        until(lambda: progress(client.get_operation(name)).stage == fusing, "the faces are found", END_S)
+        client.delete_model("finder")
+        until(killed(mesh, "fusion"), "fusion is back", BACK_S)
+        made = patiently(lambda: client.wait_fusion(name), deadline_s=END_S)
+        assert progress(patiently(lambda: client.get_operation(name))).attempts > 1
+        content = patiently(lambda: client.download_fusion(made.name))
+        assert hashlib.sha256(content).hexdigest() == made.sha256
+        ids = sorted(fusion.name.rpartition("/")[2] for fusion in (first, made))
+        until(lambda: kept(mesh) == ids, "the results are left, and nothing of the stages", END_S)
