@@ -38,7 +38,7 @@ def test_what_tenants_may_call_names_their_resources(method: MethodDescriptor) -
     rule = access.rule("/" + path(method))
     if rule.public or rule.roles in ({"platform-admin"}, {"service"}):
         return
-    assert access._reference_fields(method.input_type), "no field says whose the request is"
+    assert access._references(method.input_type), "no field says whose the request is"
 
 
 @pytest.mark.parametrize("method", METHODS, ids=path)

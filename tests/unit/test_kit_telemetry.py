@@ -6,6 +6,9 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from facetmesh.kit import telemetry
 
@@ -50,6 +53,17 @@ async def test_a_call_without_a_trace_or_with_nonsense_for_one_begins_one_of_its
     for trace_id, parent in (one, other, odd):
         assert len(trace_id) == 32
         assert parent.split("-")[1] == trace_id
+
+
+def test_what_leaves_carries_the_state_of_the_trace_too_and_nothing_outside_of_one() -> None:
+    state = TraceState([("vendor", "1")])
+    ids = SpanContext(int(TRACE, 16), 0xB7AD6B7169203331, is_remote=True, trace_flags=TraceFlags(1), trace_state=state)
+    token = attach(trace.set_span_in_context(NonRecordingSpan(ids), Context()))
+    try:
+        assert telemetry.carrier() == {"traceparent": PARENT, "tracestate": "vendor=1"}
+    finally:
+        detach(token)
+    assert telemetry.carrier() == {}
 
 
 def test_the_handling_of_events_is_in_the_trace_of_the_first() -> None:

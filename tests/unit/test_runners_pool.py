@@ -259,7 +259,7 @@ async def test_more_busy_domains_than_places_all_get_on() -> None:
 
         hogs = [asyncio.create_task(hog()) for _ in range(4)]
         await until(lambda: "hog" in pool.pids())
-        others = [pool.call(domain=f"d{i % 3}", task="echo", arguments={"i": i}, timeout_s=10) for i in range(6)]
+        others = [pool.call(domain=f"d{i % 3}", task="echo", arguments={"i": i}, timeout_s=60) for i in range(6)]
         replies = await asyncio.gather(*others)
         assert [reply.values["i"] for reply in replies] == list(range(6))
         served.set()
@@ -273,6 +273,20 @@ async def test_an_idle_runner_is_stopped() -> None:
         await until(lambda: not running(pid))
         assert pool.pids() == {}
         assert (await pool.call(domain="acme", task="echo")).values["pid"] != pid
+
+
+async def test_a_runner_that_was_used_meanwhile_is_stopped_later() -> None:
+    """So long after its last call, not after its first."""
+    async with pool_with(idle_s=300.0) as pool:
+        pid = (await pool.call(domain="acme", task="echo")).values["pid"]
+        state = pool._domains["acme"]
+        pool._unload(state)  # as if its timer had rung
+        assert pool.pids() == {"acme": pid}
+        assert state.idle_timer is not None
+        state.last_used -= 300.0
+        pool._unload(state)
+        await until(lambda: not running(pid))
+        assert pool.pids() == {}
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "INTERNAL"])

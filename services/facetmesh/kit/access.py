@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.api import field_behavior_pb2, resource_pb2
 from google.protobuf import descriptor_pool
@@ -143,10 +143,8 @@ def names_models(request: Descriptor) -> bool:
         return True
     kinds = {MODEL, *_OF_MODELS}
     return any(
-        names_models(field.message_type)
-        if nested
-        else field.GetOptions().Extensions[resource_pb2.resource_reference].type in kinds
-        for field, nested in _reference_fields(request)
+        names_models(reference.nested) if reference.nested is not None else reference.kind in kinds
+        for reference in _references(request)
     )
 
 
@@ -159,27 +157,40 @@ def referenced(message: Message, kind: str | None = None) -> Iterator[str]:
         message: The request.
         kind: Only those of this resource type; all when None.
     """
-    for field, nested in _reference_fields(message.DESCRIPTOR):
-        value = getattr(message, field.name)
-        if not nested:
-            if kind in (None, field.GetOptions().Extensions[resource_pb2.resource_reference].type):
-                yield from value if field.is_repeated else [value] if value or _required(field) else []
-        elif field.is_repeated:
-            for item in value:
+    for field in _references(message.DESCRIPTOR):
+        if field.nested is None:
+            if kind in (None, field.kind):
+                value = getattr(message, field.name)
+                yield from value if field.repeated else [value] if value or field.required else []
+        elif field.repeated:
+            for item in getattr(message, field.name):
                 yield from referenced(item, kind)
         elif message.HasField(field.name):
-            yield from referenced(value, kind)
+            yield from referenced(getattr(message, field.name), kind)
+
+
+class _Reference(NamedTuple):
+    """A field that names resources or holds messages that do, read once: each call asks for them several times."""
+
+    name: str
+    repeated: bool
+    required: bool
+    kind: str
+    """The type of what it names."""
+    nested: Descriptor | None
+    """The type of the messages that it holds."""
 
 
 @lru_cache(maxsize=512)
-def _reference_fields(descriptor: Descriptor) -> tuple[tuple[FieldDescriptor, bool], ...]:
-    """Each field that names a resource (False) or holds messages that do (True)."""
-    found: list[tuple[FieldDescriptor, bool]] = []
+def _references(descriptor: Descriptor) -> tuple[_Reference, ...]:
+    found: list[_Reference] = []
     for field in descriptor.fields:
-        if field.GetOptions().HasExtension(resource_pb2.resource_reference):
-            found.append((field, False))
+        options = field.GetOptions()
+        if options.HasExtension(resource_pb2.resource_reference):
+            kind = options.Extensions[resource_pb2.resource_reference].type
+            found.append(_Reference(field.name, field.is_repeated, _required(field), kind, None))
         elif field.message_type is not None and _refers(field.message_type, frozenset()):
-            found.append((field, True))
+            found.append(_Reference(field.name, field.is_repeated, _required(field), "", field.message_type))
     return tuple(found)
 
 

@@ -106,7 +106,7 @@ class Record:
         that nobody can keep a refusal out of the log by what he asks for.
         """
         name = names[0][:_LONGEST_NAME] if names else ""
-        self.resource = "".join(c if c.isprintable() else "\ufffd" for c in name)
+        self.resource = name if name.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in name)
         match = _TENANT.match(self.resource)
         if match and not self.tenant:
             self.tenant = match[0]

@@ -55,9 +55,7 @@ class Condition(StrEnum):
 
 def cache_folder() -> Path:
     """Where fetched files are kept: FACETMESH_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("FACETMESH_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facetmesh"
+    return _cache_folder(os.environ.get("FACETMESH_CACHE"), os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME"))
 
 
 def models_folder() -> Path:
@@ -154,9 +152,20 @@ def fetch(
         return file
 
 
+@functools.lru_cache(maxsize=8)
+def _cache_folder(chosen: str | None, shared: str | None, _home: str | None) -> Path:
+    """Made of the environment once: each call that a model answers asks for its file, and paths cost more than that."""
+    return Path(chosen) if chosen else Path(shared or Path.home() / ".cache") / "facetmesh"
+
+
 def _place(wanted: Asset) -> Path:
+    return _placed(cache_folder(), wanted)
+
+
+@functools.lru_cache(maxsize=64)
+def _placed(cache: Path, wanted: Asset) -> Path:
     # The hash is in the name, so that a newer catalogue never takes an older file.
-    folder = models_folder() if wanted.kind == "model" else cache_folder() / "photos"
+    folder = cache / ("models" if wanted.kind == "model" else "photos")
     return folder / f"{wanted.id}-{wanted.sha256[:12]}{PurePosixPath(wanted.member).suffix}"
 
 

@@ -147,11 +147,12 @@ class _TraceIds(grpc.aio.ServerInterceptor):
 
 def _trace(parent: str) -> Context:
     """The context of a caller's trace; of a new one where there is none."""
-    context = propagate.extract({"traceparent": parent}) if parent else Context()
-    if trace.get_current_span(context).get_span_context().is_valid:
-        return context
+    if parent:
+        context = propagate.extract({"traceparent": parent})
+        if trace.get_current_span(context).get_span_context().is_valid:
+            return context
     ids = SpanContext(_ids.generate_trace_id(), _ids.generate_span_id(), is_remote=False)
-    return trace.set_span_in_context(NonRecordingSpan(ids))
+    return trace.set_span_in_context(NonRecordingSpan(ids), Context())
 
 
 def _exported() -> bool:
@@ -172,9 +173,11 @@ def client_interceptors() -> Sequence[grpc.aio.ClientInterceptor]:
 
 def carrier() -> dict[str, str]:
     """The current trace as W3C headers (`traceparent`), for an event that leaves."""
-    headers: dict[str, str] = {}
-    propagate.inject(headers)
-    return headers
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    return {"traceparent": parent} | ({"tracestate": context.trace_state.to_header()} if context.trace_state else {})
 
 
 @contextmanager

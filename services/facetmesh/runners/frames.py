@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _LENGTH = struct.Struct("!I")
+_written = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 class FrameError(Exception):
@@ -32,7 +33,7 @@ def encode(header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> list[bytes
         ValueError: The header holds what JSON cannot, such as NaN.
         TypeError: The header holds what is not JSON.
     """
-    text = json.dumps({**header, "blobs": [len(blob) for blob in blobs]}, allow_nan=False).encode()
+    text = _written({**header, "blobs": [len(blob) for blob in blobs]}).encode()
     return [_LENGTH.pack(len(text)) + text, *blobs]
 
 
@@ -78,7 +79,7 @@ def send(sock: socket.socket, parts: Sequence[bytes]) -> None:
 
 def _header(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text, parse_constant=_no_constant)
+        header = _read_json(text.decode())
     except (ValueError, RecursionError) as error:
         raise FrameError("a header that is not JSON") from error
     if not isinstance(header, dict):
@@ -88,3 +89,6 @@ def _header(text: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_read_json = json.JSONDecoder(parse_constant=_no_constant).decode

@@ -118,9 +118,10 @@ class RunnerPool:
             state = self._domains[domain] = Domain(domain, self._limits.runner.concurrency)
         if state.waiting >= self._limits.queue:
             raise ResourceExhausted("Too many calls are waiting.", reason="QUEUE_FULL", retry_after_s=1.0)
+        at_hand = state.runner is not None and not state.slots.locked()
         try:
             with telemetry.span("runner wait"):
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(None if at_hand else timeout_s):
                     runner = await self._enter(state)
         except TimeoutError as error:
             raise DeadlineExceeded("It had to wait too long.", reason="RUNNER_TIMEOUT") from error
@@ -215,7 +216,7 @@ class RunnerPool:
                 state.deaths = 0
                 self._answered(state, subject)
         self._residency.changed()
-        self._set_idle_timer(state)
+        self._set_idle_timer(state, self._limits.idle_s)
 
     def _answered(self, state: Domain, subject: str) -> None:
         if subject in state.answered or state.runner is None:
@@ -273,16 +274,19 @@ class RunnerPool:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _set_idle_timer(self, state: Domain) -> None:
-        if state.idle_timer is not None:
-            state.idle_timer.cancel()
-        if state.idle and not self._closed:
-            state.idle_timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._unload, state)
+    def _set_idle_timer(self, state: Domain, delay_s: float) -> None:
+        if state.idle_timer is None and state.idle and not self._closed:
+            state.idle_timer = asyncio.get_running_loop().call_later(delay_s, self._unload, state)
 
     def _unload(self, state: Domain) -> None:
-        if state.start is not None and not state.start.done():
+        state.idle_timer = None
+        left_s = state.last_used + self._limits.idle_s - time.monotonic()
+        if left_s > 0:
+            # It was used meanwhile: that way a runner has one timer, and not each of its calls.
+            self._set_idle_timer(state, left_s)
+        elif state.start is not None and not state.start.done():
             # Whoever wanted it went away; it is stopped once it is there.
-            self._set_idle_timer(state)
+            self._set_idle_timer(state, self._limits.idle_s)
         elif state.idle and not self._pinned(state.name):
             self._retire(state, drain=True)
             del self._domains[state.name]

@@ -13,8 +13,8 @@ from dapr.aio.clients.grpc.client import DaprGrpcClientAsync
 from dapr.clients.exceptions import DaprGrpcError
 from dapr.clients.retry import RetryPolicy
 from dapr.proto import api_service_v1
-from opentelemetry import propagate
 
+from facetmesh.kit import telemetry
 from facetmesh.kit.errors import Aborted, FacetmeshError, FailedPrecondition, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ class _CallDefaults(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc,
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        trace: dict[str, str] = {}
-        propagate.inject(trace)
-        metadata = [*(client_call_details.metadata or ()), *self._token, *trace.items()]
+        metadata = [*(client_call_details.metadata or ()), *self._token, *telemetry.carrier().items()]
         details = grpc.aio.ClientCallDetails(
             client_call_details.method,
             self._timeout_s if client_call_details.timeout is None else client_call_details.timeout,
