@@ -187,9 +187,25 @@ async def test_without_keys_nobody_enters_and_the_answer_says_try_again(
         await verifier.ready()
 
 
-async def test_a_flood_of_unknown_keys_asks_auth_once(
-    verifier: TokenVerifier, source: Source, issuer: TokenIssuer, acme_caller: Grant
+async def test_who_has_a_token_of_a_new_key_is_told_to_come_again_while_auth_is_away(
+    verifier: TokenVerifier, source: Source, acme_caller: Grant, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That it is no key of auth's, nobody knows then."""
+    monkeypatch.setattr(identity, "_MIN_REFRESH_S", 0)
+    await verifier.ready()
+    source.issuer, source.away = new_issuer(clock), True
+    token, _ = source.issuer.issue(acme_caller)
+    with pytest.raises(Unavailable) as refusal:
+        await verifier.verify(token)
+    assert (refusal.value.reason, refusal.value.retry_after_s) == ("AUTH_UNREACHABLE", 1)
+    source.away = False
+    assert (await verifier.verify(token)).tenant == "tenants/acme"
+
+
+async def test_a_flood_of_unknown_keys_asks_auth_once(
+    verifier: TokenVerifier, source: Source, issuer: TokenIssuer, acme_caller: Grant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "_MIN_REFRESH_S", 1000)
     await verifier.ready()
     token, _ = issuer.issue(acme_caller)
     asked = source.asked

@@ -260,11 +260,10 @@ class TokenVerifier:
             raise Unauthenticated("The token's header is not ours.", reason="TOKEN_INVALID")
         if not isinstance(kid, str) or not _KID.fullmatch(kid):
             raise Unauthenticated("The token names no key.", reason="TOKEN_INVALID")
-        if kid not in self._keys:
-            await self._refresh()
-        if not self._keys:
-            raise Unavailable("Tokens cannot be checked yet.", reason="AUTH_UNREACHABLE", retry_after_s=1)
+        known = kid in self._keys or await self._refresh()
         key = self._keys.get(kid)
+        if key is None and not (known and self._keys):  # it may be a new one, of which auth cannot tell us now
+            raise Unavailable("The token cannot be checked now.", reason="AUTH_UNREACHABLE", retry_after_s=1)
         if key is None:
             raise Unauthenticated("The token was signed with an unknown key.", reason="TOKEN_INVALID")
         if len(self._headers) >= _KNOWN_HEADERS:
@@ -301,20 +300,22 @@ class TokenVerifier:
             raise Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
         return claims
 
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> bool:
+        """Whether the keys are those that auth has, or had a moment ago."""
         async with self._asking:
             if time.monotonic() - self._asked_at < _MIN_REFRESH_S and self._keys:
-                return
+                return True
             try:
                 text = await self._source.jwks()
             except FacetmeshError:
-                return  # what we have stays good
+                return False  # what we have stays good
             self._asked_at = time.monotonic()
             keys = {k["kid"]: jwt.PyJWK(k, algorithm=ALGORITHM) for k in json.loads(text)["keys"]}
             self._headers.clear()
             if keys.keys() != self._keys.keys():
                 self._verified.clear()  # a key that was withdrawn takes its tokens along
             self._keys = keys
+            return True
 
 
 def _signed(token: str, key: jwt.PyJWK) -> dict[str, Any]:
