@@ -61,6 +61,6 @@ async def test_what_keeps_state_hangs_and_is_killed(world: World) -> None:
         async with world.stopped(STATE[world.provider]) as pid:
             await asyncio.sleep(LASTS_S)
             os.kill(pid, signal.SIGKILL)
-        await until(lambda: world.pid(STATE[world.provider]) != pid, "it is replaced")
+        await until(lambda: world.mesh.has_replaced(STATE[world.provider], pid), "it is replaced")
 
     await try_out(world, f"the {STATE[world.provider]} hangs for {LASTS_S} s, then kill -9", hang_and_die)

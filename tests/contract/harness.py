@@ -17,7 +17,7 @@ from dapr.proto import api_service_v1
 from facetmesh.kit.dapr import DaprSidecar, Disposition, Event, EventReceiver
 from facetmesh.kit.errors import Unavailable
 
-DEADLINE_S = 45.0
+DEADLINE_S = 120.0
 
 
 # Below the range from which the system takes ports for outgoing connections, of which sidecars make many while others
@@ -61,7 +61,7 @@ class App:
         """What the app asks for."""
         return f"app-token-of-{self.id}"
 
-    def sidecar(self, timeout_s: float = 5.0) -> DaprSidecar:
+    def sidecar(self, timeout_s: float = 30.0) -> DaprSidecar:
         """The kit's way to it."""
         return DaprSidecar(self.grpc_port, self.http_port, self.api_token, timeout_s=timeout_s)
 

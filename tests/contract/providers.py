@@ -225,7 +225,7 @@ class Daprd(Provider):
         return self.home / f"{app.id}-{app.grpc_port}-{self._starts}.log"
 
     def _wait_for_redis(self) -> None:
-        for _ in range(200):
+        for _ in range(1000):
             with socket.socket() as probe:
                 probe.settimeout(0.1)
                 if probe.connect_ex(("127.0.0.1", self._redis.port)) == 0:

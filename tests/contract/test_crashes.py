@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 KILLS = 3
+SOME = 40
+"""Events between two of them, at the least."""
 PUBLISHERS = 4
 CONSUMER = Path(__file__).with_name("consumer.py")
 
@@ -87,8 +89,9 @@ def consumer(provider: Provider, tmp_path: Path) -> Iterator[Consumer]:
 class Load:
     """Publishes and writes for as long as it is told to."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, timeout_s: float = 2) -> None:
         self._app = app
+        self._timeout_s = timeout_s
         self.published: set[str] = set()
         """What was accepted."""
         self.written: dict[str, bytes] = {}
@@ -106,7 +109,7 @@ class Load:
             await asyncio.gather(*workers)
 
     async def _work(self, worker: int, stopping: asyncio.Event) -> None:
-        sidecar = self._app.sidecar(timeout_s=2)
+        sidecar = self._app.sidecar(self._timeout_s)
         round_ = 0
         while not stopping.is_set():
             round_ += 1
@@ -130,19 +133,19 @@ class Load:
 
 async def _some_time(progress: Callable[[], int]) -> None:
     """Waits for a moment that nobody can foresee, and for some progress."""
-    before = progress()
+    before = progress() + SOME
     ends = time.monotonic() + random.uniform(0.1, 0.8)  # noqa: S311 - no secret
     await until(lambda: progress() > before and time.monotonic() > ends, "some progress")
 
 
 async def _check(load: Load, provider: Provider, consumed: Consumer) -> None:
-    await until(lambda: load.published <= set(consumed.ids()), "all that was accepted is handled", timeout_s=90)
+    await until(lambda: load.published <= set(consumed.ids()), "all that was accepted is handled", timeout_s=180)
     assert "given up" not in provider.logs()
     sidecar = provider.apps[0].sidecar()
     found = await sidecar.state().get_many(list(load.written))
     await sidecar.close()
     assert {key: entry.value for key, entry in found.items()} == load.written
-    assert len(load.published) > 200
+    assert len(load.published) > KILLS * SOME
 
 
 async def test_nothing_is_lost_when_the_sidecar_is_killed(provider: Provider, consumer: Consumer) -> None:
@@ -166,7 +169,7 @@ async def test_nothing_is_lost_when_the_app_is_killed(provider: Provider, consum
     provider.start()
     consumer.start()
     await provider.ready()
-    load = Load(provider.apps[0])
+    load = Load(provider.apps[0], DEADLINE_S)
     async with load.running():
         for _ in range(KILLS):
             await _some_time(lambda: len(consumer.ids()))

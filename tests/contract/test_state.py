@@ -102,8 +102,12 @@ async def test_of_concurrent_writes_over_one_version_one_wins(one: DaprSidecar, 
 
 async def test_what_has_a_time_to_live_ends(one: DaprSidecar, name: str) -> None:
     state = one.state()
-    await state.put(name, b"short", ttl_s=1)
-    assert await state.get(name) is not None
+    for _ in range(10):  # it is there for a second only, and this machine may do other things for longer
+        await state.put(name, b"short", ttl_s=1)
+        if await state.get(name) is not None:
+            break
+    else:
+        pytest.fail("it never was there")
     seen: list[bool] = []
 
     async def watch() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.mesh.conftest import Collector, Mesh, assets, astronaut, collector, group, running
-from tests.mesh.rig import until
+from tests.mesh.rig import DEADLINE_S, until
 
 from facetmesh.cli.gateway.bootstrap import BOOTSTRAP, Sites
 from facetmesh.cli.gateway.settings import GatewaySettings
@@ -134,7 +134,7 @@ def running_envoy(envoy: Envoy) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(DEADLINE_S)
 
 
 def answers(url: str) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 DEADLINE_S = 180
 """Generous: a busy machine takes its time for 60 MB."""
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,14 @@ class Reply:
         """The ErrorInfo reason of a google.rpc.Status."""
         [reason] = [one["reason"] for one in self.json["details"] if one["@type"].endswith("google.rpc.ErrorInfo")]
         return str(reason)
+
+
+def _until_answered(connection: http.client.HTTPConnection, sent: bytes) -> Iterator[bytes]:
+    """A body piece by piece, no further than to an answer: who refuses it soon listens no more."""
+    for start in range(0, len(sent), _PIECE):
+        if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+            return
+        yield sent[start : start + _PIECE]
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,14 @@ class Http:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
         else:
             connection = http.client.HTTPSConnection("localhost", self.port, timeout=DEADLINE_S, context=self.tls)
+        told = {**self.credentials, **(headers or {})}
         try:
-            connection.request(method, path, sent, {**self.credentials, **(headers or {})})
+            if sent:
+                connection.request(method, path, _until_answered(connection, sent), {
+                    "content-length": str(len(sent)), **told,
+                })  # fmt: skip
+            else:
+                connection.request(method, path, sent, told)
             answer = connection.getresponse()
             return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         finally:

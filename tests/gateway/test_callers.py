@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -76,16 +77,16 @@ def test_a_changed_token_is_none(gate: Gate) -> None:
 
 
 def test_refused_keys_look_alike(gate: Gate) -> None:
-    admin = gate.http.with_key(gate.mesh.admin_key)
-    admin.post("/v1/tenants?tenantId=shut-out", {})
+    admin, tenant = gate.http.with_key(gate.mesh.admin_key), f"shut-out-{token_hex(4)}"
+    assert admin.post(f"/v1/tenants?tenantId={tenant}", {}).status == 200
     with gate.mesh.client(gate.mesh.admin_key) as client:
-        key = client.create_key(tenant="shut-out", roles=[ROLE_CALLER]).secret
-    assert gate.http.with_key(key).get("/v1/tenants/shut-out").status == 200
-    admin.post("/v1/tenants/shut-out:suspend", {})
+        key = client.create_key(tenant=tenant, roles=[ROLE_CALLER]).secret
+    assert gate.http.with_key(key).get(f"/v1/tenants/{tenant}").status == 200
+    assert admin.post(f"/v1/tenants/{tenant}:suspend", {}).status == 200
     shut_out = until(
-        lambda: (reply := gate.http.with_key(key).get("/v1/tenants/shut-out")).status == 401 and reply, "it is heard"
+        lambda: (reply := gate.http.with_key(key).get(f"/v1/tenants/{tenant}")).status == 401 and reply, "it is heard"
     )
-    unknown = gate.http.with_key(apikeys.new_key("shut-out", "0" * 16)).get("/v1/tenants/shut-out")
+    unknown = gate.http.with_key(apikeys.new_key(tenant, "0" * 16)).get(f"/v1/tenants/{tenant}")
     assert (shut_out.status, shut_out.json) == (unknown.status, unknown.json)
 
 

@@ -6,9 +6,11 @@ import base64
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.mesh.rig import until
 
 if TYPE_CHECKING:
     from .conftest import Gate
@@ -25,8 +27,9 @@ def test_a_photo_is_detected_on(gate: Gate, group: bytes) -> None:
     with gate.mesh.client(gate.mesh.tenant("acme")) as client:
         direct = client.detect("faces", group, labels=FACES["labels"])
     assert [one["label"] for one in reply.json["detections"]] == [one.label for one in direct.detections]
-    receipt = http.get(f"/v1/{reply.json['receipt']}?wait=10s")
-    assert receipt.status == 200
+    path = f"/v1/{reply.json['receipt']}?wait=10s"
+    receipt = until(lambda: found if (found := http.get(path)).status != 404 else None, "it comes")
+    assert receipt.status == 200, receipt.body
     assert receipt.json["name"] == reply.json["receipt"]
 
 
@@ -38,14 +41,14 @@ def test_the_key_goes_by_token_too(gate: Gate) -> None:
 
 
 def test_tenants_are_made_changed_and_ended(gate: Gate) -> None:
-    admin = gate.http.with_key(gate.mesh.admin_key)
-    made = admin.post("/v1/tenants?tenantId=rest-made", {"displayName": "Made"})
-    assert (made.status, made.json["name"]) == (200, "tenants/rest-made")
-    changed = admin("PATCH", "/v1/tenants/rest-made", {"displayName": "Changed"})
+    admin, tenant = gate.http.with_key(gate.mesh.admin_key), f"rest-made-{token_hex(4)}"
+    made = admin.post(f"/v1/tenants?tenantId={tenant}", {"displayName": "Made"})
+    assert (made.status, made.json["name"]) == (200, f"tenants/{tenant}")
+    changed = admin("PATCH", f"/v1/tenants/{tenant}", {"displayName": "Changed"})
     assert changed.json["displayName"] == "Changed"
-    assert admin.post("/v1/tenants/rest-made:suspend").json["state"] == "STATE_SUSPENDED"
-    assert admin("DELETE", "/v1/tenants/rest-made").json["state"] == "STATE_DELETED"
-    assert admin.post("/v1/tenants?tenantId=rest-made", {}).status == 409
+    assert admin.post(f"/v1/tenants/{tenant}:suspend").json["state"] == "STATE_SUSPENDED"
+    assert admin("DELETE", f"/v1/tenants/{tenant}").json["state"] == "STATE_DELETED"
+    assert admin.post(f"/v1/tenants?tenantId={tenant}", {}).status == 409
 
 
 def test_a_fusion_is_made_watched_and_fetched(gate: Gate, group: bytes, astronaut: bytes) -> None:
@@ -62,8 +65,10 @@ def test_a_fusion_is_made_watched_and_fetched(gate: Gate, group: bytes, astronau
     }  # fmt: skip
     operation = http.post("/v1/tenants/acme/fusions", fusion)
     assert operation.status == 200, operation.body
-    done = http.post(f"/v1/{operation.json['name']}:wait", {"timeout": "60s"}).json
-    assert done["done"] is True
+    done = until(
+        lambda: now if (now := http.post(f"/v1/{operation.json['name']}:wait", {"timeout": "60s"}).json).get("done")
+        else None, "it is done",
+    )  # fmt: skip
     assert "response" in done, done
     assert done["response"]["@type"] == "type.googleapis.com/facetmesh.fusion.v1.Fusion"
     image = http.get(f"/v1/{done['response']['name']}:download")

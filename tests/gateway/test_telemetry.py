@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from tests.mesh.rig import until
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 
 def requests(gate: Gate) -> list[dict[str, Any]]:
     """The lines of the access log."""
-    lines = (json.loads(line) for line in gate.log.splitlines())
-    return [one for one in lines if one.get("message") == "request"]
+    return [one for one in gate.mesh.log("gateway") if one.get("message") == "request"]
 
 
 def test_each_request_is_a_line_without_secrets(gate: Gate) -> None:

@@ -86,7 +86,7 @@ def context(authority: Authority) -> ssl.SSLContext:
 def serial(port: int, trust: ssl.SSLContext) -> int:
     """The serial number of the certificate that a new connection is shown."""
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         trust.wrap_socket(plain, server_hostname="localhost") as encrypted,
     ):
         shown = encrypted.getpeercert(binary_form=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,10 @@ import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, Client, Endpoints
+from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_TENANT_ADMIN, AlreadyExists, Client, Endpoints
 from facetmesh.kit import catalog
 
-from .rig import none_left, until
+from .rig import DEADLINE_S, lines, none_left, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -104,7 +104,19 @@ class Mesh:
 
     def pid(self, name: str) -> int:
         """The process that is the sidecar or a service now."""
-        return int(json.loads((self.home / "processes.json").read_text())[name]["pid"])
+        return self.pids()[name]
+
+    def pids(self) -> dict[str, int]:
+        """The process of each name; of one that has just died, none."""
+        return {name: int(one["pid"]) for name, one in json.loads((self.home / "processes.json").read_text()).items()}
+
+    def has_replaced(self, name: str, pid: int) -> bool:
+        """Whether another process than that one is the sidecar or a service now."""
+        return self.pids().get(name, pid) != pid
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        """What a process has logged."""
+        return lines(self.home / "logs" / f"{name}.jsonl")
 
     def client(self, key: str | None = None) -> Client:
         """A client; to be entered."""
@@ -113,12 +125,15 @@ class Mesh:
     def tenant(self, tenant_id: str) -> str:
         """A key of the tenant that may do all within it; the tenant, its key and its model are made once."""
         if tenant_id not in self.keys:
+            # A test that is tried again finds what its first try made.
             with self.client(self.admin_key) as admin:
-                admin.create_tenant(tenant_id, licence_classes=("permissive", "copyleft"))
+                with suppress(AlreadyExists):
+                    admin.create_tenant(tenant_id, licence_classes=("permissive", "copyleft"))
                 roles = [ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR]
-                self.keys[tenant_id] = admin.create_key(tenant=tenant_id, roles=roles).secret
-            with self.client(self.keys[tenant_id]) as client:
+                key = admin.create_key(tenant=tenant_id, roles=roles).secret
+            with self.client(key) as client, suppress(AlreadyExists):
                 client.create_model("faces", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
+            self.keys[tenant_id] = key
         return self.keys[tenant_id]
 
 
@@ -151,13 +166,19 @@ def running(
         )
     mesh = Mesh(home, process, collector, said)
     try:
-        until(lambda: (home / "endpoints.json").exists() or process.poll() is not None, "the mesh serves")
+        until(
+            lambda: (home / "endpoints.json").exists() or process.poll() is not None,
+            lambda: f"the mesh serves: {said.read_text()}",
+        )
         assert process.poll() is None, said.read_text()
         yield mesh
         family = mesh.family() if process.poll() is None else []
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(40)
+        try:
+            process.wait(DEADLINE_S)
+        finally:
+            process.kill()  # what it left ends with it
     assert none_left(family)
 
 

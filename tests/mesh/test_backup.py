@@ -7,16 +7,18 @@ pictures, the fusion that was at work, and every receipt.
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from facetmesh.cli.mesh.home import Home
@@ -24,7 +26,7 @@ from facetmesh.client import FacetmeshError, NotFound
 from facetmesh.verify import open_checkpoint, verify_growth, verify_receipt
 
 from .conftest import Collector, Mesh, running
-from .rig import Cli, consented, none_left, patiently, until
+from .rig import DEADLINE_S, Cli, consented, none_left, patiently, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +62,7 @@ class Load:
         finally:
             stopping.set()
             for worker in workers:
-                worker.join(60)
+                worker.join(2 * DEADLINE_S)
         assert not any(worker.is_alive() for worker in workers)
 
     def _work(self, do: Callable[[Client], None], stopping: threading.Event) -> None:
@@ -94,13 +96,20 @@ def passphrase(tmp_path: Path) -> Path:
 
 def destroy(mesh: Mesh) -> None:
     """As a machine dies: at once, and its disk with it."""
+    mesh.process.send_signal(signal.SIGSTOP)  # so that it starts nothing anew
     family = mesh.family()
     for process in family:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     mesh.process.kill()
     mesh.process.wait()
     until(lambda: none_left(family), "nothing runs any more")
-    shutil.rmtree(mesh.home)
+
+    def gone() -> bool:
+        shutil.rmtree(mesh.home, ignore_errors=True)  # what a runner was about to start may still write
+        return not mesh.home.exists()
+
+    until(gone, "its folder is deleted")
 
 
 def check(mesh: Mesh, load: Load, until_s: float, note: str) -> None:
@@ -174,7 +183,7 @@ def test_a_series_of_backups_loses_no_more_than_its_interval(
                 destroyed = time.time()
         finally:
             series.terminate()
-            series.wait(30)
+            series.wait(DEADLINE_S)
     newest = max(folder.glob("*Z"))
     # A folder is named after the moment before its backup began.
     began = datetime.strptime(f"{newest.name[:-1]}+0000", "%Y%m%dT%H%M%S.%f%z").timestamp()

@@ -55,6 +55,6 @@ def test_an_interrupt_at_any_moment_leaves_nothing(tmp_path: Path, step: str) ->
     job.send_signal(signal.SIGINT)
     family += descendants(own)
     assert job.wait(DEADLINE_S) == 130
-    until(lambda: none_left(family), "no process is left", deadline_s=5)
+    until(lambda: none_left(family), "no process is left")
     reader.join()
     assert list((tmp_path / "tmp").iterdir()) == [], "its state folder is gone"

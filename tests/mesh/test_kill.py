@@ -75,7 +75,7 @@ def killed(mesh: Mesh, victim: str) -> Callable[[], object]:
         return lambda: not psutil.pid_exists(pid)
     pid = mesh.pid(victim)
     os.kill(pid, signal.SIGKILL)
-    return lambda: mesh.pid(victim) != pid
+    return lambda: mesh.has_replaced(victim, pid)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,7 @@ def _kill_in_the_middle(mortal: Mesh, group: bytes, astronaut: bytes, victim: st
         old = open_checkpoint(client.checkpoint().note, log_key)
         receipts = [client.detect("faces", group).receipt for _ in range(5)]
         operation = client.create_fusion(astronaut, group, face_model="faces", consent=consented(client, astronaut))
+        before = mortal.pids()
         back = killed(mortal, victim)
         made = insist(lambda: client.wait_fusion(operation.name))
         content = insist(lambda: client.download_fusion(made.name))
@@ -109,6 +110,8 @@ def _kill_in_the_middle(mortal: Mesh, group: bytes, astronaut: bytes, victim: st
             receipt = insist(lambda name=name: client.receipt(name, wait_s=20), also=(NotFound,))
             assert verify_receipt(receipt, log_key).tenant == "tenants/acme"
         until(back, f"{victim} is back")
+        started = {name for name, pid in mortal.pids().items() if before[name] != pid}
+        assert started <= {victim}, "nothing else was started anew"
         insist(lambda: client.detect("faces", group))
         assert [model.name for model in insist(client.list_models)] == ["tenants/acme/models/faces"]
         new = open_checkpoint(insist(client.checkpoint).note, log_key)
@@ -136,6 +139,7 @@ def test_after_the_supervisor_the_next_up_goes_on(
         (home / "endpoints.json").unlink()
     with running(home, collector) as mesh, mesh.client(key) as client:
         log_key = (home / "log.vkey").read_text().strip()
-        assert verify_receipt(insist(lambda: client.receipt(receipt, wait_s=20)), log_key).tenant == "tenants/acme"
+        found = insist(lambda: client.receipt(receipt, wait_s=20), also=(NotFound,))
+        assert verify_receipt(found, log_key).tenant == "tenants/acme"
         made = insist(lambda: client.wait_fusion(operation.name), also=(NotFound,))
         assert insist(lambda: client.download_fusion(made.name))

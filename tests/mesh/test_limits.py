@@ -22,7 +22,7 @@ from facetmesh.client import ROLE_CALLER, PermissionDenied, ResourceExhausted
 from facetmesh.detection.v1 import model_pb2, model_pb2_grpc
 from facetmesh.kit import status
 
-from .rig import consented, until
+from .rig import DEADLINE_S, consented, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
     from .conftest import Mesh
 
-RATE = 30.0
+RATE = 20.0
+"""Few enough for a slow machine to make more."""
 BURST = RATE * 0.5
+FULL = 0.8
+"""Of the limit, what is nearly all of it."""
 
 
 @contextmanager
@@ -71,7 +74,7 @@ def second_detection(mesh: Mesh, home: Path) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(40)
+        process.wait(DEADLINE_S)
 
 
 async def flood(address: str, tenant: str, token: str, seconds: float) -> tuple[int, int]:
@@ -85,7 +88,7 @@ async def flood(address: str, tenant: str, token: str, seconds: float) -> tuple[
         async def caller() -> None:
             while time.monotonic() < until_s:
                 try:
-                    await stub.ListModels(model_pb2.ListModelsRequest(parent=tenant), metadata=metadata, timeout=30)
+                    await stub.ListModels(model_pb2.ListModelsRequest(parent=tenant), metadata=metadata, timeout=60)
                     counts[0] += 1
                 except grpc.aio.AioRpcError as error:
                     told = status.from_rpc_error(error)
@@ -108,37 +111,48 @@ def limited(mesh: Mesh, tenant_id: str, limits: auth_pb2.Limits) -> str:
     return key
 
 
-async def admitted_by_two(mesh: Mesh, tenant_id: str, home: Path, phase_s: float) -> float:
-    """What two replicas let in together, of the limit, while the load moves from both to one and to the other."""
+PHASES = ((0, 1), (1,), (0,))
+"""Which of two replicas have the load, one after the other."""
+
+
+async def admitted_by_two(mesh: Mesh, tenant_id: str, home: Path, phase_s: float) -> tuple[float, list[float]]:
+    """Of the limit, what two replicas let in together while the load moves; and the most in a second of each phase.
+
+    A phase lasts phase_s, and longer where for want of speed or of news from auth none of its seconds was nearly full.
+    """
     key = limited(mesh, tenant_id, auth_pb2.Limits(requests_per_s=RATE))
     with mesh.client(key) as client:
         token = client.token().access_token
     tenant = f"tenants/{tenant_id}"
     with second_detection(mesh, home) as second:
-        first = mesh.endpoints.detection
-        began, let_in, refused = time.monotonic(), 0, 0
-        for addresses in ((first, second), (second,), (first,)):
-            for ok, no in await asyncio.gather(*(flood(one, tenant, token, phase_s) for one in addresses)):
-                let_in, refused = let_in + ok, refused + no
+        replicas = (mesh.endpoints.detection, second)
+        began, let_in, most = time.monotonic(), 0, [0.0] * len(PHASES)
+        for number, phase in enumerate(PHASES):
+            ends = time.monotonic() + phase_s
+            while (now := time.monotonic()) < ends or (most[number] < FULL and now < ends + DEADLINE_S):
+                counts = await asyncio.gather(*(flood(replicas[one], tenant, token, 1) for one in phase))
+                together = sum(ok for ok, _ in counts)
+                most[number] = max(most[number], together / (RATE * (time.monotonic() - now)))
+                let_in += together
         took_s = time.monotonic() - began
-    assert refused > let_in / 10, "the machine is too slow to reach the limit"
     assert let_in <= 1.1 * RATE * took_s + BURST
-    return let_in / (RATE * took_s)
+    return let_in / (RATE * took_s), most
 
 
 async def test_two_replicas_let_in_no_more_than_the_limit_together(mesh: Mesh, tmp_path: Path) -> None:
-    part = await admitted_by_two(mesh, "limited", tmp_path / "second", 4)
-    assert part > 0.7  # each move of the load costs up to a second, of which there are few here
+    _, most = await admitted_by_two(mesh, f"limited-{uuid4().hex[:8]}", tmp_path / "second", 3)
+    assert min(most) >= FULL, "wherever the load is, the limit goes after it"
 
 
 @pytest.mark.full
 async def test_two_replicas_let_in_the_limit_together(
     mesh: Mesh, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    part = await admitted_by_two(mesh, "limited-long", tmp_path / "second", 20)
+    part, most = await admitted_by_two(mesh, f"limited-{uuid4().hex[:8]}", tmp_path / "second", 20)
     with capsys.disabled():
         print(f"\ntwo replicas admitted {part:.1%} of the limit together")  # noqa: T201
-    assert part == pytest.approx(1, abs=0.1)
+    assert part > FULL
+    assert min(most) >= FULL, "wherever the load is, the limit goes after it"
 
 
 def test_the_days_images_end_and_are_metered(mesh: Mesh, group: bytes) -> None:
@@ -170,10 +184,14 @@ def test_the_days_images_end_and_are_metered(mesh: Mesh, group: bytes) -> None:
         assert done in (3, 4)  # an answer may be there before its image is counted
         assert client.list_models()  # what works with no model goes on
         request = limits_pb2.GetUsageRequest(name=f"tenants/{tenant_id}/usage")
+        until(
+            lambda: stub.GetUsage(request, metadata=metadata, timeout=30).used.images_per_day == done,
+            "auth was told of each",
+        )
         usage = stub.GetUsage(request, metadata=metadata, timeout=30)
-        assert (usage.limits.images_per_day, usage.used.images_per_day) == (3, done)
+        assert usage.limits.images_per_day == 3
         assert usage.used.compute_seconds_per_day > 0
-        assert images()[f"tenants/{tenant_id}/models/faces"] == done
+        until(lambda: images()[f"tenants/{tenant_id}/models/faces"] == done, "each is metered")
 
 
 def test_a_keys_own_limit_sees_what_a_fusion_costs(mesh: Mesh, group: bytes, astronaut: bytes) -> None:
@@ -201,15 +219,20 @@ def test_a_keys_own_limit_sees_what_a_fusion_costs(mesh: Mesh, group: bytes, ast
             until(exhausted, "the fusion's three images, source, target and the result, are the key's")
         assert owner.detect("faces", group).detections
         request = limits_pb2.GetUsageRequest(name=f"tenants/{tenant_id}/usage")
-        usage = limits_pb2_grpc.UsageServiceStub(channel).GetUsage(request, metadata=metadata, timeout=30)
-        [of_key] = usage.keys
-        assert (of_key.key, of_key.limits.images_per_day) == (key.name, 3)
-        assert of_key.used.images_per_day >= 3
-        assert of_key.used.compute_seconds_per_day > 0
+        stub = limits_pb2_grpc.UsageServiceStub(channel)
+
+        def of_key() -> limits_pb2.KeyUsage:
+            [found] = stub.GetUsage(request, metadata=metadata, timeout=30).keys
+            return found
+
+        until(lambda: of_key().used.images_per_day >= 3, "auth was told of each")
+        assert (of_key().key, of_key().limits.images_per_day) == (key.name, 3)
+        assert of_key().used.compute_seconds_per_day > 0
 
 
 def test_a_policy_is_followed_within_seconds_and_explained(mesh: Mesh) -> None:
-    key = mesh.tenant("ruled")
+    tenant = f"tenants/ruled-{uuid4().hex[:8]}"
+    key = mesh.tenant(tenant.removeprefix("tenants/"))
     with mesh.client(key) as client:
         assert client.list_models()
         policy = client.create_policy(
@@ -228,8 +251,8 @@ def test_a_policy_is_followed_within_seconds_and_explained(mesh: Mesh) -> None:
 
         until(denied, "the policy is followed")
         told = client.explain_decision(method="facetmesh.detection.v1.ModelService/ListModels")
-        assert [one.name for one in told.policies] == ["tenants/ruled/policies/1#no-lists"]
-        client.activate_policy("tenants/ruled/policies/default")
+        assert [one.name for one in told.policies] == [f"{tenant}/policies/1#no-lists"]
+        client.activate_policy(f"{tenant}/policies/default")
         until(lambda: not _refused(client), "the policy is gone")
 
 

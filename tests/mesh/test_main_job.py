@@ -39,7 +39,7 @@ def verified(mesh: Mesh, receipt: audit_pb2.Receipt) -> event_pb2.AuditEvent:
 def test_six_faces_are_found_and_the_receipt_proves_it(mesh: Mesh, group: bytes) -> None:
     with mesh.client(mesh.tenant("acme")) as client:
         answer = client.detect("faces", group, labels=FACES)
-        receipt = client.receipt(answer.receipt)
+        receipt = client.receipt(answer.receipt, wait_s=30)
     assert len(answer.detections) == 6
     assert (answer.image_width, answer.image_height) == (1280, 886)
     for found in answer.detections:
@@ -65,7 +65,7 @@ def test_a_face_is_fused_and_the_receipt_names_both_photos(mesh: Mesh, group: by
             astronaut, group, face_model="faces", consent=consented(client, astronaut),
             progress=lambda m: stages.append(m.stage),
         )
-        receipt = client.receipt(made.fusion.receipt)
+        receipt = client.receipt(made.fusion.receipt, wait_s=30)
     assert hashlib.sha256(made.content).hexdigest() == made.fusion.sha256
     assert made.fusion.size_bytes == len(made.content)
     assert made.fusion.media_type in {"image/png", "image/jpeg"}
@@ -79,7 +79,7 @@ def test_a_face_is_fused_and_the_receipt_names_both_photos(mesh: Mesh, group: by
 def test_a_tenant_is_refused_what_is_anothers(mesh: Mesh, group: bytes) -> None:
     with mesh.client(mesh.tenant("acme")) as acme:
         answer = acme.detect("faces", group)
-        own = acme.receipt(answer.receipt)
+        own = acme.receipt(answer.receipt, wait_s=30)
     with mesh.client(mesh.tenant("globex")) as globex:
         for call in (
             lambda: globex.detect("tenants/acme/models/faces", group),
@@ -120,7 +120,7 @@ def test_a_callers_key_cannot_manage(mesh: Mesh) -> None:
 def test_the_log_grows_and_stays_consistent(mesh: Mesh, group: bytes) -> None:
     with mesh.client(mesh.tenant("acme")) as client:
         old = open_checkpoint(client.checkpoint().note, log_key(mesh))
-        client.receipt(client.detect("faces", group).receipt)
+        client.receipt(client.detect("faces", group).receipt, wait_s=30)
         new = open_checkpoint(client.checkpoint().note, log_key(mesh))
         proof = client.consistency_proof(old.size, new.size)
     assert new.size > old.size
@@ -134,14 +134,14 @@ def test_health_and_reflection_need_no_token(mesh: Mesh, service: str) -> None:
     with grpc.insecure_channel(getattr(mesh.endpoints, service)) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", SERVICES[service], "liveness"):
-            answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+            answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICES[service]), timeout=5)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICES[service]), timeout=60)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         listed = stub.ServerReflectionInfo(
-            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=5
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=60
         )
         names = {one.name for one in next(listed).list_services_response.service}
     assert names >= {SERVICES[service], "grpc.health.v1.Health"}

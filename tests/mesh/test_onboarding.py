@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from facetmesh.cli.mesh.home import Home
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def test_one_command_and_a_tenant_is_served(mesh: Mesh, tmp_path: Path, group: bytes) -> None:
-    cli, key = Cli(Home(mesh.home)), tmp_path / "umbrella.key"
+    cli, key, tenant = Cli(Home(mesh.home)), tmp_path / "umbrella.key", f"umbrella-{token_hex(4)}"
     done = cli(
-        "tenants", "onboard", "umbrella", "--plan=premium", "--set=limits.models=3", "--model=nudenet-320n",
+        "tenants", "onboard", tenant, "--plan=premium", "--set=limits.models=3", "--model=nudenet-320n",
         "--accept-licence=AGPL-3.0", f"--out={key}",
     )
     assert done.returncode == 0, done.stderr
@@ -31,19 +32,20 @@ def test_one_command_and_a_tenant_is_served(mesh: Mesh, tmp_path: Path, group: b
     with mesh.client(key.read_text().strip()) as client:
         found = client.detect("nudenet-320n", group, labels=FACES)
     assert len(found.detections) == 6
-    changed = cli.ok("tenants", "update", "umbrella", "--set=limits.concurrency=9", "--set=audit_policy=best-effort")
+    changed = cli.ok("tenants", "update", tenant, "--set=limits.concurrency=9", "--set=audit_policy=best-effort")
     assert changed["limits"] == {"concurrency": 9, "models": 3}
     assert changed["audit_policy"] == "AUDIT_POLICY_BEST_EFFORT"
 
 
 def test_one_token_is_revoked_by_its_name(mesh: Mesh) -> None:
     cli = Cli(Home(mesh.home))
-    made = cli.ok("tenants", "onboard", "piedpiper")
+    tenant = f"raviga-{token_hex(4)}"
+    made = cli.ok("tenants", "onboard", tenant)
     with mesh.client(made["key"]["secret"]) as client:
         token = client.token()
-        assert token.name.startswith("tenants/piedpiper/tokens/")
+        assert token.name.startswith(f"tenants/{tenant}/tokens/")
         cli.ok("keys", "revoke-token", token.name)
-        assert client.get_tenant("piedpiper").name == "tenants/piedpiper"  # the client exchanges its key again
+        assert client.get_tenant(tenant).name == f"tenants/{tenant}"  # the client exchanges its key again
 
 
 def test_keys_that_wrap_keys_are_rotated_while_they_serve(mesh: Mesh, group: bytes) -> None:

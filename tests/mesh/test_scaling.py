@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import grpc
@@ -20,8 +19,7 @@ DEADLINE_S = 60
 
 
 def test_keda_is_told_how_much_work_there_is(mesh: Mesh) -> None:
-    lines = map(json.loads, (mesh.home / "logs" / "fusion.jsonl").read_text().splitlines())
-    port = next(line["scaler_port"] for line in lines if line["message"] == "serving KEDA")
+    *_, port = (line["scaler_port"] for line in mesh.log("fusion") if line["message"] == "serving KEDA")
     asked = keda.ScaledObjectRef(scalerMetadata={"jobsPerReplica": "4", "activationJobs": "1000000"})
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         scaler = ExternalScalerStub(channel)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.contract.harness import free_port
 
-from .rig import until
+from .rig import DEADLINE_S, until
 
 _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 
@@ -30,7 +30,7 @@ def test_who_waits_for_a_sidecar_ends_when_asked_to(tmp_path: Path) -> None:
     try:
         until(lambda: handles_sigterm(process.pid), "it waits")
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=DEADLINE_S)
     finally:
         process.kill()
     assert process.returncode == 1

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .rig import consented, until
+from .rig import DEADLINE_S, consented, until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .conftest import Collector, Mesh, Span
 
 SERVICES = ("auth", "detection", "fusion", "audit")
 
 
-def log_lines(home: Path, name: str) -> list[dict[str, object]]:
-    """The log of a process."""
-    return [json.loads(line) for line in (home / "logs" / f"{name}.jsonl").read_text().splitlines()]
-
-
 def metrics(mesh: Mesh, service: str) -> str:
     """The metrics of a service, at the port that its log names."""
-    port = next(line["metrics_port"] for line in log_lines(mesh.home, service) if line["message"] == "serving")
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    *_, port = (line["metrics_port"] for line in mesh.log(service) if line["message"] == "serving")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
         return str(answer.read().decode())
 
 
@@ -57,7 +49,7 @@ def test_each_service_counts_its_calls(mesh: Mesh, group: bytes, service: str) -
 @pytest.mark.parametrize("name", ["sidecar", *SERVICES])
 def test_each_process_logs_json_without_secrets(mesh: Mesh, name: str) -> None:
     mesh.tenant("acme")
-    lines = log_lines(mesh.home, name)
+    lines = mesh.log(name)
     assert lines
     assert {"time", "level", "service", "message"} <= set(lines[0])
     text = (mesh.home / "logs" / f"{name}.jsonl").read_text()
@@ -69,11 +61,15 @@ def test_a_fusion_is_one_trace_through_services_and_pub_sub(
 ) -> None:
     with mesh.client(mesh.tenant("acme")) as client:
         made = client.fuse(astronaut, group, face_model="faces", consent=consented(client, astronaut))
-        receipt = client.receipt(made.fusion.receipt)
+        receipt = client.receipt(made.fusion.receipt, wait_s=30)
     from facetmesh.verify import verify_receipt  # noqa: PLC0415
 
     trace_id = verify_receipt(receipt, (mesh.home / "log.vkey").read_text().strip()).trace_id
     wanted = {("facetmesh-fusion", "facetmesh-detection"), ("facetmesh-fusion", "facetmesh-audit")}
     until(lambda: wanted <= edges(collector, trace_id), "the spans of all services")
-    begun = {span.name for span in collector.spans() if span.trace_id == trace_id and not span.parent_id}
-    assert any("CreateFusion" in name for name in begun)
+
+    def begins_with_the_call() -> bool:
+        begun = {span.name for span in collector.spans() if span.trace_id == trace_id and not span.parent_id}
+        return any("CreateFusion" in name for name in begun)
+
+    until(begins_with_the_call, "the span of the call that began it")

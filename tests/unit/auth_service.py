@@ -79,7 +79,7 @@ class Bus:
 
     async def last(self, count: int) -> event_pb2.AuditEvent:
         """The last event, once there are count."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.events) < count:
                 self.some.clear()
                 await self.some.wait()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import settings
 
 from facetmesh.auth.grants import Grant
 from facetmesh.auth.signing import SigningKeys
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
 
     from .audit_postgres import PostgresServer
     from .audit_world import World
-
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("facetmesh", deadline=None)
-settings.load_profile("facetmesh")
 
 ISSUER = "https://issuer.test"
 AUDIENCE = "facetmesh"

@@ -230,7 +230,7 @@ class World:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns once the condition is true; fails when it does not become so."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.001)
 

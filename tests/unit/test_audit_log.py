@@ -158,11 +158,11 @@ async def test_consistency_of_sizes_that_never_were(log: Log, old: int, new: int
 async def test_a_receipt_can_be_waited_for(world: World, log: Log) -> None:
     event = world.event()
     receipts = Receipts(log, world.keyring)
-    waiting = [asyncio.create_task(receipts.get("acme", event.id, wait_s=30)) for _ in range(2)]
+    waiting = [asyncio.create_task(receipts.get("acme", event.id, wait_s=90)) for _ in range(2)]
     await log.ingest([world.signed()])
     assert not any(task.done() for task in waiting)
     await log.ingest([world.services["detection"].sign(event)])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         first, second = await asyncio.gather(*waiting)
     assert first.event.opened == second.event.opened
     assert not log._arrivals
@@ -322,7 +322,7 @@ async def test_what_comes_during_a_commit_shares_the_next(world: World, store: S
     other = world.event(id=clash.id)
     given = [[world.signed()], [twice], [twice, world.signed()], [sign(clash)], [sign(other), world.signed()]]
     tasks = [asyncio.create_task(log.ingest(messages)) for messages in given]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not slow.batches or len(log._waiting) < 4:
             await asyncio.sleep(0.01)
     slow.gate.set()
@@ -338,7 +338,7 @@ async def test_a_commit_that_fails_fails_for_all_who_share_it(world: World, stor
     slow.broken = True
     log = await Log.open(slow, world.keyring, world.signer, world.intake)  # type: ignore[arg-type]
     tasks = [asyncio.create_task(log.ingest([world.signed()])) for _ in range(4)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not slow.batches or len(log._waiting) < 3:
             await asyncio.sleep(0.01)
     slow.gate.set()
@@ -352,7 +352,7 @@ async def test_one_who_is_cancelled_takes_nobody_along(world: World, store: Stor
     slow = Slow(store)
     log = await Log.open(slow, world.keyring, world.signer, world.intake)  # type: ignore[arg-type]
     first, second = (asyncio.create_task(log.ingest([world.signed()])) for _ in range(2))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not slow.batches or not log._waiting:
             await asyncio.sleep(0.01)
     first.cancel()

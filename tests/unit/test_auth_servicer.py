@@ -266,7 +266,7 @@ async def works(rig: Rig, token: auth_pb2.IssueTokenResponse) -> bool:
 
 async def gone(rig: Rig, token: auth_pb2.IssueTokenResponse) -> None:
     """Returns when the token is refused."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await works(rig, token):
             await asyncio.sleep(0.02)
 

@@ -25,7 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "facetmesh.cli", *arguments],
-            capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **(environment or {})},
+            capture_output=True, text=True, check=False, timeout=180, env={**os.environ, **(environment or {})},
         )
 
     return run
@@ -120,7 +120,7 @@ def test_what_the_base_install_lacks_is_named(tmp_path: Path) -> None:
     (tmp_path / "psutil.py").write_text("raise ModuleNotFoundError('No module named psutil', name='psutil')")
     done = subprocess.run(
         [sys.executable, "-m", "facetmesh.cli", "--home", str(tmp_path), "up"],
-        capture_output=True, text=True, check=False, env={"PYTHONPATH": str(tmp_path), "PATH": ""}, timeout=60,
+        capture_output=True, text=True, check=False, env={"PYTHONPATH": str(tmp_path), "PATH": ""}, timeout=180,
     )
     assert done.returncode == 1
     assert 'pip install "facetmesh[serve]"' in done.stderr

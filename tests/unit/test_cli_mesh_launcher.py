@@ -16,7 +16,7 @@ from facetmesh.cli.mesh import launcher
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEADLINE_S = 30
+DEADLINE_S = 90
 PARENT = """
 import os, subprocess, sys
 child = subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), "/bin/sleep", "1000"])

@@ -318,7 +318,7 @@ async def test_loads_never_take_the_last_slot() -> None:
 async def test_a_process_that_keeps_dying_waits_without_a_slot() -> None:
     """All slots are the others' meanwhile, and then it has its turn."""
     world = World(slots=1)
-    world.runners.resting["bad"] = time.monotonic() + 0.3
+    world.runners.resting["bad"] = time.monotonic() + 1
     bad = world.ask("bad")
     good = world.ask("good")
     await settled()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .detection_world import World
 
 FACES = ["FACE_FEMALE", "FACE_MALE"]
+AT_ONCE_S = 10
+"""A hundredth of it does; a decoder that is taken in takes minutes."""
 # By nudenet's own detector, as x_min, y_min, x_max, y_max; test_detection_reference checks that it still says so.
 SIX_FACES = [
     (57, 286, 176, 401), (1122, 296, 1230, 397), (739, 378, 847, 473),
@@ -149,7 +151,7 @@ async def test_wrong_requests(
     assert (caught.value.code, caught.value.reason) == (code, reason)
 
 
-async def test_bad_images_are_refused_within_a_second(world: World, photo: bytes) -> None:
+async def test_bad_images_are_refused_at_once(world: World, photo: bytes) -> None:
     """And the next good one is served by the same process."""
     huge = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
     for image, reason in (
@@ -163,7 +165,7 @@ async def test_bad_images_are_refused_within_a_second(world: World, photo: bytes
                 await world.detection.Detect(request(image), None)
             assert caught.value.reason == reason
             times.append(time.perf_counter() - began)
-        assert min(times) < 1
+        assert min(times) < AT_ONCE_S
     assert (await world.detection.Detect(request(photo), None)).detections
 
 

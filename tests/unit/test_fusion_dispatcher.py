@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from .conftest import Clock
 
+DEADLINE_S = 60
+
 
 @pytest.fixture
 def world(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -41,11 +43,11 @@ async def running(world: World, concurrency: int = 2) -> AsyncIterator[Dispatche
         yield dispatcher
     finally:
         task.cancel()
-        await dispatcher.close(5)
+        await dispatcher.close(DEADLINE_S)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while not await condition():
             await asyncio.sleep(0.002)
 
@@ -73,7 +75,7 @@ async def test_an_event_is_faster_than_the_next_look(world: World, monkeypatch: 
         await asyncio.sleep(0.01)
         operation = await world.create()
         dispatcher.wake(operation.ticket)
-        assert (await world.fusions.wait(operation.ref, 5)).done
+        assert (await world.fusions.wait(operation.ref, DEADLINE_S)).done
 
 
 async def test_no_more_than_so_many_at_a_time(world: World) -> None:
@@ -84,7 +86,7 @@ async def test_no_more_than_so_many_at_a_time(world: World) -> None:
         await asyncio.sleep(0.05)
         world.script.may_end.set()
         for operation in operations:
-            await world.fusions.wait(operation.ref, 5)
+            await world.fusions.wait(operation.ref, DEADLINE_S)
     assert world.script.most_running == 2
 
 
@@ -109,7 +111,7 @@ async def test_a_dead_workers_job_is_taken_up_when_its_lease_has_ended(world: Wo
         await asyncio.sleep(0.1)
         assert not (await world.fusions.get(operation.ref)).done
         clock.now += LEASE_S
-        ended = await world.fusions.wait(operation.ref, 5)
+        ended = await world.fusions.wait(operation.ref, DEADLINE_S)
     assert ended.result is not None
     assert ended.attempts == 2
 
@@ -158,7 +160,7 @@ async def test_closing_lets_jobs_end(world: World) -> None:
     task = asyncio.create_task(dispatcher.run())
     await world.script.began.wait()
     task.cancel()
-    closing = asyncio.create_task(dispatcher.close(5))
+    closing = asyncio.create_task(dispatcher.close(DEADLINE_S))
     await asyncio.sleep(0.01)
     world.script.may_end.set()
     await closing
@@ -211,5 +213,5 @@ async def test_a_batch_job_gets_its_turn_while_more_urgent_ones_keep_coming(worl
     for _ in range(40):
         await world.create(priority=Priority.VIP)
     async with running(world, 1):
-        await world.fusions.wait(batch.ref, 5)
+        await world.fusions.wait(batch.ref, DEADLINE_S)
     assert len(await world.registry.store.announced()) >= 20

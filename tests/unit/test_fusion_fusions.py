@@ -94,7 +94,7 @@ async def test_waiting_ends_with_the_operation_and_not_by_polling(
     waiting = asyncio.create_task(world.fusions.wait(operation.ref, 30))
     await asyncio.sleep(0)
     await world.worker.work(operation)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await waiting).done
 
 
@@ -169,7 +169,7 @@ async def test_who_follows_hears_of_each_stage(world: World) -> None:
     working = asyncio.create_task(world.worker.work(operation))
     await world.script.began.wait()
     stages = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for now in world.fusions.follow(operation.ref):
             stages.append(now.stage)
             world.script.may_end.set()

@@ -144,7 +144,7 @@ def test_processes_that_fetch_at_once_download_once(wheels: Path) -> None:
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    answers = [child.communicate(timeout=60) for child in children]
+    answers = [child.communicate(timeout=180) for child in children]
     assert [child.returncode for child in children] == [0] * 4, answers
     assert len({out for out, _ in answers}) == 1
     assert sum("downloading" in err for _, err in answers) == 1

@@ -316,7 +316,7 @@ async def test_keep_goes_on_when_auth_comes_back(world: LimitsWorld) -> None:
         with pytest.raises(FacetmeshError):
             await leases.ready()
         source.away = False
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not leases._introduced:
                 await asyncio.sleep(0.02)
     finally:

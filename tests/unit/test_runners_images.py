@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 96, 64
 ORIENTATION = 0x0112
-AT_ONCE_S = 5.0
+AT_ONCE_S = 30.0
 """Far below what decoding would take, far above what a busy machine makes of a millisecond."""
 
 

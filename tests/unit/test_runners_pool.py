@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 PROGRAMS = Path(__file__).parent / "programs"
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 @pytest.fixture(autouse=True)
@@ -151,9 +151,8 @@ async def test_a_child_that_does_not_get_ready_is_given_up(tmp_path: Path, monke
 
 async def test_a_call_that_runs_too_long_is_killed(pool: RunnerPool, tmp_path: Path) -> None:
     """Nothing else ends native code."""
-    endless = Sleeper(pool, tmp_path, timeout_s=3)
-    await endless.started()
-    (pid,) = pool.pids().values()
+    pid = (await pool.call(domain="acme", task="echo")).values["pid"]  # so that it has not to start first
+    endless = Sleeper(pool, tmp_path, timeout_s=2)
     with pytest.raises(errors.DeadlineExceeded) as caught:
         await endless.call
     assert caught.value.reason == "RUNNER_TIMEOUT"
@@ -325,7 +324,7 @@ async def test_arguments_that_are_not_json_take_no_slot(pool: RunnerPool) -> Non
     for _ in range(3):
         with pytest.raises(ValueError, match="JSON"):
             await pool.call(domain="acme", task="echo", arguments={"x": float("nan")})
-    await pool.call(domain="acme", task="echo", timeout_s=5)
+    await pool.call(domain="acme", task="echo", timeout_s=DEADLINE_S)
 
 
 async def test_memory_is_limited() -> None:
@@ -380,7 +379,7 @@ async def test_a_runner_larger_than_the_budget_runs_alone() -> None:
 async def test_many_domains_on_little_memory_all_get_on() -> None:
     """At once, and none waits for ever."""
     async with pool_with(memory_bytes=560 << 20) as pool:
-        calls = (pool.call(domain=f"d{index}", timeout_s=60, **KEEP) for index in range(6))  # type: ignore[arg-type]
+        calls = (pool.call(domain=f"d{index}", timeout_s=DEADLINE_S, **KEEP) for index in range(6))  # type: ignore[arg-type]
         assert len({reply.values["pid"] for reply in await asyncio.gather(*calls)}) == 6
         assert sum(pool.memory().values()) <= 560 << 20
 
@@ -486,12 +485,16 @@ async def test_a_start_that_nobody_waits_for_any_more_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is stopped as idle, once it is there."""
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.3)\nTASKS = {}")
+    ready = tmp_path / "ready"
+    (tmp_path / "slow.py").write_text(
+        f"import os, time\nwhile not os.path.lexists({str(ready)!r}): time.sleep(0.01)\nTASKS = {{}}"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     async with pool_with(program="slow", idle_s=0.05) as pool:
         call = asyncio.create_task(pool.call(domain="acme", task="echo"))
         await until(lambda: runner_processes() != [])
         call.cancel()
+        ready.touch()
         await until(lambda: runner_processes() == [])
         assert pool.pids() == {}
 
@@ -541,4 +544,4 @@ async def test_a_warm_call_is_quick(pool: RunnerPool) -> None:
         began = time.perf_counter()
         await pool.call(domain="acme", task="echo", blobs=[blob])
         times.append(time.perf_counter() - began)
-    assert min(times) < 0.005
+    assert min(times) < 0.02

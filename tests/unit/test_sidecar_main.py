@@ -21,7 +21,7 @@ from facetmesh.sidecar.secrets import SecretsFileError, SecretStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TIMEOUT_S = 30
+TIMEOUT_S = 90
 TOKENS = json.dumps({"auth": {"dapr_api_token": "d", "app_api_token": "a"}})
 
 
