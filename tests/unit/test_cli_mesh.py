@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from facetmesh.cli.mesh import home as home_module
+from facetmesh.cli.mesh import state
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.mesh.ports import SERVICES, Ports, choose
 from facetmesh.cli.mesh.process import KEPT_LOGS, describe_exit, last_words, rotate
@@ -140,6 +144,23 @@ def test_two_owners_are_refused_across_processes(home: Home) -> None:
         )
         assert done.stdout.strip() == "MESH_RUNNING"
     assert home.owner() is None
+
+
+def test_who_only_looks_keeps_nobody_from_starting(home: Home) -> None:
+    with (home.path / "mesh.lock").open("a+") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        letting_go = threading.Timer(0.1, looking.close)
+        letting_go.start()
+        with home.owned():
+            assert home.owner() == os.getpid()
+        letting_go.join()
+
+
+async def test_the_state_of_what_has_just_ended_is_told_all_the_same() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:  # noqa: ASYNC220
+        seen = psutil.Process(process.pid)
+        process.kill()
+    assert (await state._state("sidecar", seen, "")).memory_mib == 0
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

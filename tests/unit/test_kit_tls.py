@@ -46,7 +46,7 @@ async def answers(address: str, files: TlsFiles) -> bool:
     """Whether a call gets through."""
     async with channel(address, files) as opened:
         try:
-            return bool(await opened.unary_unary("/a/b")(b"x", timeout=20) == b"x")
+            return bool(await opened.unary_unary("/a/b")(b"x", timeout=60) == b"x")
         except grpc.aio.AioRpcError as error:
             assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - nothing else means refused
             return False

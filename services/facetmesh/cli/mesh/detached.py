@@ -122,9 +122,10 @@ async def stop(home: Home) -> bool:
     owner = home.owner()
     left = remains(home)
     if owner is not None:
-        supervisor = psutil.Process(owner)
-        supervisor.send_signal(signal.SIGTERM)
-        await end([supervisor], grace_s=_STOP_S)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may be ending by itself
+            supervisor = psutil.Process(owner)
+            supervisor.send_signal(signal.SIGTERM)
+            await end([supervisor], grace_s=_STOP_S)
     # What is left now lost its lifeline with the supervisor, and is ending.
     await end(left, grace_s=GRACE_S)
     home.processes.unlink(missing_ok=True)

@@ -6,9 +6,10 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from facetmesh.client.endpoints import state_folder
 from facetmesh.kit import errors, files
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 VARIABLE = "FACETMESH_HOME"
 _NEEDED_BYTES = 64 << 20
 """Less room than this on its disk, and a start would only fail later and less clearly."""
+
+_LOCK_TRIES = 20
+_LOCK_AGAIN_S = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +100,11 @@ class Home:
             FailedPrecondition: MESH_RUNNING; another one does.
         """
         with (self.path / "mesh.lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(lock):
                 raise errors.FailedPrecondition(
                     f"A mesh already runs on {self.path}: `facetmesh status` shows it, `facetmesh down` stops it.",
                     reason="MESH_RUNNING",
-                ) from None
+                )
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
@@ -131,3 +133,15 @@ class Home:
     def write(self, path: Path, content: Mapping[str, Any]) -> None:
         """Writes a JSON object into one of the folder's files, all or nothing."""
         files.write(path, json.dumps(content, indent=2) + "\n", mode=files.PRIVATE)
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Whether a file is locked for us now. Who only looks who has it holds it for a moment: that one is waited for."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_AGAIN_S)
+        else:
+            return True
+    return False

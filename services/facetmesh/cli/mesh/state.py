@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import psutil
 
 from facetmesh.cli.mesh.health import Health
 from facetmesh.cli.mesh.ports import SERVICES
+from facetmesh.cli.mesh.process import descendants
 from facetmesh.cli.mesh.supervisor import noted
 
 if TYPE_CHECKING:
@@ -67,9 +69,7 @@ async def _health(name: str, address: str) -> str:
 
 def _memory(process: psutil.Process) -> int:
     total = 0
-    for one in (process, *process.children(recursive=True)):
-        try:
+    for one in (process, *descendants(process)):
+        with contextlib.suppress(psutil.NoSuchProcess):
             total += one.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
     return total
