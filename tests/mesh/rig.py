@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 DEADLINE_S = 120
 """Reached only where something is broken: a machine with other work takes its time."""
+AWAY = (Unavailable, DeadlineExceeded)
 _USERS_OWN = {"FACETMESH_HOME", "FACETMESH_KEY", "FACETMESH_ADDRESS"}
 
 
@@ -91,14 +92,18 @@ def until(
 
 
 def patiently(
-    call: Callable[[], _Answer], *, also: tuple[type[FacetmeshError], ...] = (), deadline_s: float = 2 * DEADLINE_S
+    call: Callable[[], _Answer], *, away: tuple[type[FacetmeshError], ...] = (*AWAY, ResourceExhausted),
+    also: tuple[type[FacetmeshError], ...] = (), deadline_s: float = 2 * DEADLINE_S,
 ) -> _Answer:
-    """What the call returns, repeated while it is told to come again, or fails with one of also."""
+    """What the call returns, repeated while it is told to come again, or fails with one of also.
+
+    A process that was killed keeps its part of a tenant's limits for a moment: its successor has little to give.
+    """
     deadline = time.monotonic() + deadline_s
     while True:
         try:
             return call()
-        except (Unavailable, DeadlineExceeded, ResourceExhausted, *also):
+        except (*away, *also):
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.1)

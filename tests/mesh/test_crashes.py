@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from facetmesh.client import DeadlineExceeded, Unavailable
+from facetmesh.client import ResourceExhausted
 from facetmesh.client.calls import fusion_of
 from facetmesh.fusion.v1 import fusion_pb2
 
 from .conftest import running
-from .rig import consented, patiently, until
+from .rig import AWAY, consented, patiently, until
 from .test_kill import killed, runner_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def serves(client: Client) -> bool:
     """Whether fusion answers."""
     try:
         client.list_operations(limit=1)
-    except (Unavailable, DeadlineExceeded):
+    except (*AWAY, ResourceExhausted):
         return False
     return True
 
@@ -80,7 +80,7 @@ def ended(client: Client, name: str) -> operations_pb2.Operation | None:
     """The operation, once it is done."""
     try:
         operation = client.get_operation(name)
-    except (Unavailable, DeadlineExceeded):
+    except (*AWAY, ResourceExhausted):
         return None
     return operation if operation.done else None
 

@@ -9,25 +9,20 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from facetmesh.client import DeadlineExceeded, FacetmeshError, NotFound, Unauthenticated, Unavailable
+from facetmesh.client import NotFound, Unauthenticated
 from facetmesh.verify import open_checkpoint, verify_growth, verify_receipt
 
 from .conftest import Collector, Mesh, running
-from .rig import consented, none_left, until
+from .rig import consented, none_left, patiently, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-AWAY = (Unavailable, DeadlineExceeded)
-BACK_S = 120
-"""Longer than daprd keeps an event for a sidecar that was killed with it."""
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +43,6 @@ def mortal_on_daprd(
     assert assets
     with running(tmp_path_factory.mktemp("mortal") / "home", collector, "--sidecar=daprd") as made:
         yield made
-
-
-def insist(call: Callable[[], Any], *, also: tuple[type[FacetmeshError], ...] = ()) -> Any:
-    """What the call returns, repeated while what it needs is away."""
-    deadline = time.monotonic() + BACK_S
-    while True:
-        try:
-            return call()
-        except (*AWAY, *also):
-            assert time.monotonic() < deadline, "it did not come back"
-            time.sleep(0.1)
 
 
 def runner_of(mesh: Mesh, service: str) -> int:
@@ -103,22 +87,22 @@ def _kill_in_the_middle(mortal: Mesh, group: bytes, astronaut: bytes, victim: st
         operation = client.create_fusion(astronaut, group, face_model="faces", consent=consented(client, astronaut))
         before = mortal.pids()
         back = killed(mortal, victim)
-        made = insist(lambda: client.wait_fusion(operation.name))
-        content = insist(lambda: client.download_fusion(made.name))
+        made = patiently(lambda: client.wait_fusion(operation.name))
+        content = patiently(lambda: client.download_fusion(made.name))
         assert len(content) == made.size_bytes
         for name in [*receipts, made.receipt]:
-            receipt = insist(lambda name=name: client.receipt(name, wait_s=20), also=(NotFound,))
+            receipt = patiently(lambda name=name: client.receipt(name, wait_s=20), also=(NotFound,))
             assert verify_receipt(receipt, log_key).tenant == "tenants/acme"
         until(back, f"{victim} is back")
         started = {name for name, pid in mortal.pids().items() if before[name] != pid}
         assert started <= {victim}, "nothing else was started anew"
-        insist(lambda: client.detect("faces", group))
-        assert [model.name for model in insist(client.list_models)] == ["tenants/acme/models/faces"]
-        new = open_checkpoint(insist(client.checkpoint).note, log_key)
-        verify_growth(old, new, insist(lambda: client.consistency_proof(old.size, new.size)).hashes)
+        patiently(lambda: client.detect("faces", group))
+        assert [model.name for model in patiently(client.list_models)] == ["tenants/acme/models/faces"]
+        new = open_checkpoint(patiently(client.checkpoint).note, log_key)
+        verify_growth(old, new, patiently(lambda: client.consistency_proof(old.size, new.size)).hashes)
     with mortal.client(mortal.admin_key) as admin:
-        assert "tenants/acme" in [tenant.name for tenant in insist(admin.list_tenants, also=(Unauthenticated,))]
-        events = insist(lambda: admin.list_events(tenant="-", limit=1000))
+        assert "tenants/acme" in [tenant.name for tenant in patiently(admin.list_tenants, also=(Unauthenticated,))]
+        events = patiently(lambda: admin.list_events(tenant="-", limit=1000))
     ids = [one.event.id for one in events]
     assert len(ids) == len(set(ids))
 
@@ -139,7 +123,7 @@ def test_after_the_supervisor_the_next_up_goes_on(
         (home / "endpoints.json").unlink()
     with running(home, collector) as mesh, mesh.client(key) as client:
         log_key = (home / "log.vkey").read_text().strip()
-        found = insist(lambda: client.receipt(receipt, wait_s=20), also=(NotFound,))
+        found = patiently(lambda: client.receipt(receipt, wait_s=20), also=(NotFound,))
         assert verify_receipt(found, log_key).tenant == "tenants/acme"
-        made = insist(lambda: client.wait_fusion(operation.name), also=(NotFound,))
-        assert insist(lambda: client.download_fusion(made.name))
+        made = patiently(lambda: client.wait_fusion(operation.name), also=(NotFound,))
+        assert patiently(lambda: client.download_fusion(made.name))

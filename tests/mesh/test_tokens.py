@@ -14,12 +14,11 @@ import pytest
 from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from facetmesh.cli.mesh.home import Home
-from facetmesh.client import Unavailable
 from facetmesh.detection.v1 import model_pb2, model_pb2_grpc
 from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import status
 
-from .rig import Cli, until
+from .rig import Cli, patiently, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,14 +105,7 @@ def test_without_auth_tokens_go_on_and_when_it_is_back_revocations_are_heard(
         os.kill(killed, signal.SIGKILL)
         assert one.answers("auth") == {"OK"}
         until(lambda: mesh.has_replaced("auth", killed), "auth is started again")
-
-        def revoked() -> bool:
-            try:
-                return admin.revoke_key(key.name).HasField("revoke_time")
-            except Unavailable:
-                return False
-
-        until(revoked, "auth serves")
+        assert patiently(lambda: admin.revoke_key(key.name)).HasField("revoke_time")
         until(lambda: one.answers() == {"TOKEN_REVOKED"}, "the watches are back soon after auth is", SOON_S)
 
 
