@@ -38,7 +38,10 @@ class Reply:
 
 
 def _until_answered(connection: http.client.HTTPConnection, sent: bytes) -> Iterator[bytes]:
-    """A body piece by piece, no further than to an answer: who refuses it soon listens no more."""
+    """A body piece by piece, no further than to an answer: who refuses it soon listens no more.
+
+    Unencrypted only: what TLS itself says would be taken for an answer.
+    """
     for start in range(0, len(sent), _PIECE):
         if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
             return
@@ -78,7 +81,7 @@ class Http:
             connection = http.client.HTTPSConnection("localhost", self.port, timeout=DEADLINE_S, context=self.tls)
         told = {**self.credentials, **(headers or {})}
         try:
-            if sent:
+            if sent and self.tls is None:
                 connection.request(method, path, _until_answered(connection, sent), {
                     "content-length": str(len(sent)), **told,
                 })  # fmt: skip
