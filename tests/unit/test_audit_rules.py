@@ -89,6 +89,29 @@ def test_what_varies_always_is_not_news() -> None:
     assert len(alerts) == 255
 
 
+def test_who_was_not_seen_for_long_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_module, "_MOST_SIGHTINGS", 100)
+    watching = rules(when="new", by="resource", value="region")
+    flood = [event(resource=f"tenants/acme/keys/{number}", region="eu") for number in range(1000)]
+    kept = event(resource="kept", region="eu")
+    assert raised(watching, kept, *flood[:60], kept, *flood[60:120]) == []
+    assert raised(watching, event(resource="kept", region="us")) == ["kept 0 0 us"]
+    assert raised(watching, *flood, event(resource="kept", region="asia")) == []
+    (_, memory) = watching._memories["r"]
+    assert memory.sightings == sum(map(len, memory.seen.values())) == 100
+    forgotten = {subject for _, subject in watching.forgotten}
+    assert ("r", "kept") in watching.forgotten
+    assert {one.resource for one in flood} - forgotten == set(memory.seen) - {"kept"}
+
+
+def test_no_more_is_taken_from_the_store_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_module, "_MOST_SIGHTINGS", 100)
+    listed = {"rules": [{"name": "r", "summary": "s", "when": "new", "by": "subject", "value": "region"}]}
+    watching = Rules(load_rules(listed), [("r", f"key {number}", "eu") for number in range(150)], 0)
+    assert watching.forgotten == [("r", f"key {number}") for number in range(50)]
+    assert watching.sightings == []
+
+
 def test_events_that_come_late() -> None:
     watching = rules(when="late", by="service", window_s=60)
     assert raised(watching, event(0), event(100), event(50)) == []

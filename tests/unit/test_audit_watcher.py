@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .audit_world import World
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 RULES = load_rules({"rules": [
     {"name": "each", "filter": "reason = BAD", "by": "resource", "summary": "$subject"},
     {"name": "pair", "filter": "reason = TWICE", "count": 2, "window_s": 60, "summary": "pair"},
@@ -123,3 +123,12 @@ async def test_of_two_replicas_one_watches_and_the_other_takes_over(world: World
         await until(lambda: other.subjects() == ["tenants/acme/2"])
         await stopped(task)
     assert one.subjects() == ["tenants/acme/1"]
+
+
+async def test_what_the_rules_forget_the_store_forgets(world: World) -> None:
+    one, other = ("region", "key 1"), ("region", "key 2")
+    async with world.log() as (_, store):
+        await store.saw([(*one, "eu"), (*one, "us"), (*other, "eu")], [])
+        await store.saw([(*one, "asia")], [one])  # it came again after it was forgotten
+        assert set(await store.sightings()) == {(*one, "asia"), (*other, "eu")}
+    assert await world.problems() == []

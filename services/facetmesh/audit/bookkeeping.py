@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from facetmesh.audit.retention import Retention
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from facetmesh.audit.connection import Connection
 
@@ -93,9 +93,10 @@ class Bookkeeping:
         query = "SELECT rule, subject, value FROM sightings"
         return [(rule, subject, value) for rule, subject, value in self._connection.query(query)]
 
-    def saw(self, seen: Iterable[tuple[str, str, str]]) -> None:
-        """Keeps what was seen: rule, subject and value."""
+    def saw(self, seen: Sequence[tuple[str, str, str]], forgotten: Sequence[tuple[str, str]] = ()) -> None:
+        """Keeps what was seen: rule, subject and value; first forgets what is forgotten: rule and subject."""
         with self._connection.writing():
+            self._connection.execute_many("DELETE FROM sightings WHERE rule = ? AND subject = ?", forgotten)
             self._connection.execute_many(
                 "INSERT INTO sightings VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", [_checked(*one) for one in seen]
             )

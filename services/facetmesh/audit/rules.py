@@ -1,7 +1,8 @@
 """Rules that watch what happens: a file says when somebody should look. alerts.yaml describes them.
 
 What they remember is bounded, whatever is thrown at them: of the subjects that are
-counted, the longest unseen are forgotten first.
+counted or known, the longest unseen are forgotten first. One that comes back is new,
+and what is seen first of a new one raises nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Sighting = tuple[str, str, str]
 """A rule's name, a subject, and a value that was seen with it."""
 _MOST_SUBJECTS = 10_000
 _MOST_VALUES = 256
+_MOST_SIGHTINGS = 100_000
+"""How many values of all subjects together: some 20 MB for each rule, and every key of a large mesh in one region."""
 _LARGEST_COUNT = 10_000
 _KEYS = frozenset({"name", "when", "filter", "by", "value", "count", "window_s", "critical", "summary"})
 
@@ -130,7 +133,9 @@ class _Memory:
     """What is remembered for one rule."""
 
     counted: OrderedDict[str, _Counted] = field(default_factory=OrderedDict)
-    seen: dict[str, set[str]] = field(default_factory=dict)
+    seen: OrderedDict[str, set[str]] = field(default_factory=OrderedDict)
+    sightings: int = 0
+    """How many values are in `seen`."""
     newest_us: int = 0
     silent: bool = False
 
@@ -148,11 +153,13 @@ class Rules:
         self._memories = {rule.name: (rule, _Memory()) for rule in rules}
         self._newest_us = 0
         self._started_us = now_us
-        for name, subject, value in sightings:
-            if name in self._memories:
-                self._memories[name][1].seen.setdefault(subject, set()).add(value)
         self.sightings: list[Sighting] = []
         """What was seen for the first time, to be kept; who keeps it empties the list."""
+        self.forgotten: list[tuple[str, str]] = []
+        """Rules' names and the subjects of which nothing is known any more; who forgets them too empties the list."""
+        for name, subject, value in sightings:
+            if name in self._memories:
+                self._see(*self._memories[name], subject, value)
 
     def feed(self, event: AuditEvent) -> list[Alert]:
         """The alerts that an event raises. Events come in the order of the log."""
@@ -188,13 +195,27 @@ class Rules:
 
     def _looked_at(self, rule: Rule, memory: _Memory, subject: str, event: AuditEvent) -> Alert | None:
         value = text_of(event, rule.value)
-        values = memory.seen.setdefault(subject, set())
-        if not value or value in values or len(values) == _MOST_VALUES:  # so many that another one says nothing
+        if not value:
             return None
-        first = not values
-        values.add(value)
+        known = subject in memory.seen
+        if not self._see(rule, memory, subject, value):
+            return None
         self.sightings.append((rule.name, subject, value))
-        return None if first else rule.alert(subject, tenant=event.tenant, value=value)
+        return rule.alert(subject, tenant=event.tenant, value=value) if known else None
+
+    def _see(self, rule: Rule, memory: _Memory, subject: str, value: str) -> bool:
+        """Remembers a value of a subject; returns whether it is a new one that says something."""
+        values = memory.seen.setdefault(subject, set())
+        memory.seen.move_to_end(subject)
+        if value in values or len(values) == _MOST_VALUES:  # so many that another one says nothing
+            return False
+        values.add(value)
+        memory.sightings += 1
+        while memory.sightings > _MOST_SIGHTINGS:
+            longest_unseen, forgotten = memory.seen.popitem(last=False)
+            memory.sightings -= len(forgotten)
+            self.forgotten.append((rule.name, longest_unseen))
+        return True
 
 
 def _counted(rule: Rule, memory: _Memory, subject: str, tenant: str, time_us: int) -> Alert | None:

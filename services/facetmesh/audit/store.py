@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from facetmesh.audit.connection import Connection
-    from facetmesh.audit.log import Appended, Head, Row, Stored
+    from facetmesh.audit.records import Appended, Head, Row, Stored
     from facetmesh.audit.retention import Retention
 
 _T = TypeVar("_T")
@@ -154,6 +154,6 @@ class Store:
         """All that the alert rules have seen: rule, subject and value."""
         return await self._reader.do(self._reader.books.sightings)
 
-    async def saw(self, seen: Iterable[tuple[str, str, str]]) -> None:
-        """Keeps what the alert rules have seen."""
-        await self._writer.do(lambda: self._writer.books.saw(seen))
+    async def saw(self, seen: Sequence[tuple[str, str, str]], forgotten: Sequence[tuple[str, str]] = ()) -> None:
+        """Keeps what the alert rules have seen, and nothing of what they have forgotten."""
+        await self._writer.do(lambda: self._writer.books.saw(seen, forgotten))

@@ -20,7 +20,8 @@ from facetmesh.verify.event import parse
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from facetmesh.audit.log import Log, Sealer, Stored
+    from facetmesh.audit.log import Log
+    from facetmesh.audit.records import Sealer, Stored
     from facetmesh.audit.rules import Rule, Sighting
     from facetmesh.kit.alerts import Alert
 
@@ -53,8 +54,8 @@ class WatchStore(Protocol):
         """All that the rules have seen."""
         ...
 
-    async def saw(self, seen: Iterable[Sighting]) -> None:
-        """Keeps what the rules have seen."""
+    async def saw(self, seen: Sequence[Sighting], forgotten: Sequence[tuple[str, str]]) -> None:
+        """Keeps what the rules have seen, and nothing of what they have forgotten: rules' names and subjects."""
         ...
 
 
@@ -122,9 +123,10 @@ class Watcher:
             raised = [alert for stored in some for alert in await self._feed(rules, stored)]
             for alert in (*raised, *rules.tick(self._now_us())):
                 await self._raise(alert)
-            if rules.sightings:
-                await self._store.saw(rules.sightings)
+            if rules.sightings or rules.forgotten:
+                await self._store.saw(rules.sightings, rules.forgotten)
                 rules.sightings.clear()
+                rules.forgotten.clear()
             if some:
                 position = some[-1].index + 1
                 if not await self._store.move_cursor(CURSOR, self._holder, position):
