@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from facetmesh.event.v1.event_pb2 import AuditEvent
 from facetmesh.verify.errors import VerificationError
 from facetmesh.verify.event import ANNOUNCEMENT, ServiceKey, open_event, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from facetmesh.event.v1.event_pb2 import AuditEvent
+    from collections.abc import Callable, Iterable, Sequence
 
 MAX_EVENT_BYTES = 64 << 10
 """The largest signed event, in bytes."""
@@ -29,6 +30,11 @@ MAX_PAST_S = 366 * 24 * 3600
 EVENT_ID = re.compile(r"[0-9a-f]{32}")
 """How an event's id looks."""
 _NANOS = 1_000_000_000
+_STRINGS = [field for field in AuditEvent.DESCRIPTOR.fields if field.type == field.TYPE_STRING]
+_texts: Callable[[AuditEvent], tuple[str, ...]] = attrgetter(*[one.name for one in _STRINGS if not one.is_repeated])
+_lists: Callable[[AuditEvent], tuple[Sequence[str], ...]] = attrgetter(
+    *[one.name for one in _STRINGS if one.is_repeated]
+)
 _TENANT = re.compile(r"(tenants/[a-z][a-z0-9-]{1,38}[a-z0-9])?")
 
 
@@ -101,9 +107,8 @@ class Intake:
         wrong = self._wrong_time(event)
         if wrong is not None:
             return wrong
-        for field, value in event.ListFields():
-            if field.type == field.TYPE_STRING and not "".join(value).isprintable():  # of one text, or of many
-                return Refusal("EVENT_UNPRINTABLE", f"The field {field.name} contains control characters.")
+        if not "".join([*_texts(event), *chain.from_iterable(_lists(event))]).isprintable():
+            return Refusal("EVENT_UNPRINTABLE", f"The field {_unprintable(event)} contains control characters.")
         return _event(event, data)
 
     def _wrong_time(self, event: AuditEvent) -> Refusal | None:
@@ -127,6 +132,11 @@ def logged_event(data: bytes) -> Event:
         VerificationError: EVENT_MALFORMED.
     """
     return _event(parse(data)[1], data)
+
+
+def _unprintable(event: AuditEvent) -> str:
+    """The name of the first field with control characters in it."""
+    return next(one.name for one in _STRINGS if not "".join(getattr(event, one.name)).isprintable())
 
 
 def _event(event: AuditEvent, data: bytes) -> Event:

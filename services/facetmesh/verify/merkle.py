@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from facetmesh.verify.errors import VerificationError
@@ -104,7 +105,8 @@ def verify_consistency(
         raise VerificationError("NOT_CONSISTENT", f"The log of {new_size} entries does not continue the older one.")
 
 
-def _sides(node: int, last: int, length: int) -> list[bool]:
+@lru_cache(maxsize=256)  # of events that are signed together, 16 at a time, the ways are always the same
+def _sides(node: int, last: int, length: int) -> Sequence[bool]:
     """For each hash on the way up from a node to the root, whether it stands to the left.
 
     Args:
