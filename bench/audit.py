@@ -29,9 +29,9 @@ from tests.unit.audit_postgres import postgres_server
 from bench import common
 from bench.daprd import TENANT, events
 from facetmesh.audit.database import LogDatabase
-from facetmesh.audit.log import Row
 from facetmesh.audit.merkle import WIDTH, Tree
 from facetmesh.audit.postgres import PostgresConnection
+from facetmesh.audit.records import Row
 from facetmesh.audit.sqlite import SqliteConnection
 from facetmesh.cli.mesh.home import Home
 from facetmesh.cli.mesh.layout import Layout, Sidecar

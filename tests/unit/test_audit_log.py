@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from facetmesh.audit.history import Page
     from facetmesh.audit.intake import Refusal
-    from facetmesh.audit.log import Appended, Row
+    from facetmesh.audit.records import Appended, Row
     from facetmesh.audit.store import Store
 
 ALL = parse_filter("")

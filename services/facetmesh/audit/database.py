@@ -15,9 +15,9 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from facetmesh.audit.log import Appended, Head, Row, Stored
 from facetmesh.audit.merkle import WIDTH, Tree
 from facetmesh.audit.migrations import migrate
+from facetmesh.audit.records import Appended, Head, Row, Stored
 from facetmesh.kit.errors import Internal
 from facetmesh.verify.entry import ENTRY_BYTES
 from facetmesh.verify.merkle import EMPTY_ROOT, leaf_hash

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from facetmesh.audit.bookkeeping import changed_rows
 from facetmesh.audit.database import RECORD_BYTES, checksum
 from facetmesh.audit.intake import logged_event
-from facetmesh.audit.log import Stored
 from facetmesh.audit.merkle import WIDTH, Tree
 from facetmesh.audit.receipts import opened
+from facetmesh.audit.records import Stored
 from facetmesh.kit.errors import Internal, NotFound, Unavailable
 from facetmesh.verify.entry import ENTRY_BYTES, entry
 from facetmesh.verify.errors import VerificationError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from facetmesh.audit.database import Kept, LogDatabase
-    from facetmesh.audit.log import Sealer
+    from facetmesh.audit.records import Sealer
 
 _LENGTH_BYTES = RECORD_BYTES - ENTRY_BYTES
 

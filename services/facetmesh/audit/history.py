@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from facetmesh.audit.filters import Filter
-    from facetmesh.audit.log import Head, Sealer, Stored
+    from facetmesh.audit.records import Head, Sealer, Stored
     from facetmesh.event.v1.event_pb2 import AuditEvent
 
 DEFAULT_PAGE_SIZE = 50

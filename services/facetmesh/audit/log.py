@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from facetmesh.audit.intake import Event, Intake, Refusal
+from facetmesh.audit.records import PLATFORM, Row
 from facetmesh.kit.errors import InvalidArgument, Unavailable
 from facetmesh.verify.entry import SALT_BYTES, entry
 
@@ -22,62 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from facetmesh.audit.note import LogSigner
+    from facetmesh.audit.records import Appended, Head, Sealer, Stored
 
-PLATFORM = "platform"
-"""Under whose key the events of no tenant are encrypted; auth lets no tenant have this name."""
 ANOTHER_REPLICA_S = 0.5
 """How often the store is asked whether another replica has logged something, while somebody waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An entry and what is kept beside it, ready to be stored."""
-
-    id: str
-    """The event's id."""
-    tenant: str
-    """The tenant's id; empty for the platform."""
-    time_us: int
-    """When the use ended, in microseconds since the epoch."""
-    digest: bytes
-    """SHA-256 of the signed event."""
-    entry: bytes
-    """What goes into the tree."""
-    sealed: bytes
-    """Salt and signed event, encrypted under the tenant's key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What is kept of an entry's event."""
-
-    index: int
-    """The entry's place in the log, from 0."""
-    id: str
-    tenant: str
-    time_us: int
-    digest: bytes
-    sealed: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The log at one moment."""
-
-    size: int
-    """How many entries it has."""
-    root: bytes
-    """Its root hash."""
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What became of rows that were appended."""
-
-    head: Head
-    """The log after the commit."""
-    reused: frozenset[bytes]
-    """Digests of the rows whose ids stand for other events. They were left out, and so were repeats."""
 
 
 class LogStore(Protocol):
@@ -105,18 +54,6 @@ class LogStore(Protocol):
 
     async def consistency(self, old_size: int, new_size: int) -> list[bytes]:
         """RFC 6962's consistency proof."""
-        ...
-
-
-class Sealer(Protocol):
-    """Encrypts under the tenants' keys."""
-
-    async def encrypt(self, tenant: str, plaintext: bytes, aad: bytes = b"") -> bytes:
-        """The ciphertext."""
-        ...
-
-    async def decrypt(self, tenant: str, sealed: bytes, aad: bytes = b"") -> bytes:
-        """The plaintext. Raises NotFound when the tenant's key was destroyed."""
         ...
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from facetmesh.audit.announcements import announcement_id
-from facetmesh.audit.log import PLATFORM, Sealer, Stored
+from facetmesh.audit.records import PLATFORM, Sealer, Stored
 from facetmesh.kit.errors import Internal, NotFound
 from facetmesh.verify.entry import SALT_BYTES
 from facetmesh.verify.event import parse
