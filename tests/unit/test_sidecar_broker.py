@@ -85,6 +85,19 @@ async def test_messages_come_in_the_order_in_which_they_were_published(store: St
     assert await _stored(store) == []
 
 
+async def test_who_gives_up_while_publishing_leaves_nothing_lying(store: Store) -> None:
+    broker = _broker(store, SUBSCRIPTION)
+    messages = broker.subscribed[0].queue
+    await broker.publish("writer", "topic", _published(1))
+    await messages.done(await messages.take(1))
+    taking = asyncio.create_task(messages.take(1))
+    publishing = asyncio.create_task(broker.publish("writer", "topic", _published(1)))
+    await asyncio.sleep(0)
+    publishing.cancel()
+    (pending,) = await asyncio.wait_for(taking, 60)
+    assert _data(pending.message.data) == "0"
+
+
 async def test_what_was_taken_and_not_settled_is_there_for_the_next_process(store: Store) -> None:
     broker = _broker(store, SUBSCRIPTION)
     await broker.publish("writer", "topic", _published(3))

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from facetmesh.audit.rules import Rule
 
 
+_LARGEST_COMMIT = 1024
+"""How many events a commit takes at most: a few of the sidecar's deliveries, where the log is behind."""
+
+
 class AuditSettings(ServiceSettings):
     """What audit is told from outside."""
 
@@ -148,7 +152,7 @@ async def main() -> None:
                     lambda server: audit_pb2_grpc.add_AuditServiceServicer_to_server(servicer, server),
                     services=["facetmesh.audit.v1.AuditService"],
                     ready={"store": store.size},
-                    handlers={TOPIC: Together(Subscriber(log, refused).handle).handle},
+                    handlers={TOPIC: Together(Subscriber(log, refused).handle, _LARGEST_COMMIT).handle},
                 )
 
 
