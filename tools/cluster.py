@@ -1,7 +1,7 @@
 """Sees to it that there is a Kubernetes and Istio control plane for the tests, and prints as JSON where it is.
 
 Run by `make cluster`. etcd, kube-apiserver and kubectl, istiod (pilot-discovery) and
-istioctl, and Dapr's sentry and injector are built from their Go modules, as
+istioctl, Dapr's sentry and injector, and Prometheus are built from their Go modules, as
 those in the folders beside this file pin them; where the resource definitions are,
 definitions.py tells.
 
@@ -15,6 +15,7 @@ import json
 from daprd import DAPR
 from definitions import folders
 from golang import Module
+from promtool import PROMETHEUS
 
 KUBERNETES = Module(
     "kubernetes",
@@ -40,7 +41,7 @@ ISTIO = Module(
 def main() -> None:
     """Prints where everything is."""
     wanted = [(module, name) for module in (KUBERNETES, ISTIO) for name in module.programs]
-    wanted += [(DAPR, "sentry"), (DAPR, "injector")]
+    wanted += [(DAPR, "sentry"), (DAPR, "injector"), (PROMETHEUS, "prometheus")]
     programs = {name: str(module.ensure(name)) for module, name in wanted}
     print(json.dumps({"programs": programs, "definitions": folders()}, indent=2))  # noqa: T201 - the answer
 

@@ -7,7 +7,7 @@ from golang import Module
 PROMETHEUS = Module(
     "prometheus",
     pins="github.com/prometheus/prometheus",
-    programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+    programs={name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("promtool", "prometheus")},
 )
 
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from facetmesh.cli.mesh import binaries
 
 from . import gateway as gateways
+from . import prometheus as prometheuses
 from .controlplane import control_plane
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def envoy(cluster: ControlPlane) -> gateways.Gateway:
     """The gateway, with nothing to do yet."""
     cluster.programs = {**cluster.programs, "envoy": str(binaries.envoy())}
     return gateways.start(cluster)
+
+
+@pytest.fixture(scope="session")
+def prometheus(cluster: ControlPlane) -> prometheuses.Prometheus:
+    """A Prometheus with our rules, and nothing to scrape yet."""
+    return prometheuses.start(cluster)
 
 
 @pytest.fixture(scope="module")

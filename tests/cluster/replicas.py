@@ -56,7 +56,8 @@ class Replica:
     def __init__(self, subset: str, alias: str, state: Any, behaviours: Mapping[int, Behaviour]) -> None:
         self.subset = subset
         self.port = free_port()
-        self.metrics_url = ""
+        self.metrics = ""
+        """Host and port of its metrics, while it serves."""
         self._behaviours = behaviours
         self._models = Models(DaprStore(state), serves=alias)
         self._statistics = Statistics()
@@ -97,7 +98,7 @@ class Replica:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Calls on its port, metrics at its URL."""
+        """Calls on its port, metrics where Prometheus looks for them."""
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((self,))
         server.add_insecure_port(f"127.0.0.1:{self.port}")
@@ -110,7 +111,7 @@ class Replica:
         app = web.Application()
         app.router.add_get("/metrics", metrics)
         async with TestServer(app) as metrics_server:
-            self.metrics_url = str(metrics_server.make_url("/metrics"))
+            self.metrics = f"{metrics_server.host}:{metrics_server.port}"
             await server.start()
             try:
                 yield

@@ -1,9 +1,9 @@
 """Rollouts on the real VirtualServices, through the real API server, istiod and Envoy.
 
 The controller, its Istio executor and detection's models, splits, counters and
-metrics are ours; a version's behaviour is told it (replicas.py), and metrics come
-from the replicas' own endpoints, since no Prometheus runs here. What was seen is
-written to out/cluster/report.json, and drawn beside it.
+metrics are ours; a version's behaviour is told it (replicas.py), and what calls did
+comes from Prometheus, which scrapes the replicas, as in production. What was seen
+is written to out/cluster/report.json, and drawn beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from facetmesh.detection.rollout.kubernetes import Account, Resources
 from facetmesh.detection.rollout.plan import Limits, Plan, Step
 from facetmesh.detection.rollout.record import FINAL, State
 from facetmesh.detection.rollout.rollouts import Rollouts
-from facetmesh.detection.rollout.scraped import Endpoints, Scraped
+from facetmesh.detection.rollout.scraped import Prometheus, Scraped
 from facetmesh.detection.rollout.store import DaprRolloutStore
 from facetmesh.detection.store import DaprStore
 from facetmesh.detection.v1 import detection_pb2
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     from .controlplane import ControlPlane
     from .gateway import Gateway
+    from .prometheus import Prometheus as Rig
 
 pytestmark = pytest.mark.full
 
@@ -67,6 +69,8 @@ BEHAVIOURS = {
 LIMITS = Limits(slowdown=20)
 SHADOWED = (Step(0, 100), Step(10), Step(50), Step(100))
 UNSHADOWED = SHADOWED[1:]
+CAREFUL = (Step(1), *UNSHADOWED)
+"""Where nothing was seen in the shadow, the first step's share is what a bad version harms."""
 _OVER_S = 600
 _CALLERS = 16
 
@@ -134,7 +138,7 @@ class World:
 
 
 @pytest.fixture
-async def world(cluster: ControlPlane, gateway: Gateway) -> AsyncIterator[World]:
+async def world(cluster: ControlPlane, gateway: Gateway, prometheus: Rig) -> AsyncIterator[World]:
     state: Any = MemoryState()
     models = Models(DaprStore(state))
     for _ in BEHAVIOURS:
@@ -150,11 +154,12 @@ async def world(cluster: ControlPlane, gateway: Gateway) -> AsyncIterator[World]
         for replica in replicas:
             await stack.enter_async_context(replica.serving())
         put_behind(cluster, {one.subset: one.port for one in replicas})
+        prometheus.scrape({one.metrics: one.subset for one in replicas})
         session = await stack.enter_async_context(aiohttp.ClientSession())
         resources = Resources(account)
         stack.push_async_callback(resources.close)
         rollouts = Rollouts(models, DaprRolloutStore(state))
-        source = Endpoints(session, [one.metrics_url for one in replicas])
+        source = Prometheus(session, prometheus.url)
         recorder = Recorder("test", EventSigner("detection", bytes(32)), Bus(), Metrics.create())
         stack.push_async_callback(recorder.close)
         controller = Controller(
@@ -164,7 +169,7 @@ async def world(cluster: ControlPlane, gateway: Gateway) -> AsyncIterator[World]
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}"))
         made = World(rollouts, controller, models, channel, gateway)
         probe = asyncio.Event()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not any(version for _, version in made.answers):  # until istiod's word has reached the gateway
             assert time.monotonic() < deadline, made.lost[-1:]
             task = asyncio.create_task(made.call(probe))
@@ -172,6 +177,10 @@ async def world(cluster: ControlPlane, gateway: Gateway) -> AsyncIterator[World]
             probe.set()
             await task
             probe.clear()
+        deadline = time.monotonic() + _OVER_S
+        while await asyncio.to_thread(prometheus.scraped) != {one.metrics for one in replicas}:
+            assert time.monotonic() < deadline, "Prometheus does not scrape the replicas"
+            await asyncio.sleep(0.2)
         made.answers.clear()
         made.lost.clear()
         yield made
@@ -240,12 +249,38 @@ async def test_a_bad_version_goes_back_before_it_answers_anybody(world: World, t
     assert entry["harmed"] <= 0.01 * entry["calls"]
 
 
-async def test_a_version_that_errs_is_taken_off_the_gateway(world: World) -> None:
+@pytest.mark.parametrize(("to", "cause"), [(ERRS, "errors"), (SLOW, "cost")], ids=["errs", "slow"])
+async def test_a_bad_version_is_taken_off_the_gateway(world: World, prometheus: Rig, to: int, cause: str) -> None:
     async with world.busy():
-        rollout, entry = await roll(world, ERRS, UNSHADOWED)
+        rollout, entry = await roll(world, to, CAREFUL)
         model = await world.models.get("acme", "faces")
         await world.only("1")
-    report.add("weights", entry)
-    assert (rollout.state, rollout.history[1].cause) == (State.ROLLED_BACK, "failed:errors"), entry
+    report.add(f"weights-{to}", entry)
+    assert (rollout.state, rollout.history[1].cause) == (State.ROLLED_BACK, f"failed:{cause}"), entry
     assert rollout.history[1].step == 0
     assert model.aliases == {"stable": 1}
+    # By chance it gets more than its share, by five standard deviations once in a million times.
+    share = CAREFUL[0].percent / 100
+    assert entry["harmed"] <= share * entry["calls"] + 5 * math.sqrt(share * entry["calls"]), entry
+    if to == ERRS:  # one that is slow has gone before Prometheus has seen it twice
+        await recorded(prometheus)
+
+
+async def recorded(prometheus: Rig) -> None:
+    """Waits until our recording rules say of the subsets what was seen of them."""
+    names = ("version_failed:ratio_rate10m", "version_seconds:mean_rate10m")
+    deadline = time.monotonic() + _OVER_S
+    while True:
+        found: list[dict[str, float]] = []
+        for name in names:
+            expression = f'facetmesh:{name}{{tenant="acme",model="faces"}} >= 0'  # what is no number is left out
+            series = await asyncio.to_thread(prometheus.query, expression)
+            found.append({labels["subset"]: value for labels, value in series})
+        failed, seconds = found
+        if failed.keys() == seconds.keys() == {"v1", "v2"}:
+            break
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.5)
+    assert failed["v1"] == 0
+    assert 0.02 < failed["v2"] < 0.4
+    assert min(seconds.values()) > 0.9 * USUAL_S
