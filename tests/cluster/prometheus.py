@@ -75,7 +75,8 @@ def start(cluster: ControlPlane) -> Prometheus:
     }))  # fmt: skip
     cluster.run(
         "prometheus", f"--config.file={config}", f"--storage.tsdb.path={cluster.folder / 'prometheus'}",
-        f"--web.listen-address=127.0.0.1:{made.port}", "--log.level=warn",
+        f"--web.listen-address=127.0.0.1:{made.port}", f"--scrape.discovery-reload-interval={_EVERY}",
+        "--log.level=warn",
     )  # fmt: skip
     cluster.until(lambda: _ready(made.port), "Prometheus is ready")
     return made

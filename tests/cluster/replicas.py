@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from tests.contract.harness import free_port
 
 from facetmesh.detection.answers import Answers
@@ -106,7 +106,7 @@ class Replica:
         registry.register(VersionMetrics(self._statistics))
 
         async def metrics(_: web.Request) -> web.Response:
-            return web.Response(body=generate_latest(registry))
+            return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
         app = web.Application()
         app.router.add_get("/metrics", metrics)

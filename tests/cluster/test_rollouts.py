@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import math
+import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.full
 
-MODEL = "tenants/acme/models/faces"
-ROUTE = "rollout.acme.faces"
 GOOD, ERRS, SLOW, ELSEWHERE = 2, 3, 4, 5
 BEHAVIOURS = {
     1: Behaviour(), GOOD: Behaviour(), ERRS: Behaviour(errors=0.1), SLOW: Behaviour(seconds=2 * USUAL_S),
@@ -79,6 +78,8 @@ _CALLERS = 16
 class World:
     """A gateway with detection behind it, a controller, and somebody who calls all the time."""
 
+    model_id: str
+    """No other test has it: Prometheus remembers what all did."""
     rollouts: Rollouts
     controller: Controller
     models: Models
@@ -89,15 +90,20 @@ class World:
     lost: list[str] = field(default_factory=list)
     """Of calls that failed otherwise than versions do."""
 
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return f"tenants/acme/models/{self.model_id}"
+
     async def call(self, forever: asyncio.Event) -> None:
         """Calls until it is enough."""
         method = self.channel.unary_unary(
             DETECT, detection_pb2.DetectRequest.SerializeToString, detection_pb2.DetectResponse.FromString
         )
-        metadata = [("x-facetmesh-model", MODEL), ("authorization", f"Bearer {token('acme')}")]
+        metadata = [("x-facetmesh-model", self.model), ("authorization", f"Bearer {token('acme')}")]
         while not forever.is_set():
             try:
-                answer = await method(detection_pb2.DetectRequest(model=MODEL), metadata=metadata, timeout=30)
+                answer = await method(detection_pb2.DetectRequest(model=self.model), metadata=metadata, timeout=30)
                 self.answers.append((time.monotonic(), answer.model_version.rpartition("/")[2]))
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.INTERNAL:
@@ -132,7 +138,8 @@ class World:
     async def settled(self, percent: int) -> None:
         """Waits until the gateway has the weights."""
         deadline = time.monotonic() + _OVER_S
-        while await asyncio.to_thread(weights, self.gateway, ROUTE) != [100 - percent, percent]:
+        route = f"rollout.acme.{self.model_id}"
+        while await asyncio.to_thread(weights, self.gateway, route) != [100 - percent, percent]:
             assert time.monotonic() < deadline, f"the gateway does not have {percent} %"
             await asyncio.sleep(0.2)
 
@@ -141,9 +148,10 @@ class World:
 async def world(cluster: ControlPlane, gateway: Gateway, prometheus: Rig) -> AsyncIterator[World]:
     state: Any = MemoryState()
     models = Models(DaprStore(state))
+    model_id = f"faces-{secrets.token_hex(4)}"
     for _ in BEHAVIOURS:
         facts = Facts(("cat",), "detect", 64, 64)
-        await models.add(Version("acme", "faces", 0, "a" * 64, 10, "MIT", facts, 5.0))
+        await models.add(Version("acme", model_id, 0, "a" * 64, 10, "MIT", facts, 5.0))
     replicas = [Replica("v1", "stable", state, BEHAVIOURS), Replica("v2", "canary", state, BEHAVIOURS)]
     kubeconfig = json.loads(cluster.kubeconfig.read_text())
     held = cluster.folder / "token"
@@ -167,7 +175,7 @@ async def world(cluster: ControlPlane, gateway: Gateway, prometheus: Rig) -> Asy
             holder="rig",
         )  # fmt: skip
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}"))
-        made = World(rollouts, controller, models, channel, gateway)
+        made = World(model_id, rollouts, controller, models, channel, gateway)
         probe = asyncio.Event()
         deadline = time.monotonic() + 120
         while not any(version for _, version in made.answers):  # until istiod's word has reached the gateway
@@ -188,7 +196,7 @@ async def world(cluster: ControlPlane, gateway: Gateway, prometheus: Rig) -> Asy
 
 async def roll(world: World, to: int, steps: tuple[Step, ...]) -> tuple[Rollout, dict[str, Any]]:
     """A rollout to its end, and what the report says of it."""
-    name = f"{MODEL}/rollouts/to-{to}"
+    name = f"{world.model}/rollouts/to-{to}"
     begun = time.monotonic()
     split = []
     await world.rollouts.start(name, to=str(to), plan=Plan(steps, window_s=2, patience_s=_OVER_S), limits=LIMITS)
@@ -253,7 +261,7 @@ async def test_a_bad_version_goes_back_before_it_answers_anybody(world: World, t
 async def test_a_bad_version_is_taken_off_the_gateway(world: World, prometheus: Rig, to: int, cause: str) -> None:
     async with world.busy():
         rollout, entry = await roll(world, to, CAREFUL)
-        model = await world.models.get("acme", "faces")
+        model = await world.models.get("acme", world.model_id)
         await world.only("1")
     report.add(f"weights-{to}", entry)
     assert (rollout.state, rollout.history[1].cause) == (State.ROLLED_BACK, f"failed:{cause}"), entry
@@ -263,17 +271,17 @@ async def test_a_bad_version_is_taken_off_the_gateway(world: World, prometheus: 
     share = CAREFUL[0].percent / 100
     assert entry["harmed"] <= share * entry["calls"] + 5 * math.sqrt(share * entry["calls"]), entry
     if to == ERRS:  # one that is slow has gone before Prometheus has seen it twice
-        await recorded(prometheus)
+        await recorded(prometheus, world.model_id)
 
 
-async def recorded(prometheus: Rig) -> None:
+async def recorded(prometheus: Rig, model_id: str) -> None:
     """Waits until our recording rules say of the subsets what was seen of them."""
     names = ("version_failed:ratio_rate10m", "version_seconds:mean_rate10m")
     deadline = time.monotonic() + _OVER_S
     while True:
         found: list[dict[str, float]] = []
         for name in names:
-            expression = f'facetmesh:{name}{{tenant="acme",model="faces"}} >= 0'  # what is no number is left out
+            expression = f'facetmesh:{name}{{tenant="acme",model="{model_id}"}} >= 0'  # what is no number is left out
             series = await asyncio.to_thread(prometheus.query, expression)
             found.append({labels["subset"]: value for labels, value in series})
         failed, seconds = found
