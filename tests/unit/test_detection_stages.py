@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -69,6 +69,18 @@ def test_sums_by_tenant_model_and_version() -> None:
     assert found["facetmesh_runner_memory_bytes", "acme"] == 5
     assert found["facetmesh_runner_evictions_total",] == 3
     assert found["facetmesh_stage_seconds_count", "queue"] == 2
+
+
+def test_how_many_ran_together() -> None:
+    """Four requests in one run of the engine, and one alone."""
+    metrics = StageMetrics(cast("Any", Pool()))
+    for batch in (4, 4, 4, 4, 1):
+        one = served()
+        metrics.add(replace(one, reply=Reply(batch=batch)))
+    metrics.add(replace(served(), reply=None))
+    found = values(metrics)
+    assert found["facetmesh_version_engine_runs_total", "acme", "faces", "2"] == 2
+    assert (found["facetmesh_batch_size_count",], found["facetmesh_batch_size_sum",]) == (5, 17)
 
 
 def test_labels_are_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,7 +33,8 @@ def test_the_machine_is_tried_once(tmp_path: Path) -> None:
     assert first.engine.startswith("OpenVINO 20")
     assert first.trials[0].setting == F32
     assert first.trials[0].ms is not None
-    assert first.setting in {trial.setting for trial in first.trials if trial.ms is not None}
+    alive = [trial for trial in first.trials if trial.ms is not None]
+    assert first.setting in {replace(trial.setting, batch=trial.batch) for trial in alive}
     assert probe(tmp_path / "cache") == first
     assert probe(tmp_path / "cache", force=True).trials[0].ms != first.trials[0].ms
 
@@ -66,7 +68,7 @@ def test_a_setting_that_kills_is_recorded_and_not_chosen(tmp_path: Path, monkeyp
     monkeypatch.setattr(probing, "PROGRAM", "deadly")
     monkeypatch.setattr(probing, "candidates", lambda _: (F32, AUTOMATIC))
     found = probe(tmp_path / "cache")
-    assert found.trials[1] == Trial(AUTOMATIC, None, "SIGILL")
+    assert found.trials[1] == Trial(AUTOMATIC, None, failure="SIGILL")
     assert found.setting == F32
 
 
@@ -100,8 +102,14 @@ def test_the_fastest_that_lives_unless_f32_is_nearly_as_fast(times: tuple[float 
     assert choose(tuple(Trial(setting, ms) for setting, ms in zip(settings, times, strict=True))) == expected
 
 
+def test_the_batch_is_that_of_the_setting() -> None:
+    """What gains on a card need not on the CPU beside it."""
+    assert choose((Trial(F32, 10.0, batch=1), Trial(AUTOMATIC, 5.0, batch=16))) == replace(AUTOMATIC, batch=16)
+    assert choose((Trial(F32, 10.0, batch=4), Trial(AUTOMATIC, 9.5, batch=16))) == replace(F32, batch=4)
+
+
 def test_no_service_starts_where_no_setting_lived() -> None:
-    dead = ProbeResult("cpu", "engine", (Trial(F32, None, "SIGILL"),), F32)
+    dead = ProbeResult("cpu", "engine", (Trial(F32, None, failure="SIGILL"),), F32)
     with pytest.raises(FailedPrecondition) as refusal:
         dead.chosen()
     assert refusal.value.reason == "ENGINE_UNUSABLE"

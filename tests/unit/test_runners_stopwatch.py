@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from facetmesh.runners.stopwatch import measured, part
+from facetmesh.runners.stopwatch import measured, part, ran_together
 
 
 def spend(seconds: float) -> None:
@@ -20,13 +20,14 @@ def spend(seconds: float) -> None:
 def test_parts_add_up_and_the_rest_is_told() -> None:
     """Also when one comes twice, or ends in an error."""
     began = time.perf_counter()
-    with measured() as times:
+    with measured() as found:
         for _ in range(2):
             with part("infer"):
                 spend(0.005)
         with pytest.raises(ValueError, match="bad"), part("decode"):
             raise ValueError("bad")
         spend(0.003)
+    times = found.times_ms
     assert times["infer"] >= 10
     assert times["post"] >= 3
     assert sum(times.values()) <= (time.perf_counter() - began) * 1000
@@ -41,4 +42,13 @@ def test_threads_do_not_mix_and_nobody_needs_to_measure() -> None:
         other = threading.Thread(target=lambda: part("infer").__enter__())
         other.start()
         other.join()
-    assert mine.keys() == {"post"}
+    assert mine.times_ms.keys() == {"post"}
+
+
+def test_whoever_ran_with_others_says_so() -> None:
+    """Within a task."""
+    ran_together(8)
+    with measured() as found:
+        assert found.batch == 1
+        ran_together(4)
+    assert found.batch == 4

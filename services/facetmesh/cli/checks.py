@@ -130,9 +130,11 @@ def _engine() -> Check:
         f"{trial.setting.name} {f'{trial.ms:.1f} ms' if trial.ms is not None else f'died ({trial.failure})'}"
         for trial in result.trials
     )
+    batch = f"batches of {result.setting.batch}" if result.setting.batch > 1 else "no batches: they gain nothing here"
     alive = any(trial.ms is not None for trial in result.trials)
     return Check(
-        "engine", Verdict.OK if alive else Verdict.FAIL, f"{result.engine} uses {result.setting.name}: {trials}",
+        "engine", Verdict.OK if alive else Verdict.FAIL,
+        f"{result.engine} uses {result.setting.name}: {trials}; {batch}",
         "" if alive else "no setting lives on this CPU: please report it with this line",
     )
 

@@ -21,6 +21,7 @@ STAGES = ("queue", "decode", "infer", "post", "overhead")
 """Waiting for a slot; decoding, the engine and the rest of the work; and the way to the process and back."""
 _LABELS = ("tenant", "model", "version")
 _KEPT = 4096
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -43,6 +44,10 @@ class StageMetrics(Collector):
             "facetmesh_stage_seconds", "How long the stages of requests took.", ["stage"], buckets=_BUCKETS_S,
             registry=CollectorRegistry(),
         )  # fmt: skip
+        self._batches = Histogram(
+            "facetmesh_batch_size", "With how many others a request ran, itself among them.", buckets=_BATCHES,
+            registry=CollectorRegistry(),
+        )  # fmt: skip
         self._stages = {stage: self._seconds.labels(stage) for stage in STAGES}
 
     def watch(self, scheduler: Scheduler) -> None:
@@ -52,12 +57,15 @@ class StageMetrics(Collector):
     def add(self, served: Served) -> None:
         """Counts a request that ran."""
         key = (served.tenant_id, served.subject)
-        sums = self._sums.setdefault(key, dict.fromkeys((*STAGES, "compute", "cold"), 0.0))
+        sums = self._sums.setdefault(key, dict.fromkeys((*STAGES, "compute", "cold", "runs"), 0.0))
         self._sums.move_to_end(key)
         if len(self._sums) > _KEPT:
             self._sums.popitem(last=False)
         sums["compute"] += served.compute_s
         sums["cold"] += served.cold
+        if served.reply is not None:
+            sums["runs"] += 1 / served.reply.batch
+            self._batches.observe(served.reply.batch)
         for stage, seconds in stages(served).items():
             sums[stage] += seconds
             self._stages[stage].observe(seconds)
@@ -65,6 +73,7 @@ class StageMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics."""
         yield from self._seconds.collect()
+        yield from self._batches.collect()
         seconds = CounterMetricFamily(
             "facetmesh_version_stage_seconds", "How long the stages took together.", labels=(*_LABELS, "stage")
         )
@@ -72,13 +81,17 @@ class StageMetrics(Collector):
             "facetmesh_version_compute_seconds", "Core-seconds that were charged.", labels=_LABELS
         )
         loads = CounterMetricFamily("facetmesh_version_loads", "Requests that had to load a model.", labels=_LABELS)
+        runs = CounterMetricFamily(
+            "facetmesh_version_engine_runs", "Runs of the engine; several requests may share one.", labels=_LABELS
+        )
         for (tenant, subject), sums in list(self._sums.items()):
             labels = (tenant, *_model(subject))
             for stage in STAGES:
                 seconds.add_metric((*labels, stage), sums[stage])
             compute.add_metric(labels, sums["compute"])
             loads.add_metric(labels, sums["cold"])
-        yield from (seconds, compute, loads)
+            runs.add_metric(labels, sums["runs"])
+        yield from (seconds, compute, loads, runs)
         memory = GaugeMetricFamily(
             "facetmesh_runner_memory_bytes", "What a tenant's runner takes (PSS).", labels=["tenant"]
         )

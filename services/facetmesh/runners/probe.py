@@ -47,7 +47,7 @@ GPU = (
 PROGRAM = "facetmesh.runners.trial"
 """What is run to try a setting."""
 
-_TRIAL_S = 30.0
+_TRIAL_S = 60.0
 _CPU_FACTS = {
     "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features",
@@ -64,6 +64,8 @@ class Trial:
     """What was tried."""
     ms: float | None
     """Time of one inference of a small net, in milliseconds; None if it failed."""
+    batch: int = 1
+    """How many inferences are best run together; 1 where that gains nothing."""
     failure: str = ""
     """How it failed: a signal's name, or a reason; empty if it did not."""
 
@@ -79,7 +81,7 @@ class ProbeResult:
     trials: tuple[Trial, ...]
     """Each setting that was tried."""
     setting: EngineSetting
-    """The one to use; f32 where none lived."""
+    """The one to use, with its batch; f32 where none lived."""
 
     @property
     def usable(self) -> bool:
@@ -160,8 +162,8 @@ def choose(trials: tuple[Trial, ...]) -> EngineSetting:
     best = min(alive, key=lambda trial: trial.ms or 0.0)
     for trial in alive:
         if trial.setting == F32 and (best.ms or 0.0) > _WORTH * (trial.ms or 0.0):
-            return F32
-    return best.setting
+            best = trial
+    return dataclasses.replace(best.setting, batch=best.batch)
 
 
 async def _try(setting: EngineSetting) -> Trial:
@@ -169,8 +171,8 @@ async def _try(setting: EngineSetting) -> Trial:
         try:
             reply = await pool.call(domain="probe", task="measure", timeout_s=_TRIAL_S)
         except FacetmeshError as error:
-            return Trial(setting, None, error.metadata.get("cause", error.reason))
-    return Trial(setting, float(reply.values["ms"]))
+            return Trial(setting, None, failure=error.metadata.get("cause", error.reason))
+    return Trial(setting, float(reply.values["ms"]), int(reply.values["batch"]))
 
 
 def _engine_version() -> str:
@@ -203,7 +205,8 @@ def _load(path: Path) -> ProbeResult | None:
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
         trials = tuple(
-            Trial(EngineSetting(**trial["setting"]), trial["ms"], trial["failure"]) for trial in stored["trials"]
+            Trial(EngineSetting(**trial["setting"]), trial["ms"], trial["batch"], trial["failure"])
+            for trial in stored["trials"]
         )
         return ProbeResult(stored["cpu"], stored["engine"], trials, EngineSetting(**stored["setting"]))
     except (OSError, ValueError, KeyError, TypeError):

@@ -37,6 +37,7 @@ _LAST_WORDS_S = 0.5
 # What a task may say of its refusal: it travels in a response's trailers.
 _MAX_MESSAGE = 1000
 _MAX_METADATA = 8
+_MAX_BATCH = 1024
 _MAX_TEXT = 200
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
 # What a task may refuse with. Not UNAUTHENTICATED, for one: a child knows nothing of that.
@@ -255,9 +256,12 @@ class Runner:
 
 def _outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.FacetmeshError:
     match header:
-        case {"values": dict(values), "timings_ms": dict(timings)} if len(timings) <= _MAX_METADATA:
+        case {"values": dict(values), "timings_ms": dict(timings), "batch": int(batch)} if (
+            len(timings) <= _MAX_METADATA and 1 <= batch <= _MAX_BATCH
+        ):
             if all(isinstance(value, int | float) and value >= 0 for value in timings.values()):
-                return Reply(values, blobs, {str(name)[:_MAX_TEXT]: float(value) for name, value in timings.items()})
+                times = {str(name)[:_MAX_TEXT]: float(value) for name, value in timings.items()}
+                return Reply(values, blobs, times, batch)
         case {"error": {"code": str(code), "reason": str(reason), "message": str(message), "metadata": dict(metadata)}}:
             if code in _TASK_ERRORS and _REASON.fullmatch(reason) and len(message) <= _MAX_MESSAGE:
                 few = itertools.islice(metadata.items(), _MAX_METADATA)

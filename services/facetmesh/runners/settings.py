@@ -18,6 +18,8 @@ class EngineSetting:
     """Where ONNX Runtime runs them."""
     precision: Literal["f32", "bf16"] | None = "f32"
     """The arithmetic's precision; None leaves it to the engine."""
+    batch: int = 1
+    """Calls of a model that may run together; 1 where the device gains nothing from that."""
     max_isa: str | None = None
     """oneDNN's highest instruction set (ONEDNN_MAX_CPU_ISA); None for all that the CPU shows."""
 

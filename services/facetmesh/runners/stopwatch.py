@@ -1,29 +1,41 @@
-"""How long the parts of a task take, without the tasks having to say so: decoders and engines do."""
+"""How long the parts of a task take, and with how many others it ran: decoders and engines say so, tasks need not."""
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_times_ms: ContextVar[dict[str, float] | None] = ContextVar("times_ms", default=None)
+
+@dataclass(slots=True)
+class Measured:
+    """What is known of a task."""
+
+    times_ms: dict[str, float] = field(default_factory=dict)
+    """How long its parts took, in milliseconds."""
+    batch: int = 1
+    """How many calls the engine ran together, this one among them."""
+
+
+_current: ContextVar[Measured | None] = ContextVar("measured", default=None)
 
 
 @contextmanager
-def measured() -> Iterator[dict[str, float]]:
-    """Gathers the parts of what is done within, in milliseconds by name; on leaving also `post`, the rest of it."""
-    times: dict[str, float] = {}
-    token = _times_ms.set(times)
+def measured() -> Iterator[Measured]:
+    """Gathers the parts of what is done within; on leaving also `post`, the rest of it."""
+    found = Measured()
+    token = _current.set(found)
     began = time.perf_counter()
     try:
-        yield times
+        yield found
     finally:
-        _times_ms.reset(token)
-        times["post"] = max(0.0, (time.perf_counter() - began) * 1000 - sum(times.values()))
+        _current.reset(token)
+        found.times_ms["post"] = max(0.0, (time.perf_counter() - began) * 1000 - sum(found.times_ms.values()))
 
 
 @contextmanager
@@ -33,6 +45,13 @@ def part(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        times = _times_ms.get()
-        if times is not None:
-            times[name] = times.get(name, 0.0) + (time.perf_counter() - began) * 1000
+        found = _current.get()
+        if found is not None:
+            found.times_ms[name] = found.times_ms.get(name, 0.0) + (time.perf_counter() - began) * 1000
+
+
+def ran_together(calls: int) -> None:
+    """The task was one of so many that the engine ran together."""
+    found = _current.get()
+    if found is not None:
+        found.batch = calls

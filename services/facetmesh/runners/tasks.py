@@ -24,6 +24,8 @@ class Reply:
     """Binary results."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """How long its parts took, by name, in milliseconds: `stopwatch`. The worker fills it."""
+    batch: int = 1
+    """How many calls the engine ran together, this one among them. The worker fills it."""
 
 
 class Context:

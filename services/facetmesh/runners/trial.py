@@ -1,47 +1,86 @@
-"""The program with which `probe` tries out a setting: a small net, and how fast it runs."""
+"""The program with which `probe` tries out a setting: a small net, how fast it runs, and whether batches gain."""
 
 from __future__ import annotations
 
+import math
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
+from facetmesh.runners.engines.base import machine_cores
 from facetmesh.runners.engines.openvino import compile_model
 from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from facetmesh.runners.engines import Model
+    from facetmesh.runners.settings import EngineSetting
     from facetmesh.runners.tasks import Context, Task
 
 _SIDE = 160
 _CHANNELS = 64
 _LAYERS = 5
 _RUNS = 20
+_SIZES = (4, 16)
+_TRIES_S = 0.5
+_GAIN = 0.8
+"""A batch may take so much of what the same images take side by side: it makes each of them wait for the others."""
 
 
 def measure(context: Context, _: Mapping[str, Any], __: Sequence[bytes]) -> Reply:
-    """Returns `ms`, the least time of one inference, in milliseconds."""
-    if context.setting.engine == "openvino":
-        model: Model = compile_model(_net(), context.setting)
-    else:
-        # Only where it is tried: it need not be installed elsewhere.
-        from facetmesh.runners.engines.onnxruntime import OnnxRuntimeModel  # noqa: PLC0415
+    """Returns `ms`, the least time of one inference, in milliseconds, and `batch`, how many are best run together."""
+    model = _open(context.setting)
+    image = _images(1)
+    ms = 1000 * min(_seconds(lambda: model.infer(image)) for _run in range(_RUNS))
+    return Reply({"ms": ms, "batch": _batch(context.setting, model)})
 
-        model = OnnxRuntimeModel(_onnx(), context.setting, None)
-    image = np.zeros((1, 3, _SIDE, _SIDE), np.float32)
-    times = []
-    for _run in range(_RUNS):
-        began = time.perf_counter()
-        model.infer(image)
-        times.append(time.perf_counter() - began)
-    return Reply({"ms": min(times) * 1000})
+
+def _batch(setting: EngineSetting, model: Model) -> int:
+    """The largest batch that gains enough; 1 for none."""
+    best = 1
+    for size in _SIZES:
+        together, image, images = _open(replace(setting, batch=size)), _images(1), _images(size)
+        with ThreadPoolExecutor(machine_cores()) as threads:
+            alone_s = _least(lambda: list(threads.map(lambda _: model.infer(image, cores=1), range(size))))  # noqa: B023 - called at once
+        if _least(lambda: together.infer(images)) > _GAIN * alone_s:  # noqa: B023 - called at once
+            break
+        best = size
+    return best
+
+
+def _open(setting: EngineSetting) -> Model:
+    if setting.engine == "openvino":
+        return compile_model(_net(setting.batch), setting)
+    # Only where it is tried: it need not be installed elsewhere.
+    from facetmesh.runners.engines.onnxruntime import OnnxRuntimeModel  # noqa: PLC0415
+
+    return OnnxRuntimeModel(_onnx(setting.batch), setting, None)
+
+
+def _images(count: int) -> NDArray[np.float32]:
+    return np.zeros((count, 3, _SIDE, _SIDE), np.float32)
+
+
+def _least(work: Callable[[], object]) -> float:
+    """The least time that it takes, in seconds; engines make their better plans meanwhile."""
+    until, found = time.perf_counter() + _TRIES_S, math.inf
+    while time.perf_counter() < until:
+        found = min(found, _seconds(work))
+    return found
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _layers() -> Iterator[tuple[NDArray[np.float32], int]]:
@@ -52,9 +91,9 @@ def _layers() -> Iterator[tuple[NDArray[np.float32], int]]:
         yield random.standard_normal((_CHANNELS, inputs, 3, 3)).astype(np.float32) / np.float32(3 * inputs), stride
 
 
-def _net() -> Any:
-    """They as OpenVINO's model."""
-    parameter = ops.parameter((1, 3, _SIDE, _SIDE), ov.Type.f32)
+def _net(most: int) -> Any:
+    """They as OpenVINO's model, for up to so many images."""
+    parameter = ops.parameter(ov.PartialShape([ov.Dimension(1, most), 3, _SIDE, _SIDE]), ov.Type.f32)
     node = parameter
     for weights, stride in _layers():
         node = ops.relu(
@@ -63,8 +102,8 @@ def _net() -> Any:
     return ov.Model([node], [parameter])
 
 
-def _onnx() -> bytes:
-    """They as an ONNX file."""
+def _onnx(most: int) -> bytes:
+    """They as an ONNX file, for one image or any number."""
     import onnx  # noqa: PLC0415 - as above
     from onnx import helper, numpy_helper  # noqa: PLC0415 - as above
 
@@ -78,7 +117,7 @@ def _onnx() -> bytes:
         name = f"r{index}"
     kind = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        nodes, "trial", [helper.make_tensor_value_info("image", kind, [1, 3, _SIDE, _SIDE])],
+        nodes, "trial", [helper.make_tensor_value_info("image", kind, ["n" if most > 1 else 1, 3, _SIDE, _SIDE])],
         [helper.make_tensor_value_info(name, kind, None)], weights,
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)

@@ -73,9 +73,10 @@ class Worker:
 
     def _answer(self, header: Mapping[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
         try:
-            with stopwatch.measured() as times:
+            with stopwatch.measured() as seen:
                 reply = self._tasks[header["task"]](self._context, header["arguments"], blobs)
-            return frames.encode({"id": header["id"], "values": reply.values, "timings_ms": times}, reply.blobs)
+            values = {"id": header["id"], "values": reply.values, "timings_ms": seen.times_ms, "batch": seen.batch}
+            return frames.encode(values, reply.blobs)
         except FacetmeshError as error:
             refusal = error
         except MemoryError:

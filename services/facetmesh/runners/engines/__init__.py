@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.runners.engines.base import ImageInput, Model, Shape
+from facetmesh.runners.engines.batching import Batching
 from facetmesh.runners.engines.openvino import Source
 
 if TYPE_CHECKING:
@@ -64,10 +65,12 @@ class Graph:
                 # Only where it is chosen: it need not be installed elsewhere.
                 from facetmesh.runners.engines.onnxruntime import OnnxRuntimeModel  # noqa: PLC0415
 
-                return OnnxRuntimeModel(self._path, setting, image)
-            return self._source.compile(setting, image)
+                model: Model = OnnxRuntimeModel(self._path, setting, image)
+            else:
+                model = self._source.compile(setting, image)
         except _REFUSALS as error:
             raise _unreadable() from error
+        return Batching(model, most=setting.batch) if setting.batch > 1 and model.batches else model
 
 
 def file_kind(path: Path) -> Literal["onnx", "tflite", "torchscript"]:

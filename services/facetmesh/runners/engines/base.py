@@ -42,6 +42,11 @@ class Model(Protocol):
         """The outputs' names and shapes."""
         ...
 
+    @property
+    def batches(self) -> bool:
+        """Whether it takes several images at once, (n, H, W, 3), and gives as many rows of each output."""
+        ...
+
     def infer(self, array: NDArray[Any], *, cores: int = 0) -> dict[str, NDArray[Any]]:
         """Runs the model once.
 

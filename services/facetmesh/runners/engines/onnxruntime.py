@@ -50,6 +50,8 @@ class OnnxRuntimeModel:
             port.name: tuple(size if isinstance(size, int) else None for size in port.shape)
             for port in session.get_outputs()
         }
+        open_batch = not isinstance(self._input.shape[0], int)
+        self.batches = image is not None and open_batch and all(shape[:1] == (None,) for shape in self.outputs.values())
 
     def infer(self, array: NDArray[Any], *, cores: int = 0) -> dict[str, NDArray[Any]]:
         """Runs the model once."""

@@ -41,7 +41,11 @@ class Source:
 
     def compile(self, setting: EngineSetting, image: ImageInput | None) -> OpenVinoModel:
         """Compiles it; raises RuntimeError where that fails."""
-        return compile_model(self._model if image is None else _with_image_input(self._model, image), setting)
+        if image is None:
+            return compile_model(self._model, setting)
+        if setting.batch > 1 and (model := _with_open_batch(self._model, image, setting.batch)) is not None:
+            return compile_model(model, setting, batches=True)
+        return compile_model(_with_image_input(self._model, image), setting)
 
 
 class OpenVinoModel:
@@ -49,9 +53,11 @@ class OpenVinoModel:
 
     Args:
         plans: What is compiled, by cores.
+        batches: Whether it takes several images at once.
     """
 
-    def __init__(self, plans: Plans[_Plan]) -> None:
+    def __init__(self, plans: Plans[_Plan], *, batches: bool) -> None:
+        self.batches = batches
         self.outputs: Mapping[str, Shape] = plans.get(1).outputs
         self._plans = plans
 
@@ -88,17 +94,27 @@ class _Plan:
             self._requests.put(request)
 
 
-def compile_model(model: Any, setting: EngineSetting) -> OpenVinoModel:
+def compile_model(model: Any, setting: EngineSetting, *, batches: bool = False) -> OpenVinoModel:
     """Compiles OpenVINO's own kind of model; raises RuntimeError where it cannot."""
     core = ov.Core()
-    return OpenVinoModel(Plans(lambda cores: _Plan(core.compile_model(model, "CPU", _properties(setting, cores)))))
+    plans = Plans(lambda cores: _Plan(core.compile_model(model, "CPU", _properties(setting, cores))))
+    return OpenVinoModel(plans, batches=batches)
 
 
-def _with_image_input(model: Any, image: ImageInput) -> Any:
+def _with_open_batch(model: Any, image: ImageInput, most: int) -> Any:
+    """The model for up to so many images; None where it is made for one."""
+    try:
+        opened = _with_image_input(model.clone(), image, ov.Dimension(1, most))
+    except RuntimeError:
+        return None
+    return opened if all(_shape(port)[:1] == (None,) for port in opened.outputs) else None
+
+
+def _with_image_input(model: Any, image: ImageInput, batch: Any = 1) -> Any:
     (shape,) = (_shape(port) for port in model.inputs)
     planar = shape[1] == 3  # noqa: PLR2004 - the colours
     height, width = image.height, image.width
-    model.reshape((1, 3, height, width) if planar else (1, height, width, 3))
+    model.reshape(ov.PartialShape([batch, 3, height, width] if planar else [batch, height, width, 3]))
     processor = PrePostProcessor(model)
     entry = processor.input()
     entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))

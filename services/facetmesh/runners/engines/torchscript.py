@@ -81,6 +81,8 @@ class TorchScriptModel:
     """
 
     outputs: Mapping[str, Shape]
+    batches = False
+    """What was traced with one image knows of no more."""
 
     def __init__(self, torch: Any, module: Any, device: str, image: ImageInput | None) -> None:
         self._torch = torch
