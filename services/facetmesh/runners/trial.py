@@ -30,7 +30,7 @@ _CHANNELS = 64
 _LAYERS = 5
 _RUNS = 20
 _SIZES = (4, 16)
-_TRIES_S = 0.5
+_TRIES_S = 0.3
 _GAIN = 0.8
 """A batch may take so much of what the same images take side by side: it makes each of them wait for the others."""
 
