@@ -430,6 +430,7 @@ async def test_a_child_can_be_told_to_leave_the_cores_to_others() -> None:
         pytest.param(framed(b'{"id":0,"values":{},"blobs":[-1]}'), id="a negative blob"),
         pytest.param(framed(b'{"id":0,"values":{},"blobs":[999999999]}'), id="huge blobs"),
         pytest.param(framed(b'{"id":0,"blobs":[]}'), id="no outcome"),
+        pytest.param(framed(b'{"id":0,"values":{},"timings_ms":{},"batch":0,"blobs":[]}'), id="a batch of none"),
         pytest.param(framed(b'{"id":0,"values":{"x":NaN},"blobs":[]}'), id="NaN"),
         pytest.param(framed(b"[" * 100_000), id="deep nesting"),
     ],
