@@ -30,7 +30,8 @@ _CHANNELS = 64
 _LAYERS = 5
 _RUNS = 20
 _SIZES = (4, 16)
-_TRIES_S = 0.3
+_TRIES_S = 0.6
+_ROUNDS = 8
 _GAIN = 0.8
 """A batch may take so much of what the same images take side by side: it makes each of them wait for the others."""
 
@@ -47,13 +48,28 @@ def _batch(setting: EngineSetting, model: Model) -> int:
     """The largest batch that gains enough; 1 for none."""
     best = 1
     for size in _SIZES:
-        together, image, images = _open(replace(setting, batch=size)), _images(1), _images(size)
-        with ThreadPoolExecutor(machine_cores()) as threads:
-            alone_s = _least(lambda: list(threads.map(lambda _: model.infer(image, cores=1), range(size))))  # noqa: B023 - called at once
-        if _least(lambda: together.infer(images)) > _GAIN * alone_s:  # noqa: B023 - called at once
+        if not _gains(model, _open(replace(setting, batch=size)), size):
             break
         best = size
     return best
+
+
+def _gains(model: Model, together: Model, size: int) -> bool:
+    """Whether so many images are faster in one run than side by side, a core each; in turns, since others work."""
+    image, images = _images(1), _images(size)
+    alone_s = together_s = math.inf
+
+    def alone(_: int) -> object:
+        return model.infer(image, cores=1)
+
+    began, rounds = time.perf_counter(), 0
+    with ThreadPoolExecutor(machine_cores()) as threads:
+        # Engines make their better plans meanwhile.
+        while rounds < _ROUNDS or time.perf_counter() - began < _TRIES_S:
+            alone_s = min(alone_s, _seconds(lambda: list(threads.map(alone, range(size)))))
+            together_s = min(together_s, _seconds(lambda: together.infer(images)))
+            rounds += 1
+    return together_s < _GAIN * alone_s
 
 
 def _open(setting: EngineSetting) -> Model:
@@ -67,14 +83,6 @@ def _open(setting: EngineSetting) -> Model:
 
 def _images(count: int) -> NDArray[np.float32]:
     return np.zeros((count, 3, _SIDE, _SIDE), np.float32)
-
-
-def _least(work: Callable[[], object]) -> float:
-    """The least time that it takes, in seconds; engines make their better plans meanwhile."""
-    until, found = time.perf_counter() + _TRIES_S, math.inf
-    while time.perf_counter() < until:
-        found = min(found, _seconds(work))
-    return found
 
 
 def _seconds(work: Callable[[], object]) -> float:
