@@ -22,6 +22,7 @@ from facetmesh.runners.probe import (
     gpu_candidates,
     probe,
 )
+from facetmesh.runners.trial import sure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +107,24 @@ def test_the_batch_is_that_of_the_setting() -> None:
     """What gains on a card need not on the CPU beside it."""
     assert choose((Trial(F32, 10.0, batch=1), Trial(AUTOMATIC, 5.0, batch=16))) == replace(AUTOMATIC, batch=16)
     assert choose((Trial(F32, 10.0, batch=4), Trial(AUTOMATIC, 9.5, batch=16))) == replace(F32, batch=4)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "gains"),
+    [
+        ([0.4] * 20, True),
+        ([5.0] * 10 + [0.4] * 10, True),
+        ([0.4] * 19 + [3.0], True),
+        ([0.4] * 18 + [3.0, 3.0], False),
+        ([0.9] * 20, False),
+        ([0.1, 3.0] * 10, False),
+        ([0.4] * 10 + [0.9] * 10, False),
+    ],
+    ids=["gain", "plans made late", "disturbed once", "disturbed twice", "too little", "loaded", "at first"],
+)
+def test_a_batch_must_gain_in_nearly_every_round(ratios: list[float], *, gains: bool) -> None:
+    """What a loaded machine makes of two equal ways is no gain."""
+    assert sure(ratios) is gains
 
 
 def test_no_service_starts_where_no_setting_lived() -> None:
