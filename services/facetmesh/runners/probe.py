@@ -120,7 +120,9 @@ def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
     engine = f"OpenVINO {_engine_version()}"
     if other := _version("onnxruntime-gpu") or _version("onnxruntime"):
         engine += f", ONNX Runtime {other}"
-    key = hashlib.sha256(json.dumps([facts, engine], sort_keys=True).encode()).hexdigest()[:16]
+    # What a version with other settings found is in another file: two on one machine do not undo each other's.
+    form = [field.name for kind in (ProbeResult, Trial, EngineSetting) for field in dataclasses.fields(kind)]
+    key = hashlib.sha256(json.dumps([facts, engine, form], sort_keys=True).encode()).hexdigest()[:16]
     cache_dir.mkdir(parents=True, exist_ok=True)
     path = cache_dir / f"probe-{key}.json"
     with files.locked(cache_dir / f"probe-{key}.lock"):
