@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.runners import probe as probing
+from facetmesh.runners import trial
 from facetmesh.runners.probe import (
     AUTOMATIC,
     BF16_WITHOUT_AMX,
@@ -22,10 +23,13 @@ from facetmesh.runners.probe import (
     gpu_candidates,
     probe,
 )
-from facetmesh.runners.trial import sure
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from facetmesh.runners.engines import Shape
 
 
 def test_the_machine_is_tried_once(tmp_path: Path) -> None:
@@ -124,7 +128,28 @@ def test_the_batch_is_that_of_the_setting() -> None:
 )
 def test_a_batch_must_gain_in_nearly_every_round(ratios: list[float], *, gains: bool) -> None:
     """What a loaded machine makes of two equal ways is no gain."""
-    assert sure(ratios) is gains
+    assert trial.sure(ratios) is gains
+
+
+def test_a_machine_without_time_to_try_gets_no_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services wait for the probe when they start."""
+
+    class Model:
+        """Runs any number of images in the time of one."""
+
+        batches = True
+        outputs: ClassVar[dict[str, Shape]] = {}
+
+        def infer(self, array: NDArray[Any], *, cores: int = 0) -> dict[str, NDArray[Any]]:
+            del array, cores
+            return {}
+
+    monkeypatch.setattr(trial, "sure", lambda _: True)
+    monkeypatch.setattr(trial, "_TRIES_S", 0.0)
+    monkeypatch.setattr(trial, "_LONGEST_S", 3600.0)
+    assert trial._gains(Model(), Model(), 4)
+    monkeypatch.setattr(trial, "_LONGEST_S", 0.0)
+    assert not trial._gains(Model(), Model(), 4)
 
 
 def test_no_service_starts_where_no_setting_lived() -> None:
