@@ -37,6 +37,7 @@ KINDS = {
 OUTCOMES = {1: "OK", 2: "REFUSED", 3: "FAILED"}
 
 
+@pytest.mark.full
 def test_every_kind_of_use_is_an_event(mesh: Mesh, group: bytes, astronaut: bytes) -> None:
     tenant = f"census-{secrets.token_hex(4)}"  # deleted at the end, so that another try needs another name
     since = datetime.now(UTC).isoformat()
