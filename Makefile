@@ -68,6 +68,14 @@ promtool: $(VENV)/.serve ## Build Prometheus's promtool, which tests the alerts,
 test-cluster: $(VENV)/.dev cluster promtool ## Run the tests on a real Kubernetes and Istio control plane.
 	@$(PYTEST) tests/cluster
 
+.PHONY: fleet
+fleet: $(VENV)/.serve ## Build what test-fleet runs beside the API server (scheduler, controllers, kwok), into the cache.
+	@$(BIN)/python tools/fleet.py
+
+.PHONY: test-fleet
+test-fleet: $(VENV)/.dev fleet ## Rehearse the manifests on four hundred nodes, drawn into out/fleet.
+	@FACETMESH_FLEET=long $(PYTEST) tests/fleet
+
 # In the cache, because they have gigabytes: torch and ultralytics; NNCF and what comes with it.
 ENVS := $(or $(FACETMESH_CACHE),$(HOME)/.cache/facetmesh)
 
@@ -79,7 +87,7 @@ convert-env quantize-env: %-env: requirements/%.txt
 		$(ENVS)/$@/bin/python $(PIP) --require-hashes -r $< && cp $< $(ENVS)/$@/done; }
 
 .PHONY: test-full
-test-full: $(VENV)/.dev daprd cluster promtool convert-env quantize-env ## Run the tests that take minutes or gigabytes.
+test-full: $(VENV)/.dev daprd cluster fleet promtool convert-env quantize-env ## Run the tests that take minutes or gigabytes.
 	@$(PYTEST) -m full
 
 .PHONY: test-chaos

@@ -45,13 +45,7 @@ def parts() -> Any:
 def cluster(parts: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An API server that knows the resources of Istio, Dapr, KEDA and the Prometheus operator."""
     with control_plane(tmp_path_factory.mktemp("cluster"), parts["programs"]) as cluster:
-        for definitions in parts["definitions"]:
-            cluster.kubectl("apply", "--server-side", f"--filename={definitions}")
-        cluster.kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s")
-        # Where much else runs, their schemas take longer to be published than kubectl waits for them.
-        cluster.until(
-            lambda: cluster.kubectl("get", "--raw=/openapi/v2", check=False).returncode == 0, "schemas are published"
-        )
+        cluster.define(parts["definitions"])
         for namespace in ("istio-ingress", "istio-system"):
             cluster.kubectl("create", "namespace", namespace)
         yield cluster

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.contract.harness import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 DEADLINE_S = 120
@@ -28,10 +28,13 @@ class ControlPlane:
     Args:
         folder: Their state; a new one means an empty cluster.
         programs: Where etcd, kube-apiserver, kubectl and whatever else is run are, by name.
+        options: What else the API server is told. Unless said otherwise, no controller runs that would make each
+            namespace's account.
     """
 
     folder: Path
     programs: Mapping[str, str]
+    options: tuple[str, ...] = ("--disable-admission-plugins=ServiceAccount",)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
 
@@ -61,8 +64,7 @@ class ControlPlane:
             "--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}", "--endpoint-reconciler-type=none",
-            # No controller runs that would make each namespace's account.
-            "--disable-admission-plugins=ServiceAccount",
+            *self.options,
         )  # fmt: skip
         self.until(lambda: self.kubectl("get", "--raw=/readyz", check=False).returncode == 0, "the API server serves")
 
@@ -72,21 +74,31 @@ class ControlPlane:
             process.kill()
             process.wait()
 
-    def run(self, program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def run(
+        self, program: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Starts a program, which ends with the cluster. What it writes is in FOLDER/PROGRAM.log."""
         with (self.folder / f"{program}.log").open("ab") as log:
-            self._running.append(subprocess.Popen(
+            process = subprocess.Popen(
                 [self.programs[program], *arguments], stdout=log, stderr=subprocess.STDOUT, cwd=self.folder,
                 env={"HOME": str(self.folder), **(environment or {})},
-            ))  # fmt: skip
+            )  # fmt: skip
+        self._running.append(process)
+        return process
 
-    def until(self, condition: Any, what: str) -> None:
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ends a program before the cluster does."""
+        self._running.remove(process)
+        process.kill()
+        process.wait()
+
+    def until(self, condition: Any, what: str, deadline_s: float = DEADLINE_S) -> None:
         """Waits for a condition while all that runs goes on running."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + deadline_s
         while not condition():
             for process in self._running:
                 assert process.poll() is None, f"{process.args} ended with {process.returncode}: {self.logs()}"
-            assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}\n{self.logs()}"
+            assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}\n{self.logs()}"
             time.sleep(0.1)
 
     def logs(self) -> str:
@@ -106,6 +118,16 @@ class ControlPlane:
         """What kubectl gets, parsed."""
         return json.loads(self.kubectl("get", *arguments, "--output=json").stdout)
 
+    def define(self, definitions: Iterable[str]) -> None:
+        """Applies resource definitions, of which each is a file or a folder of them, and waits until they serve."""
+        for one in definitions:
+            self.kubectl("apply", "--server-side", f"--filename={one}")
+        self.kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s")
+        # Where much else runs, their schemas take longer to be published than kubectl waits for them.
+        self.until(
+            lambda: self.kubectl("get", "--raw=/openapi/v2", check=False).returncode == 0, "schemas are published"
+        )
+
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         """Applies resources."""
         listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
@@ -123,9 +145,11 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def control_plane(folder: Path, programs: Mapping[str, str]) -> Iterator[ControlPlane]:
+def control_plane(
+    folder: Path, programs: Mapping[str, str], options: tuple[str, ...] = ControlPlane.options
+) -> Iterator[ControlPlane]:
     """A control plane that runs."""
-    plane = ControlPlane(folder, programs)
+    plane = ControlPlane(folder, programs, options)
     try:
         plane.start()
         yield plane
