@@ -76,18 +76,19 @@ fleet: $(VENV)/.serve ## Build what test-fleet runs beside the API server (sched
 test-fleet: $(VENV)/.dev fleet ## Rehearse the manifests on four hundred nodes, drawn into out/fleet.
 	@FACETMESH_FLEET=long $(PYTEST) tests/fleet
 
-# In the cache, because they have gigabytes: torch and ultralytics; NNCF and what comes with it.
+# In the cache, because they have gigabytes: torch and ultralytics; NNCF, InsightFace and what comes with them.
 ENVS := $(or $(FACETMESH_CACHE),$(HOME)/.cache/facetmesh)
 
-.PHONY: convert-env quantize-env
+.PHONY: convert-env quantize-env insightface-env
 convert-env: ## Make an environment that converts checkpoints, in the cache (6 GB).
 quantize-env: ## Make an environment that quantizes models, in the cache (1 GB).
-convert-env quantize-env: %-env: requirements/%.txt
+insightface-env: ## Make an environment with InsightFace's library, in the cache (1 GB).
+convert-env quantize-env insightface-env: %-env: requirements/%.txt
 	@cmp -s $< $(ENVS)/$@/done || { $(PYTHON) -m venv --clear $(ENVS)/$@ && \
 		$(ENVS)/$@/bin/python $(PIP) --require-hashes -r $< && cp $< $(ENVS)/$@/done; }
 
 .PHONY: test-full
-test-full: $(VENV)/.dev daprd cluster fleet promtool convert-env quantize-env ## Run the tests that take minutes or gigabytes.
+test-full: $(VENV)/.dev daprd cluster fleet promtool convert-env quantize-env insightface-env ## Run the tests that take minutes or gigabytes.
 	@$(PYTEST) -m full
 
 .PHONY: test-chaos
@@ -161,6 +162,7 @@ pins: ## Raise the pinned requirements to the newest that fit (needs uv).
 	@$(COMPILE) --upgrade requirements/go.in -o requirements/go.txt
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra convert -c requirements/serve.txt -o requirements/convert.txt
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra quantize -o requirements/quantize.txt
+	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra insightface -c requirements/serve.txt -o requirements/insightface.txt
 	@$(COMPILE) --upgrade requirements/tritonclient.in -o requirements/tritonclient.txt
 
 .PHONY: clean

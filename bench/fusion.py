@@ -25,11 +25,12 @@ from bench.common import Machine, noisy, write
 from bench.inputs import folder
 from facetmesh.fusion import program
 from facetmesh.fusion.faces import Face as SeenFace
-from facetmesh.fusion.fuser import Fuser
+from facetmesh.fusion.fuser import Fuser, model_arguments
 from facetmesh.fusion.pipeline import landmarks, mask
 from facetmesh.fusion.pipeline.backends import MeshBackend, Sought
 from facetmesh.fusion.pipeline.refine import missed_by
 from facetmesh.fusion.pipeline.rendering import PLAIN
+from facetmesh.fusion.weights import LANDMARKS, CatalogWeights
 from facetmesh.kit import catalog
 from facetmesh.runners.engines import open_model
 from facetmesh.runners.images import decode
@@ -170,9 +171,10 @@ async def times() -> dict[str, Any]:
     source, target = "smiles", "astronaut"
     files = [catalog.fetch(FACES[name][0]).read_bytes() for name in (source, target)]
     faces = [SeenFace(FACES[name][1]) for name in (source, target)]
-    model = {"path": str(catalog.fetch("facemesh")), "sha256": catalog.asset("facemesh").sha256}
+    catalog.fetch(LANDMARKS)
+    weights = CatalogWeights()
     arguments = {
-        "model": model, "source": {"box": faces[0].box, "eyes": None},
+        "backend": "mesh", "models": model_arguments(weights.files()), "source": {"box": faces[0].box, "eyes": None},
         "targets": [{"box": faces[1].box, "eyes": None}], "leave_refused": False,
         "rendering": {
             "mask": "face", "regions": [], "feather": PLAIN.feather, "weight": 1.0, "occlusion": True, "colour": True
@@ -190,7 +192,7 @@ async def times() -> dict[str, Any]:
         stages.append(parts)
 
     async with RunnerPool("facetmesh.fusion.program") as pool:
-        fuser = Fuser(pool, lambda: catalog.fetch("facemesh"), catalog.asset("facemesh").sha256)
+        fuser = Fuser(pool, weights.files)
         for number in range(_ROUNDS + 1):  # in turns, so that what else the machine does meets both
             once()
             began = time.perf_counter()

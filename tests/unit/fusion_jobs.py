@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.fusion.accounting import Accounts
+from facetmesh.fusion.backends import Backend, Backends, FaceFuser, FaceMatcher, Model, Offer
 from facetmesh.fusion.checkpoints import Checkpoints
 from facetmesh.fusion.consent_store import DaprConsentStore
 from facetmesh.fusion.consents import Consents, SourceFace, Terms
@@ -32,6 +33,7 @@ from facetmesh.fusion.uploads import Uploads
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit.errors import FacetmeshError, NotFound
 from facetmesh.kit.keyring import Keyring
+from facetmesh.kit.profiles import Profile
 from facetmesh.kit.revocations import Revocations
 
 from .conftest import Clock, MemoryState
@@ -51,6 +53,11 @@ SMALL, LARGE = Face((0, 0, 10, 10)), Face((20, 0, 60, 50))
 TURNED = Face((70, 0, 90, 20))
 REFUSED = {TURNED: "FACE_PROFILE"}
 """What the pipeline does not fuse, and why."""
+
+
+FACEMESH = Model("facemesh", "ab" * 32, "Apache-2.0")
+RESEARCH = "LicenseRef-insightface-non-commercial"
+"""What the other backend's models are under."""
 
 
 @dataclass
@@ -93,6 +100,11 @@ class Script:
     found_in: list[tuple[str, str, bytes]] = field(default_factory=list)
     fused: list[tuple[Face, Face]] = field(default_factory=list)
     renderings: list[Rendering] = field(default_factory=list)
+    similarities: dict[Face, float] = field(default_factory=dict)
+    """How much faces look like the reference's; that of others is not known."""
+    compared: list[tuple[bytes, bytes]] = field(default_factory=list)
+    backend: Backend = Backend.MESH
+    """Which it is."""
     began: asyncio.Event = field(default_factory=asyncio.Event)
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
     running: int = 0
@@ -136,7 +148,8 @@ class Script:
             self.renderings.append(rendering)
             self.fused += [(source_face, face) for face in target_faces]
             refused = [REFUSED.get(face) if leave_refused else None for face in target_faces]
-            return Fused(b" ".join([source, b"into", target, b"for", tenant_id.encode()]), tuple(refused))
+            made = b" ".join([source, b"into", target, b"for", tenant_id.encode()])
+            return Fused(made, tuple(refused), self.backend, (FACEMESH,))
         finally:
             self.running -= 1
 
@@ -203,6 +216,21 @@ class Recorder:
             self.records.append(record)
 
 
+@dataclass
+class Comparing:
+    """What tells faces apart."""
+
+    script: Script
+
+    async def similarities(
+        self, tenant_id: str, subject: str, reference: bytes, image: bytes, faces: Sequence[Face]
+    ) -> Sequence[float | None]:
+        """Compares faces."""
+        assert (tenant_id, subject.startswith("operations/")) == ("acme", True)
+        self.script.compared.append((reference, image))
+        return [self.script.similarities.get(face) for face in faces]
+
+
 class World:
     """The service's domain, put together."""
 
@@ -220,7 +248,14 @@ class World:
         self.consent_store = DaprConsentStore(self.state, Keyring(self.state, bytes(32)))
         self.consents = Consents(self.consent_store, clock)
         self.lookups = Lookups(self.store, self.script)
-        self.fusions = Fusions(self.registry, self.images, self.consents, self._wake)
+        self.profile = Profile(plan="free")
+        offer: Offer[FaceFuser] = Offer(self.script, "Apache-2.0")
+        self.other = Script(backend=Backend.INSIGHTFACE)
+        """The other backend, under a licence that not every tenant has."""
+        fusers = {Backend.MESH: offer, Backend.INSIGHTFACE: replace(offer, tool=self.other, licence=RESEARCH)}
+        matcher: Offer[FaceMatcher] = Offer(Comparing(self.script), RESEARCH)
+        self.backends = Backends(fusers, matcher, default=Backend.MESH, profile=self._profile)
+        self.fusions = Fusions(self.registry, self.images, self.consents, self.backends, self._wake)
         self.uploads = Uploads(DaprUploadStore(self.state), self.images, clock)
         self.pictures = Pictures(self.uploads, self.fusions)
         self.revocations = Revocations()
@@ -234,6 +269,9 @@ class World:
             while not condition():
                 await asyncio.sleep(0.001)
 
+    async def _profile(self, _: str) -> Profile:
+        return self.profile
+
     async def _wake(self, ticket: Ticket) -> None:
         self.woken.append(ticket)
 
@@ -244,7 +282,7 @@ class World:
     def _worker(self, owner: str, registry: Registry) -> Worker:
         accounts = Accounts(self.recorder)
         moderation = Moderation(self.script, lambda _: self.policy)
-        stages = Stages(self.script, moderation, self.script, self.script, self.script)
+        stages = Stages(self.script, moderation, self.backends, self.script, self.script)
         checkpoints = Checkpoints(registry, self.images)
         maker = Maker(registry, self.images, checkpoints, self.consents, stages, accounts)
         return Worker(

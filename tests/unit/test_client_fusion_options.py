@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from facetmesh.client import FusionOptions
+from facetmesh.fusion.backends import Backend
 from facetmesh.fusion.choices import options_of
 from facetmesh.fusion.faces import Order, Pick, Selection
 from facetmesh.fusion.options import Options
@@ -42,7 +43,8 @@ def test_all_that_can_be_chosen_arrives() -> None:
 @pytest.mark.parametrize("pick", list(Pick))
 def test_every_way_to_pick_has_its_name(pick: Pick) -> None:
     near = (3.0, 4.0) if pick is Pick.NEAREST else None
-    assert options_of(described(pick=pick.value, near=near)).targets.pick is pick
+    reference = b"who" if pick is Pick.REFERENCE else None
+    assert options_of(described(pick=pick.value, near=near, reference=reference)).targets.pick is pick
 
 
 def test_the_other_names_are_those_of_the_service() -> None:
@@ -52,6 +54,21 @@ def test_the_other_names_are_those_of_the_service() -> None:
         assert options_of(described(mask=mask.value)).rendering.mask is mask
     for region in Region:
         assert options_of(described(regions=(region.value,))).rendering.regions == (region,)
+
+
+def test_every_backend_has_its_name() -> None:
+    for backend in Backend:
+        assert options_of(described(backend=backend.value)).backend is backend
+
+
+def test_a_reference_alone_means_the_face_that_looks_like_it() -> None:
+    fusion = described(reference=b"who", min_similarity=0.5)
+    assert options_of(fusion).targets == Selection(Pick.REFERENCE, min_similarity=0.5)
+    assert fusion.target_selection.reference_image == b"who"
+    for chosen in ({"pick": "reference"}, {"pick": "all", "reference": b"who"}):
+        with pytest.raises(InvalidArgument) as refusal:
+            described(**chosen)
+        assert refusal.value.reason == "REFERENCE_MISMATCH"
 
 
 def test_a_point_alone_means_the_nearest_face() -> None:

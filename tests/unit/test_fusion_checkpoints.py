@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from facetmesh.fusion.backends import Backend
 from facetmesh.fusion.checkpoints import Checkpoints, Progress
 from facetmesh.fusion.faces import Face, Pick, Selection
 from facetmesh.fusion.fuser import Fused
@@ -15,7 +16,7 @@ from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, Checkpoint, LeftFace
 from facetmesh.fusion.options import Options
 from facetmesh.kit.errors import Aborted, Cancelled, Unavailable
 
-from .fusion_jobs import LARGE, SMALL, TURNED, World
+from .fusion_jobs import FACEMESH, LARGE, SMALL, TURNED, World
 
 if TYPE_CHECKING:
     from .conftest import Clock
@@ -90,6 +91,7 @@ async def test_what_is_fused_is_not_fused_again(world: World, clock: Clock, monk
     assert result is not None
     assert (result.target_face, result.more_target_faces) == (LARGE.box, (SMALL.box,))
     assert result.left_faces == (LeftFace(TURNED.box, "FACE_PROFILE"),)
+    assert result.models == (FACEMESH,)
     _, image = await world.fusions.download(operation.ref)
     assert image == b" ".join([b"source into target for acme marked", result.receipt.encode()])
     (record,) = world.recorder.records
@@ -179,7 +181,7 @@ async def test_who_lost_the_job_leaves_only_what_the_next_one_goes_on_from(world
 @pytest.mark.parametrize("progress", [
     Progress(EYED, (SMALL, EYED), "tenants/acme/models/faces/versions/1"),
     Progress(EYED, (SMALL,), "v", Fused(b"\x89PNG\r\n\x1a\n\0\xff", (None,))),
-    Progress(EYED, (SMALL, LARGE), "v", Fused(b"{}", (None, "FACE_PROFILE"))),
+    Progress(EYED, (SMALL, LARGE), "v", Fused(b"{}", (None, "FACE_PROFILE"), Backend.INSIGHTFACE, (FACEMESH,))),
 ])
 def test_what_is_kept_is_what_was_got_done(progress: Progress) -> None:
     assert Progress.load(progress.dump()) == progress

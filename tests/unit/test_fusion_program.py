@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from facetmesh.fusion.faces import Face
 from facetmesh.fusion.fuser import Fuser
 from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
+from facetmesh.fusion.weights import LANDMARKS, CatalogWeights
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FailedPrecondition, InvalidArgument
 from facetmesh.runners.images import decode, encode_jpeg
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ASTRONAUT = Face((173, 83, 274, 180))
 SMILES = Face((455, 306, 572, 412))
-SHA256 = catalog.asset("facemesh").sha256
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,14 @@ def target() -> bytes:
 async def fuser() -> AsyncIterator[Fuser]:
     """The pipeline in a runner."""
     async with RunnerPool("facetmesh.fusion.program") as pool:
-        yield Fuser(pool, lambda: catalog.fetch("facemesh"), SHA256)
+        catalog.fetch(LANDMARKS)
+        yield Fuser(pool, CatalogWeights().files)
 
 
 async def test_real_files_in_a_real_file_out(fuser: Fuser, source: bytes, target: bytes) -> None:
     made = await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, [SMILES])
     assert made.refused == (None,)
+    assert [(model.name, model.licence) for model in made.models] == [("facemesh", "Apache-2.0")]
     pixels, before = decode(made.image), world.group()
     assert pixels.shape == before.shape
     rows, columns = np.nonzero((pixels != before).any(axis=2))
@@ -123,11 +125,11 @@ async def test_hostile_boxes_are_refusals_and_no_crash(fuser: Fuser) -> None:
 
 
 async def test_a_landmark_model_that_is_not_there_is_said_so(source: bytes, target: bytes) -> None:
-    def missing() -> None:
+    def missing() -> NoReturn:
         raise FailedPrecondition("Fetch it.", reason="MODEL_NOT_FETCHED")
 
     async with RunnerPool("facetmesh.fusion.program") as pool:
-        fuser = Fuser(pool, missing, SHA256)  # type: ignore[arg-type]
+        fuser = Fuser(pool, missing)
         with pytest.raises(FailedPrecondition):
             await fuser.fuse("acme", "operations/1", source, ASTRONAUT, target, [SMILES])
 
@@ -135,7 +137,8 @@ async def test_a_landmark_model_that_is_not_there_is_said_so(source: bytes, targ
 def test_the_service_loads_no_native_code() -> None:
     code = (
         "import sys, facetmesh.fusion.__main__;"
-        "print([name for name in ('openvino', 'cv2', 'PIL', 'simplejpeg', 'numpy') if name in sys.modules])"
+        "native = ('openvino', 'cv2', 'PIL', 'simplejpeg', 'numpy', 'onnxruntime', 'insightface');"
+        "print([name for name in native if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"

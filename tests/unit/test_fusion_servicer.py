@@ -18,8 +18,10 @@ from facetmesh.fusion.v1 import fusion_pb2 as pb
 from facetmesh.kit import audit, identity, status
 from facetmesh.kit.dapr import Disposition, Event
 from facetmesh.kit.errors import InvalidArgument, NotFound, Unavailable
+from facetmesh.kit.profiles import Profile
+from facetmesh.kit.validation import validate
 
-from .fusion_jobs import MODEL, World
+from .fusion_jobs import FACEMESH, MODEL, SMALL, World
 
 if TYPE_CHECKING:
     from google.longrunning import operations_pb2
@@ -106,6 +108,50 @@ async def test_a_finished_operation_holds_the_fusion(servicer: FusionServicer, w
     assert metadata(operation).HasField("end_time")
     assert not fusion.source_image
     assert not fusion.target_image
+
+
+async def test_what_fused_and_by_which_models_is_told(servicer: FusionServicer, world: World) -> None:
+    world.profile = Profile(plan="free", licence_classes=frozenset({"non-commercial"}))
+    world.script.similarities = {SMALL: 0.9}
+    request = creation()
+    request.fusion.backend = pb.BACKEND_INSIGHTFACE
+    request.fusion.target_selection.mode = pb.FaceSelection.MODE_REFERENCE
+    request.fusion.target_selection.reference_image = b"who"
+    created = await servicer.CreateFusion(request, None)
+    await world.worker.work(await world.fusions.get(ref(created)))
+    operation = await servicer.GetOperation(pb.GetOperationRequest(name=created.name), None)
+    fusion = pb.Fusion()
+    assert operation.response.Unpack(fusion)
+    assert fusion.backend == pb.BACKEND_INSIGHTFACE
+    assert [(model.name, model.sha256, model.licence) for model in fusion.models] == [
+        (FACEMESH.name, FACEMESH.sha256, FACEMESH.licence)
+    ]
+    assert fusion.target_selection.mode == pb.FaceSelection.MODE_REFERENCE
+    assert fusion.target_selection.min_similarity == pytest.approx(0.4)
+    assert not fusion.target_selection.reference_image
+    assert world.script.compared == [(b"who", b"target")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "image", "good"),
+    [
+        (pb.FaceSelection.MODE_REFERENCE, b"who", True), (pb.FaceSelection.MODE_REFERENCE, b"", False),
+        (pb.FaceSelection.MODE_ALL, b"who", False), (pb.FaceSelection.MODE_ALL, b"", True),
+        (pb.FaceSelection.MODE_REFERENCE, bytes(1_000_001), False),
+    ],
+)  # fmt: skip
+def test_a_reference_comes_where_it_is_asked_for(
+    mode: pb.FaceSelection.Mode.ValueType, image: bytes, *, good: bool
+) -> None:
+    request = creation()
+    request.fusion.target_selection.CopyFrom(pb.FaceSelection(mode=mode, reference_image=image))
+    if good:
+        validate(request)
+        return
+    with pytest.raises(InvalidArgument) as refusal:
+        validate(request)
+    (violation,) = refusal.value.violations
+    assert violation.field.startswith("fusion.target_selection")
 
 
 async def test_a_failed_operation_holds_the_error(servicer: FusionServicer, world: World) -> None:

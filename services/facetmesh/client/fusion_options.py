@@ -20,12 +20,16 @@ class FusionOptions:
     target_face_index: int = 0
     """Which of the target's faces is replaced, counted in the order."""
     pick: str = ""
-    """How the target's faces are picked: index, sole (the only one), nearest (to a point) or all. When empty, nearest
-    where a point is given, else index."""
+    """How the target's faces are picked: index, sole (the only one), nearest (to a point), reference (the one that
+    looks most like the face of a picture) or all. When empty, as what is given needs it, else index."""
     order: str = "largest"
     """What comes first when they are counted: largest, smallest, leftmost, rightmost, topmost or lowest."""
     near: tuple[float, float] | None = None
     """The point of nearest, in pixels from the target's left and top."""
+    reference: bytes | None = None
+    """The picture of reference: a JPEG, PNG or WebP file of 1 MB at most, whose largest face counts."""
+    min_similarity: float | None = None
+    """How much the face must look like it, 0 to 1; the service's default when None."""
     label: str = ""
     """Only faces that the model gave this label, such as FACE_FEMALE."""
     mask: str = ""
@@ -42,30 +46,40 @@ class FusionOptions:
     """Whether hair, hands and glasses over the face are replaced too."""
     keep_colours: bool = False
     """Whether the source's colours stay as they are."""
+    backend: str = ""
+    """What puts the face in: mesh or insightface; the operator's choice when empty."""
 
     def describe(self, fusion: fusion_pb2.Fusion) -> None:
         """Puts them into a request.
 
         Raises:
-            InvalidArgument: MODE_UNKNOWN, ORDER_UNKNOWN, MASK_UNKNOWN or REGION_UNKNOWN; POINT_MISMATCH: there is a
-                point, and it is not for nearest, or none for nearest.
+            InvalidArgument: MODE_UNKNOWN, ORDER_UNKNOWN, MASK_UNKNOWN, REGION_UNKNOWN or BACKEND_UNKNOWN;
+                POINT_MISMATCH, REFERENCE_MISMATCH: there is one, and it is not for what is picked, or none for it.
         """
         fusion.source_face_index, fusion.target_face_index = self.source_face_index, self.target_face_index
         fusion.sole_source_face = self.sole_source_face
         fusion.target_selection.CopyFrom(self._selection())
         fusion.rendering.CopyFrom(self._rendering())
+        if self.backend:
+            fusion.backend = calls.enum_value(fusion_pb2.Backend, "BACKEND", self.backend)
 
     def _selection(self) -> fusion_pb2.FaceSelection:
-        pick = self.pick or ("nearest" if self.near else "index")
+        given = "nearest" if self.near else "reference" if self.reference else "index"
+        pick = self.pick or given
         if (pick == "nearest") != (self.near is not None):
             raise InvalidArgument(
                 "A point is given to pick the nearest face, and only for that.", reason="POINT_MISMATCH"
+            )
+        if (pick == "reference") != (self.reference is not None):
+            raise InvalidArgument(
+                "A reference is given to pick the face that looks like it, and only for that.",
+                reason="REFERENCE_MISMATCH",
             )
         x, y = self.near or (0.0, 0.0)
         kinds = fusion_pb2.FaceSelection
         return fusion_pb2.FaceSelection(
             mode=calls.enum_value(kinds.Mode, "MODE", pick), order=calls.enum_value(kinds.Order, "ORDER", self.order),
-            x=x, y=y, label=self.label,
+            x=x, y=y, label=self.label, reference_image=self.reference or b"", min_similarity=self.min_similarity,
         )
 
     def _rendering(self) -> fusion_pb2.Rendering:

@@ -10,10 +10,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from facetmesh.detection import licences
 from facetmesh.detection.hints import NONE, Hints
 from facetmesh.detection.versions import Version
 from facetmesh.detection.workshop import UPLOAD
+from facetmesh.kit import licences
 from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 
 if TYPE_CHECKING:

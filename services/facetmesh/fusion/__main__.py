@@ -7,13 +7,15 @@ import contextlib
 import functools
 import logging
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from facetmesh.fusion.accounting import Accounts
+from facetmesh.fusion.backends import Backend, Backends, FaceFuser, FaceMatcher, Offer
 from facetmesh.fusion.backlog import Backlog
-from facetmesh.fusion.charging import ChargedFuser
+from facetmesh.fusion.charging import ChargedFuser, ChargedMatcher, Meter
 from facetmesh.fusion.checkpoints import Checkpoints
 from facetmesh.fusion.consent_servicer import ConsentServicer
 from facetmesh.fusion.consent_store import DaprConsentStore
@@ -31,6 +33,7 @@ from facetmesh.fusion.links import Links
 from facetmesh.fusion.lookups import Fingerprints, Lookups
 from facetmesh.fusion.making import Maker, Stages
 from facetmesh.fusion.marker import Marker
+from facetmesh.fusion.matcher import Matcher
 from facetmesh.fusion.metrics import BacklogMetrics
 from facetmesh.fusion.moderation import LABELS, Moderation, Policy
 from facetmesh.fusion.pictures import Pictures
@@ -43,6 +46,7 @@ from facetmesh.fusion.store import DaprStore
 from facetmesh.fusion.upload_store import DaprUploadStore
 from facetmesh.fusion.uploads import Uploads
 from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc, image_pb2_grpc
+from facetmesh.fusion.weights import NON_COMMERCIAL, CatalogWeights, InsightFaceWeights
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit import catalog, credentials, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
@@ -56,10 +60,10 @@ from facetmesh.runners.settings import PoolLimits, RunnerLimits
 if TYPE_CHECKING:
     import grpc
 
+    from facetmesh.kit.leases import Leases
+    from facetmesh.kit.profiles import Profile
     from facetmesh.kit.serve import Mesh
 
-LANDMARK_MODEL = "facemesh"
-"""The catalogue's id of the model that finds a face's points."""
 _log = logging.getLogger(__name__)
 
 
@@ -109,8 +113,20 @@ class FusionSettings(ServiceSettings):
     """What is refused."""
     moderation_min_confidence: Annotated[float, Field(ge=0.25, le=1)] = 0.4
     """How sure the model has to be; below 0.25 it is not asked."""
+    backend: Literal["mesh", "insightface"] = "mesh"
+    """What fuses where a request does not choose."""
+    insightface_models: str = ""
+    """The folder with InsightFace's weights: buffalo_l/ and inswapper_128.onnx. Not on offer when empty."""
+    insightface_licence: Annotated[str, Field(min_length=1, max_length=128)] = NON_COMMERCIAL
+    """The licence under which the operator has them, by SPDX: a tenant's own must allow it."""
     consent_required: bool = True
     """Whether a fusion must name the consent of whose face is taken. Turn it off only where no real person is shown."""
+
+    @property
+    def models_folders(self) -> list[Path]:
+        """Where the pipeline's models are: the catalogue's and, where the operator has them, InsightFace's."""
+        theirs = [Path(self.insightface_models).resolve()] if self.insightface_models else []
+        return [catalog.models_folder(), *theirs]
 
     def days_of(self, tenant_id: str) -> int:
         """For how many days a tenant's results are kept; for ever when 0."""
@@ -126,6 +142,28 @@ class FusionSettings(ServiceSettings):
         if mode == "off":
             return None
         return Policy(mode == "required", self.moderation_labels, self.moderation_min_confidence)
+
+
+def _backends(settings: FusionSettings, pool: RunnerPool, leases: Leases) -> Backends:
+    """What fuses here, and for whom."""
+    meter, landmarks = Meter(leases), CatalogWeights()
+    fusers: dict[Backend, Offer[FaceFuser]] = {
+        Backend.MESH: Offer(ChargedFuser(Fuser(pool, landmarks.files), meter), landmarks.licence)
+    }
+    matcher: Offer[FaceMatcher] | None = None
+    if settings.insightface_models:
+        folder, licence = settings.models_folders[-1], settings.insightface_licence
+        faces, all_of_it = (InsightFaceWeights(folder, licence, swapper=swapper) for swapper in (False, True))
+        theirs = Fuser(pool, lambda: [*landmarks.files(), *all_of_it.files()], Backend.INSIGHTFACE)
+        fusers[Backend.INSIGHTFACE] = Offer(ChargedFuser(theirs, meter), licence)
+        matcher = Offer(ChargedMatcher(Matcher(pool, faces.files), meter), licence)
+
+    async def profile(tenant_id: str) -> Profile:
+        # A worker has heard nothing of tenants for which nobody calls.
+        await leases.introduce(f"tenants/{tenant_id}", "")
+        return leases.profile(f"tenants/{tenant_id}")
+
+    return Backends(fusers, matcher, default=Backend(settings.backend), profile=profile)
 
 
 async def main() -> None:
@@ -144,7 +182,7 @@ async def main() -> None:
                 "facetmesh.fusion.program",
                 setting=setting,
                 limits=limits,
-                readable=[catalog.models_folder()],
+                readable=settings.models_folders,
             )
         )
         finder = DetectionFaces(settings.detection_address, settings.tls, mesh.auth.token, mesh.auth.forget)
@@ -158,13 +196,12 @@ async def main() -> None:
         consents = Consents(consent_store, settings.now, required=settings.consent_required)
         mesh.purge = functools.partial(purge, store, blobs, [consent_store, upload_store, link_keys])
         registry = Registry(store, settings.now)
-        fuser = Fuser(pool, lambda: catalog.path(LANDMARK_MODEL), catalog.asset(LANDMARK_MODEL).sha256)
+        backends = _backends(settings, pool, mesh.leases)
         fingerprints = Fingerprints(pool)
         marker = await _marker(settings, mesh, pool)
         images, accounts = Images(blobs), Accounts(mesh.recorder)
         checkpoints = Checkpoints(registry, images)
-        moderation = Moderation(finder, settings.moderation_policy)
-        stages = Stages(finder, moderation, ChargedFuser(fuser, mesh.leases), fingerprints, marker)
+        stages = Stages(finder, Moderation(finder, settings.moderation_policy), backends, fingerprints, marker)
         worker = Worker(
             secrets.token_hex(8),
             registry=registry,
@@ -179,7 +216,7 @@ async def main() -> None:
         line = Line(lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight)
         dispatcher = Dispatcher(registry, worker, line, settings.workers, backlog.see)
         events = JobEvents(mesh.dapr.publisher(), dispatcher.wake, registry.get)
-        fusions = Fusions(registry, images, consents, events.announce)
+        fusions = Fusions(registry, images, consents, backends, events.announce)
         uploads = Uploads(upload_store, images, settings.now)
         servicer = FusionServicer(
             fusions, Pictures(uploads, fusions), Links(link_keys, mesh.revocations, settings.now),

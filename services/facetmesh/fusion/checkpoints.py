@@ -12,6 +12,7 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.fusion.backends import Backend, Model
 from facetmesh.fusion.faces import Face
 from facetmesh.fusion.fuser import Fused
 from facetmesh.fusion.operations import Checkpoint, Stage
@@ -50,7 +51,7 @@ class Progress:
             "source": asdict(self.source),
             "targets": [asdict(face) for face in self.targets],
             "model_version": self.model_version,
-            "refused": None if self.fused is None else self.fused.refused,
+            "fused": None if self.fused is None else {**asdict(self.fused), "image": None},
         }
         text = json.dumps(facts).encode()
         return len(text).to_bytes(_LENGTH_BYTES, "big") + text + (self.fused.image if self.fused else b"")
@@ -64,7 +65,7 @@ class Progress:
             source=_face(facts["source"]),
             targets=tuple(_face(fields) for fields in facts["targets"]),
             model_version=facts["model_version"],
-            fused=None if facts["refused"] is None else Fused(data[end:], tuple(facts["refused"])),
+            fused=None if facts["fused"] is None else _fused(data[end:], facts["fused"]),
         )
 
 
@@ -117,6 +118,11 @@ class Checkpoints:
         for number in range(1, operation.attempts + 1):
             for stage in (Stage.DETECTING, Stage.FUSING):
                 await self._images.delete_progress(operation.ref, Checkpoint(stage, number))
+
+
+def _fused(image: bytes, fields: dict[str, Any]) -> Fused:
+    models = tuple(Model(**model) for model in fields["models"])
+    return Fused(image, tuple(fields["refused"]), Backend(fields["backend"]), models)
 
 
 def _face(fields: dict[str, Any]) -> Face:

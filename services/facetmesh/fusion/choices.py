@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from facetmesh.fusion.faces import Order, Pick, Selection
+from facetmesh.fusion.backends import Backend
+from facetmesh.fusion.faces import MIN_SIMILARITY, Order, Pick, Selection
 from facetmesh.fusion.options import Options
 from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
 from facetmesh.fusion.v1 import fusion_pb2 as pb
@@ -19,6 +20,7 @@ _PICKS = {
     pb.FaceSelection.MODE_SOLE: Pick.SOLE,
     pb.FaceSelection.MODE_NEAREST: Pick.NEAREST,
     pb.FaceSelection.MODE_ALL: Pick.ALL,
+    pb.FaceSelection.MODE_REFERENCE: Pick.REFERENCE,
 }
 _ORDERS = {
     pb.FaceSelection.ORDER_LARGEST: Order.LARGEST,
@@ -40,6 +42,8 @@ _REGIONS = {
     pb.Rendering.REGION_MOUTH: Region.MOUTH,
     pb.Rendering.REGION_SKIN: Region.SKIN,
 }
+BACKENDS = {pb.BACKEND_MESH: Backend.MESH, pb.BACKEND_INSIGHTFACE: Backend.INSIGHTFACE}
+"""The backends by their names in protobuf."""
 
 
 def options_of(fusion: pb.Fusion) -> Options:
@@ -50,6 +54,7 @@ def options_of(fusion: pb.Fusion) -> Options:
         targets=Selection(
             _PICKS.get(chosen.mode, Pick.INDEX), _ORDERS.get(chosen.order, Order.LARGEST),
             (chosen.x, chosen.y), chosen.label,
+            chosen.min_similarity if chosen.HasField("min_similarity") else MIN_SIMILARITY,
         ),
         rendering=Rendering(
             mask=_MASKS.get(how.mask, Mask.FACE),
@@ -60,17 +65,19 @@ def options_of(fusion: pb.Fusion) -> Options:
             occlusion=not how.ignore_occlusion,
             colour=not how.keep_colours,
         ),
+        backend=BACKENDS.get(fusion.backend),
     )
 
 
 def describe(fusion: pb.Fusion, options: Options) -> None:
-    """Says in an answer what was chosen."""
+    """Says in an answer what was chosen, but for the backend: that is the result's."""
     chosen, how = options.targets, options.rendering
     fusion.sole_source_face = options.sole_source
     if chosen != Selection():
         fusion.target_selection.CopyFrom(pb.FaceSelection(
             mode=_back(_PICKS, chosen.pick), order=_back(_ORDERS, chosen.order),
             x=chosen.near[0], y=chosen.near[1], label=chosen.label,
+            min_similarity=chosen.min_similarity if chosen.pick is Pick.REFERENCE else None,
         ))
     if how != Rendering():
         fusion.rendering.CopyFrom(pb.Rendering(

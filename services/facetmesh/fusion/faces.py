@@ -87,6 +87,8 @@ class Pick(StrEnum):
     NEAREST = "nearest"
     """The one nearest to a point."""
     ALL = "all"
+    REFERENCE = "reference"
+    """The one that looks most like the face of a reference image."""
 
 
 class Order(StrEnum):
@@ -100,6 +102,10 @@ class Order(StrEnum):
     LOWEST = "lowest"
 
 
+MIN_SIMILARITY = 0.4
+"""How much a face must look like the reference's unless a request says it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which faces of an image are meant."""
@@ -111,12 +117,15 @@ class Selection:
     """The point of NEAREST."""
     label: str = ""
     """Only faces that the model gave this label, such as FACE_FEMALE; "" for all."""
+    min_similarity: float = MIN_SIMILARITY
+    """How much the face of REFERENCE must look like it, by the cosine of their embeddings."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Selection:
         """From its fields as JSON has them."""
         x, y = fields["near"]
-        return cls(Pick(fields["pick"]), Order(fields["order"]), (x, y), fields["label"])
+        least = fields.get("min_similarity", MIN_SIMILARITY)  # records of before there was any have none
+        return cls(Pick(fields["pick"]), Order(fields["order"]), (x, y), fields["label"], least)
 
 
 PLAIN = Selection()
@@ -134,7 +143,7 @@ _ORDERS: Mapping[Order, Callable[[Face], float]] = {
 
 
 def select(faces: Sequence[Face], index: int, which: str, selection: Selection = PLAIN) -> list[Face]:
-    """The faces that are meant: at least one.
+    """The faces that are meant: at least one. Of REFERENCE, all that come into question.
 
     Args:
         faces: All faces of the image.
@@ -164,7 +173,7 @@ def select(faces: Sequence[Face], index: int, which: str, selection: Selection =
             raise refusal(message, "FACE_INDEX_OUT_OF_RANGE")
         case Pick.NEAREST:
             return [min(faces, key=lambda face: math.dist(face.centre, selection.near))]
-        case Pick.ALL if len(faces) > MOST:
-            message = f"The {which} image has {len(faces)} faces: {MOST} at most are replaced at once."
+        case (Pick.ALL | Pick.REFERENCE) if len(faces) > MOST:
+            message = f"The {which} image has {len(faces)} faces: {MOST} at most are looked at."
             raise refusal(message, "TOO_MANY_FACES")
     return sorted(faces, key=_ORDERS[selection.order])

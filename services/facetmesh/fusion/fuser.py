@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.fusion.backends import Backend
 from facetmesh.fusion.pipeline.rendering import PLAIN
 from facetmesh.kit.errors import Internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
+    from facetmesh.fusion.backends import Model, ModelFile
     from facetmesh.fusion.faces import Face
     from facetmesh.fusion.pipeline.rendering import Rendering
     from facetmesh.runners.tasks import Runners
 
 MEDIA_TYPE = "image/png"
 """What results are: without loss, so that all but the face stays as it was."""
-_TIMEOUT_S = 60.0
+TIMEOUT_S = 60.0
+"""How long a task of the pipeline may take, its models' loading included."""
 _REASON = re.compile(r"[A-Z][A-Z_]{1,63}").fullmatch
 PNG = b"\x89PNG\r\n\x1a\n"
 """How its files begin."""
@@ -33,21 +36,27 @@ class Fused:
     """The PNG file."""
     refused: tuple[str | None, ...]
     """For each target face the reason why it was left as it is; None where it was replaced."""
+    backend: Backend = Backend.MESH
+    """What fused."""
+    models: tuple[Model, ...] = ()
+    """By which models."""
 
 
 class Fuser:
-    """Fuses faces.
+    """Fuses faces by one backend.
 
     Args:
         runners: Where the pipeline runs.
-        landmark_model: Says where FaceMesh's file is, or raises that it has not been fetched.
-        sha256: Of that file, in hex.
+        weights: Says where the backend's files are, or raises that they are not there. Blocks.
+        backend: Which it is.
     """
 
-    def __init__(self, runners: Runners, landmark_model: Callable[[], Path], sha256: str) -> None:
+    def __init__(
+        self, runners: Runners, weights: Callable[[], Sequence[ModelFile]], backend: Backend = Backend.MESH
+    ) -> None:
         self._runners = runners
-        self._landmark_model = landmark_model
-        self._sha256 = sha256
+        self._weights = weights
+        self._backend = backend
 
     async def fuse(
         self,
@@ -74,29 +83,30 @@ class Fuser:
             leave_refused: Whether target faces that will not do are left as they are, as long as one does.
 
         Raises:
-            FailedPrecondition: The landmark model is not there.
+            FailedPrecondition: The backend's models are not there.
             InvalidArgument: The images or the faces are refused (`runners.images`, `pipeline.backends`).
             Unavailable: The process died; a repeat is safe.
             DeadlineExceeded: It took too long.
         """
-        model = {"path": str(self._landmark_model()), "sha256": self._sha256}
+        files = await asyncio.to_thread(self._weights)
         reply = await self._runners.call(
             domain=tenant_id,
             task="fuse",
             arguments={
-                "model": model,
-                "source": _arguments(source_face),
-                "targets": [_arguments(face) for face in target_faces],
+                "backend": self._backend,
+                "models": model_arguments(files),
+                "source": face_arguments(source_face),
+                "targets": [face_arguments(face) for face in target_faces],
                 "rendering": asdict(rendering),
                 "leave_refused": leave_refused,
             },
             blobs=[source, target],
             subject=subject,
-            timeout_s=_TIMEOUT_S,
+            timeout_s=TIMEOUT_S,
         )
         match list(reply.blobs), reply.values.get("refused"):
             case [image], [*refused] if image.startswith(PNG) and _sensible(refused, len(target_faces)):
-                return Fused(image, tuple(refused))
+                return Fused(image, tuple(refused), self._backend, tuple(file.model for file in files))
         raise Internal("The pipeline's process gave no sensible answer.", reason="RUNNER_REPLY_INVALID")
 
 
@@ -106,6 +116,12 @@ def _sensible(refused: list[Any], count: int) -> bool:
     return len(refused) == count > len(reasons) and all(isinstance(one, str) and _REASON(one) for one in reasons)
 
 
-def _arguments(face: Face) -> dict[str, Any]:
+def model_arguments(files: Sequence[ModelFile]) -> dict[str, dict[str, str]]:
+    """Models, as tasks take them: path and hash by name."""
+    return {file.model.name: {"path": str(file.path), "sha256": file.model.sha256} for file in files}
+
+
+def face_arguments(face: Face) -> dict[str, Any]:
+    """A face, as tasks take it."""
     eyes = [face.right_eye, face.left_eye] if face.right_eye and face.left_eye else None
     return {"box": face.box, "eyes": eyes}

@@ -15,6 +15,7 @@ from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, NotFound
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from facetmesh.fusion.backends import Backends
     from facetmesh.fusion.consents import Consents
     from facetmesh.fusion.images import Images
     from facetmesh.fusion.line import Ticket
@@ -40,6 +41,8 @@ class Wish:
     """How urgent it is among the tenant's own."""
     options: Options = PLAIN
     """What else was chosen."""
+    reference: bytes = b""
+    """The file that shows whose face is replaced, for the pick REFERENCE."""
 
 
 class Fusions:
@@ -49,15 +52,22 @@ class Fusions:
         registry: Their operations.
         images: What goes in and what comes out.
         consents: Who agreed to what.
+        backends: What fuses, and for whom.
         wake: Makes workers look at an operation.
     """
 
     def __init__(
-        self, registry: Registry, images: Images, consents: Consents, wake: Callable[[Ticket], Awaitable[None]]
+        self,
+        registry: Registry,
+        images: Images,
+        consents: Consents,
+        backends: Backends,
+        wake: Callable[[Ticket], Awaitable[None]],
     ) -> None:
         self._registry = registry
         self._images = images
         self._consents = consents
+        self._backends = backends
         self._wake = wake
 
     async def create(
@@ -82,13 +92,17 @@ class Fusions:
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED: the request_id came with something else before.
-            FailedPrecondition: The consent does not allow it (`Consent.check`), or there is none: CONSENT_MISSING.
+            FailedPrecondition: The consent does not allow it (`Consent.check`), or there is none: CONSENT_MISSING;
+                BACKEND_MISSING.
+            PermissionDenied: LICENCE_NOT_ALLOWED: of a model of the backend.
         """
+        await self._backends.check(tenant_id, wish.options)
         agreed = await self._consents.named(tenant_id, wish.consent)
         job = Job(
             hashlib.sha256(source).hexdigest(), hashlib.sha256(target).hexdigest(),
             wish.face_model, wish.source_face_index, wish.target_face_index,
             wish.consent, agreed.sha256 if agreed else "", wish.priority, wish.options,
+            hashlib.sha256(wish.reference).hexdigest() if wish.reference else "",
         )
         store, now = self._registry.store, self._registry.clock()
         operation_id = Ref.new(tenant_id, now).id
@@ -100,7 +114,7 @@ class Fusions:
                 agreed.check(SourceFace(job.source_sha256, job.source_face_index), now)
             # Announced first: whatever a crash leaves behind is found and cleared away.
             await store.announce(operation.ticket)
-            await self._images.put_inputs(operation.ref, source, target)
+            await self._images.put_inputs(operation.ref, source, target, wish.reference)
             if not await store.create(operation):
                 existing = await store.get(operation.ref)
         if existing is not None:

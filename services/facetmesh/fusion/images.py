@@ -39,11 +39,10 @@ class Images:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    async def put_inputs(self, ref: Ref, source: bytes, target: bytes) -> None:
-        """Keeps what a job is to work on."""
-        await asyncio.gather(
-            self._blobs.put(ref.tenant_id, _source(ref), source), self._blobs.put(ref.tenant_id, _target(ref), target)
-        )
+    async def put_inputs(self, ref: Ref, source: bytes, target: bytes, reference: bytes = b"") -> None:
+        """Keeps what a job is to work on; the reference, if there is any."""
+        keys = {_source(ref): source, _target(ref): target} | ({_reference(ref): reference} if reference else {})
+        await asyncio.gather(*(self._blobs.put(ref.tenant_id, key, data) for key, data in keys.items()))
 
     async def inputs(self, operation: Operation) -> tuple[bytes, bytes]:
         """A job's source and target.
@@ -57,6 +56,10 @@ class Images:
             self._input(ref, _source(ref), job.source_sha256), self._input(ref, _target(ref), job.target_sha256)
         )
         return source, target
+
+    async def reference(self, operation: Operation) -> bytes:
+        """What shows whom to look for in a job's target; raises as `inputs` does."""
+        return await self._input(operation.ref, _reference(operation.ref), operation.job.reference_sha256)
 
     async def put_upload(self, upload: Upload, image: bytes) -> None:
         """Keeps what was uploaded."""
@@ -101,7 +104,7 @@ class Images:
 
     async def delete_inputs(self, ref: Ref) -> None:
         """Deletes what a job was to work on."""
-        for key in (_source(ref), _target(ref)):
+        for key in (_source(ref), _target(ref), _reference(ref)):
             await self._blobs.delete(ref.tenant_id, key)
 
     async def _input(self, ref: Ref, key: str, sha256: str) -> bytes:
@@ -121,6 +124,10 @@ def _source(ref: Ref) -> str:
 
 def _target(ref: Ref) -> str:
     return f"inputs/{ref.id}/target"
+
+
+def _reference(ref: Ref) -> str:
+    return f"inputs/{ref.id}/reference"
 
 
 def _progress(ref: Ref, checkpoint: Checkpoint) -> str:

@@ -14,6 +14,7 @@ from facetmesh.fusion.faces import Pick, select
 from facetmesh.fusion.fuser import MEDIA_TYPE
 from facetmesh.fusion.lookups import Imprint
 from facetmesh.fusion.marker import Facts
+from facetmesh.fusion.matcher import likest
 from facetmesh.fusion.operations import MAX_ATTEMPTS, Fusion, LeftFace, Operation, Stage
 from facetmesh.fusion.retention import day_of
 from facetmesh.kit.errors import Cancelled, FacetmeshError, Unavailable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from facetmesh.fusion.accounting import Accounts
+    from facetmesh.fusion.backends import Backends
     from facetmesh.fusion.consents import Consents
     from facetmesh.fusion.faces import Face, FaceFinder, Found
     from facetmesh.fusion.fuser import Fused
@@ -29,27 +31,7 @@ if TYPE_CHECKING:
     from facetmesh.fusion.lookups import Looks
     from facetmesh.fusion.moderation import Moderation
     from facetmesh.fusion.operations import Box
-    from facetmesh.fusion.pipeline.rendering import Rendering
     from facetmesh.fusion.registry import Registry
-
-
-class FaceFuser(Protocol):
-    """Fuses faces: `fuser.Fuser`."""
-
-    async def fuse(
-        self,
-        tenant_id: str,
-        subject: str,
-        source: bytes,
-        source_face: Face,
-        target: bytes,
-        target_faces: Sequence[Face],
-        rendering: Rendering,
-        *,
-        leave_refused: bool,
-    ) -> Fused:
-        """The target with the source's face."""
-        ...
 
 
 class ResultMarker(Protocol):
@@ -68,8 +50,8 @@ class Stages:
     """Finds faces."""
     moderation: Moderation
     """Refuses what is not to be fused, and what was made."""
-    fuser: FaceFuser
-    """Fuses them."""
+    backends: Backends
+    """Fuse them."""
     fingerprints: Looks
     """Say how what was made looks."""
     marker: ResultMarker | None
@@ -130,6 +112,7 @@ class Maker:
     async def _choose(self, attempt: Operation, source: bytes, target: bytes) -> Progress:
         """Finds the faces that are meant, in pictures that may be worked on."""
         tenant_id, job = attempt.tenant_id, attempt.job
+        await self._stages.backends.check(tenant_id, job.options)
         in_source, in_target = await asyncio.gather(
             self._find(attempt, source, "source"), self._find(attempt, target, "target")
         )
@@ -138,12 +121,15 @@ class Maker:
         options = job.options
         (source_face,) = select(in_source.faces, job.source_face_index, "source", options.sources)
         targets = select(in_target.faces, job.target_face_index, "target", options.targets)
+        if options.targets.pick is Pick.REFERENCE:
+            targets = [await self._resembling(attempt, target, targets)]
         return Progress(source_face, tuple(targets), in_target.model_version)
 
     async def _fuse(self, attempt: Operation, progress: Progress, source: bytes, target: bytes) -> Fused:
         """Fuses them, into a picture that may be shown."""
         options = attempt.job.options
-        fused = await self._stages.fuser.fuse(
+        fuser = await self._stages.backends.fuser(attempt.tenant_id, options.backend)
+        fused = await fuser.fuse(
             attempt.tenant_id, _subject(attempt), source, progress.source, target, progress.targets, options.rendering,
             leave_refused=options.targets.pick is Pick.ALL,
         )
@@ -170,8 +156,15 @@ class Maker:
         )
         replaced, left = _sorted_out(progress.targets, fused)
         return Fusion(
-            progress.source.box, replaced[0], MEDIA_TYPE, len(image), digest.hexdigest(), receipt, replaced[1:], left
+            progress.source.box, replaced[0], MEDIA_TYPE, len(image), digest.hexdigest(), receipt, replaced[1:], left,
+            fused.backend, fused.models,
         )
+
+    async def _resembling(self, attempt: Operation, target: bytes, faces: Sequence[Face]) -> Face:
+        matcher = await self._stages.backends.matcher(attempt.tenant_id)
+        reference = await self._images.reference(attempt)
+        similarities = await matcher.similarities(attempt.tenant_id, _subject(attempt), reference, target, faces)
+        return likest(faces, similarities, attempt.job.options.targets.min_similarity)
 
     async def _check_consent(self, attempt: Operation) -> None:
         job = attempt.job

@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from facetmesh.fusion.backends import Backend, Model
 from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.fusion.options import PLAIN, Options
 from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, FailedPrecondition, Internal
@@ -79,11 +80,14 @@ class Job:
     """How urgent it is among its tenant's own."""
     options: Options = PLAIN
     """What else was chosen."""
+    reference_sha256: str = ""
+    """Of the reference's file, in hex; "" where there is none."""
 
     @property
     def inputs(self) -> list[bytes]:
-        """The SHA-256 digests of what goes into it: source, target, and the consent."""
-        return [bytes.fromhex(one) for one in (self.source_sha256, self.target_sha256, self.consent_sha256) if one]
+        """The SHA-256 digests of what goes into it: source, target, the consent, and the reference."""
+        digests = (self.source_sha256, self.target_sha256, self.consent_sha256, self.reference_sha256)
+        return [bytes.fromhex(one) for one in digests if one]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,10 @@ class Fusion:
     """Where else it was put."""
     left_faces: tuple[LeftFace, ...] = ()
     """Which faces of the target would have come out badly."""
+    backend: Backend = Backend.MESH
+    """What fused."""
+    models: tuple[Model, ...] = ()
+    """By which models, and under which licences; none in records of before they were noted."""
 
 
 @dataclass(frozen=True, slots=True)

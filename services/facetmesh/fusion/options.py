@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.fusion.backends import Backend
 from facetmesh.fusion.faces import PLAIN as ANY
 from facetmesh.fusion.faces import Pick, Selection
 from facetmesh.fusion.pipeline.rendering import PLAIN as USUAL
@@ -24,6 +25,8 @@ class Options:
     """Which of the target's faces are replaced."""
     rendering: Rendering = USUAL
     """How."""
+    backend: Backend | None = None
+    """By what; None for the operator's choice."""
 
     @property
     def sources(self) -> Selection:
@@ -33,7 +36,11 @@ class Options:
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Options:
         """From its fields as JSON has them."""
-        return cls(fields["sole_source"], Selection.of(fields["targets"]), Rendering.of(fields["rendering"]))
+        backend = fields.get("backend")  # records of before there was a choice have none
+        return cls(
+            fields["sole_source"], Selection.of(fields["targets"]), Rendering.of(fields["rendering"]),
+            None if backend is None else Backend(backend),
+        )
 
 
 PLAIN = Options()

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from facetmesh.fusion.pipeline.backends import MeshBackend, Sought
+from facetmesh.fusion.pipeline.backends import Backend, MeshBackend, Sought
 from facetmesh.fusion.pipeline.fingerprint import fingerprint as fingerprint_of
+from facetmesh.fusion.pipeline.insightface import FaceAnalysis, INSwapper
 from facetmesh.fusion.pipeline.label import labelled
 from facetmesh.fusion.pipeline.landmarks import Box
 from facetmesh.fusion.pipeline.mark import Marking
 from facetmesh.fusion.pipeline.rendering import Rendering
+from facetmesh.fusion.pipeline.swapping import InsightFaceBackend, similarities
+from facetmesh.fusion.weights import DETECTOR, LANDMARKS, RECOGNIZER, SWAPPER
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument, Unavailable
 from facetmesh.runners.engines import open_model
 from facetmesh.runners.images import decode, encode_png
@@ -34,7 +37,7 @@ cv2.setNumThreads(1)
 def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
     """Puts the face of the first image into the second.
 
-    Arguments: `model`, the `path` and `sha256` of FaceMesh's file; `source`, a face, and
+    Arguments: `backend`; `models`, the `path` and `sha256` of each by its name; `source`, a face, and
     `targets`, at least one; each with `box` [x_min, y_min, x_max, y_max] and `eyes`
     [[x, y], [x, y]], the subject's right one first, or null; `rendering`, the fields of
     a Rendering; `leave_refused`: whether targets that will not do are left as they are,
@@ -44,7 +47,7 @@ def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
     was left, null for those that were replaced.
     """
     source, target = (_decode(blob, which) for which, blob in zip(("source", "target"), blobs, strict=True))
-    backend = MeshBackend(_landmark_model(context, arguments["model"]))
+    backend = _backend(context, arguments["backend"], arguments["models"])
     source_face = backend.find(source, _sought(arguments["source"]), "source")
     refusals: list[InvalidArgument | None] = []
     faces = []
@@ -62,6 +65,18 @@ def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
     for found in faces:
         made = backend.fuse(source, source_face, made, found, rendering)
     return Reply({"refused": [error and error.reason for error in refusals]}, [encode_png(made)])
+
+
+def resemble(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
+    """Says how much faces look like that of a reference.
+
+    Arguments: `models`, as for `fuse`; `faces`, those of the second image that come into question. The first image is
+    the reference. Replies the `similarities`, -1 to 1 for each face, null where there is none to the model. What the
+    faces are known by stays here, and goes with the call.
+    """
+    reference, image = (_decode(blob, which) for blob, which in zip(blobs, ("reference", "target"), strict=True))
+    boxes = [_sought(face).box for face in arguments["faces"]]
+    return Reply({"similarities": similarities(_analysis(context, arguments["models"]), reference, image, boxes)})
 
 
 def mark(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
@@ -96,6 +111,21 @@ def _lost() -> Marking:
     raise Unavailable("The process was replaced while it marked the picture.", reason="RUNNER_DIED", retry_after_s=1)
 
 
+def _backend(context: Context, name: str, models: Mapping[str, Mapping[str, str]]) -> Backend[Any]:
+    mesh = _landmark_model(context, models[LANDMARKS])
+    if name == "mesh":
+        return MeshBackend(mesh)
+    swapper = models[SWAPPER]
+    drawing = context.once(("swapper", swapper["sha256"]), lambda: INSwapper(swapper, context.setting))
+    return InsightFaceBackend(mesh, _analysis(context, models), drawing)
+
+
+def _analysis(context: Context, models: Mapping[str, Mapping[str, str]]) -> FaceAnalysis:
+    detector, recognizer = models[DETECTOR], models[RECOGNIZER]
+    key = ("analysis", detector["sha256"], recognizer["sha256"])
+    return context.once(key, lambda: FaceAnalysis(detector, recognizer, context.setting))
+
+
 def _landmark_model(context: Context, file: Mapping[str, str]) -> Any:
     # bf16 moves landmarks by up to half a pixel of 192, and saves a millisecond.
     setting = dataclasses.replace(context.setting, precision="f32")
@@ -115,4 +145,4 @@ def _sought(face: Mapping[str, Any]) -> Sought:
     return Sought(Box(*face["box"]), None if face["eyes"] is None else np.array(face["eyes"], np.float32))
 
 
-TASKS: Mapping[str, Task] = {"fuse": fuse, "mark": mark, "seal": seal, "fingerprint": fingerprint}
+TASKS: Mapping[str, Task] = {"fuse": fuse, "resemble": resemble, "mark": mark, "seal": seal, "fingerprint": fingerprint}

@@ -8,7 +8,7 @@ from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
-from facetmesh.fusion.choices import describe, options_of
+from facetmesh.fusion.choices import BACKENDS, describe, options_of
 from facetmesh.fusion.fusions import Wish
 from facetmesh.fusion.line import Priority
 from facetmesh.fusion.links import Maker
@@ -49,6 +49,8 @@ _PRIORITIES = {
     fusion_pb2.PRIORITY_BATCH: Priority.BATCH,
 }
 _WIRE_PRIORITIES = {priority: wire for wire, priority in _PRIORITIES.items()}
+
+_WIRE_BACKENDS = {backend: wire for wire, backend in BACKENDS.items()}
 
 
 class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
@@ -92,6 +94,7 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
                 fusion.face_model, fusion.source_face_index, fusion.target_face_index, fusion.consent,
                 _PRIORITIES[fusion.priority],
                 options_of(fusion),
+                fusion.target_selection.reference_image,
             ),
             caller=Caller(identity.current().subject, telemetry.carrier().get("traceparent", "")),
             request_id=request.request_id,
@@ -236,6 +239,9 @@ def _fusion(operation: Operation) -> fusion_pb2.Fusion:
     for left in result.left_faces:
         message.left_faces.add(face=_box(left.box), reason=left.reason)
     describe(message, job.options)
+    message.backend = _WIRE_BACKENDS[result.backend]
+    for model in result.models:
+        message.models.add(name=model.name, sha256=model.sha256, licence=model.licence)
     _set(message.create_time, operation.created_s)
     if operation.deleted_s is not None:
         _set(message.delete_time, operation.deleted_s)

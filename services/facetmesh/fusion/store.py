@@ -13,6 +13,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.fusion.backends import Backend, Model
 from facetmesh.fusion.imprint_index import ImprintIndex
 from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.fusion.operations import Caller, Checkpoint, Failure, Fusion, Job, LeftFace, Operation, Ref, Stage
@@ -188,4 +189,6 @@ def _fusion(fields: dict[str, Any]) -> Fusion:
         "target_face": tuple(fields["target_face"]),
         "more_target_faces": tuple(tuple(box) for box in fields.get("more_target_faces", ())),
         "left_faces": tuple(LeftFace(tuple(left["box"]), left["reason"]) for left in fields.get("left_faces", ())),
+        "backend": Backend(fields.get("backend", Backend.MESH)),
+        "models": tuple(Model(**model) for model in fields.get("models", ())),
     })

@@ -58,7 +58,7 @@ def fuse(  # noqa: PLR0913 - typer's way of options
         int, typer.Option(help="Which face is replaced, counted in the order.", min=0, rich_help_panel=_FACES)
     ] = 0,
     pick: Annotated[
-        str, typer.Option(help="Of the target's faces: index, sole, nearest or all.", rich_help_panel=_FACES)
+        str, typer.Option(help="Of the target's faces: index, sole, nearest, reference or all.", rich_help_panel=_FACES)
     ] = "",
     order: Annotated[
         str,
@@ -69,6 +69,13 @@ def fuse(  # noqa: PLR0913 - typer's way of options
     near: Annotated[
         str | None,
         typer.Option(help="Replace the face nearest to this point.", metavar="X,Y", rich_help_panel=_FACES),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Replace the face that looks most like this photo's, up to 1 MB.", exists=True, dir_okay=False,
+            rich_help_panel=_FACES,
+        ),
     ] = None,
     label: Annotated[
         str, typer.Option(help="Only faces with the model's label, such as FACE_FEMALE.", rich_help_panel=_FACES)
@@ -92,6 +99,9 @@ def fuse(  # noqa: PLR0913 - typer's way of options
     keep_colours: Annotated[
         bool, typer.Option("--keep-colours", help="Leave the source's colours as they are.", rich_help_panel=_LOOK)
     ] = False,
+    backend: Annotated[
+        str, typer.Option(help="What does it: mesh or insightface; the operator's choice.", rich_help_panel=_LOOK)
+    ] = "",
     out: Annotated[Path, typer.Option(help="Where the result is written.", dir_okay=False)] = Path("fused.png"),
     side_by_side: Annotated[
         Path | None, typer.Option(help="Write source, target and result beside each other, too.", dir_okay=False)
@@ -105,6 +115,7 @@ def fuse(  # noqa: PLR0913 - typer's way of options
         source_face_index=source_face, sole_source_face=sole_source, target_face_index=target_face, pick=pick,
         order=order, near=None if near is None else _point(near), label=label, mask=mask, regions=tuple(region or ()),
         feather=feather, weight=weight, ignore_occlusion=ignore_occlusion, keep_colours=keep_colours,
+        reference=None if reference is None else reference.read_bytes(), backend=backend,
     )
     before = _picture(source), _picture(target)
     files_before = [picture for picture in before if isinstance(picture, bytes)]

@@ -9,6 +9,8 @@ One module for each stage, in the order of work:
     blend       both images joined band by band
     fuse        the stages put together
     refine      what a second fusion does better
+    swapping    the same with a face that a model draws in place of one that is warped
+    insightface the models that do
 
 Images are RGB, uint8 or float32 in 0 to 1, of shape (height, width, 3). Points are
 (x, y) or (x, y, z) in pixels, float32, origin top left. Native code runs here: for

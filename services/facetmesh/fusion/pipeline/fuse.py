@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -13,6 +15,8 @@ from facetmesh.fusion.pipeline.rendering import PLAIN
 from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from facetmesh.fusion.pipeline.frames import Image, Pixels
@@ -32,6 +36,32 @@ OPENINGS = ((mesh.MOUTH, *mesh.MOUTH_MIDDLES), (mesh.RIGHT_EYE, 159, 145), (mesh
 """What can open: outline, upper and lower middle."""
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """The part of a target that is worked on."""
+
+    pixels: Pixels
+    """RGB, uint8, (rows, columns, 3)."""
+    points: Points
+    """The face's in it, (468, 2)."""
+    origin: tuple[int, int]
+    """Its left top corner in the target."""
+    scale: float
+    """How much smaller it is than there, up to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What is put over a view."""
+
+    pixels: Pixels
+    """RGB, uint8, of the view's size."""
+    shown: Weights
+    """How much of it there is to see at each pixel, 0 to 1, (rows, columns)."""
+    points: Points
+    """The face's that it shows, (468, 2), in whatever frame."""
+
+
 def fuse(
     source: Pixels, source_face: Face, target: Pixels, target_face: Face, rendering: Rendering = PLAIN
 ) -> Pixels:
@@ -47,20 +77,31 @@ def fuse(
     Returns:
         An image of the target's size; outside of the mask it is the target, byte for byte.
     """
-    x, y, columns, rows = window_of(target_face.flat, target)
+    return put(target, target_face, partial(_warped, source, source_face), rendering)
+
+
+def put(target: Pixels, face: Face, draw: Callable[[View], Front], rendering: Rendering) -> Pixels:
+    """The target with what is drawn in place of a face, in the target's light, under a soft mask.
+
+    Args:
+        target: RGB, uint8, (height, width, 3).
+        face: The face to replace.
+        draw: Draws what comes in its place.
+        rendering: How it is put in.
+
+    Returns:
+        An image of the target's size; outside of the mask it is the target, byte for byte.
+    """
+    x, y, columns, rows = window_of(face.flat, target)
     window = target[y : y + rows, x : x + columns]
-    unit = target_face.unit
-    scale = min(1.0, MAX_UNIT_PX / unit)
-    small = resized(window, scale)
-    points = scaled(target_face.flat - (x, y), scale)
+    scale = min(1.0, MAX_UNIT_PX / face.unit)
+    view = View(resized(window, scale), scaled(face.flat - (x, y), scale), (x, y), scale)
     with part("warp"):
-        larger = unit * scale / source_face.unit
-        field = warp.dense_map(source_face.flat, points, (small.shape[0], small.shape[1]))
-        warped, shown = warp.resample(source, field, scale=larger), warp.shown(field, scale=larger, unit=unit * scale)
-    alpha, front = _composed(warped, source_face.flat, small, points, rendering)
-    alpha = alpha * shown
+        drawn = draw(view)
+    alpha, front = _composed(drawn.pixels, drawn.points, view.pixels, view.points, rendering)
+    alpha = alpha * drawn.shown
     with part("blend"):
-        fused = blend.multiband(front, unit_of(small), alpha)
+        fused = blend.multiband(front, unit_of(view.pixels), alpha)
     pixels = np.clip(np.rint(fused * 255), 0, 255).astype(np.uint8)
     if scale < 1:
         pixels = cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
@@ -68,6 +109,15 @@ def fuse(
     result = target.copy()
     result[y : y + rows, x : x + columns] = np.where((alpha > VISIBLE)[..., np.newaxis], pixels, window)
     return result
+
+
+def _warped(source: Pixels, face: Face, view: View) -> Front:
+    """The source's face, moved to where the view's points are."""
+    unit = mesh.eye_distance(view.points)
+    larger = unit / face.unit
+    field = warp.dense_map(face.flat, view.points, (view.pixels.shape[0], view.pixels.shape[1]))
+    shown = warp.shown(field, scale=larger, unit=unit)
+    return Front(warp.resample(source, field, scale=larger), shown, face.flat)
 
 
 def _composed(

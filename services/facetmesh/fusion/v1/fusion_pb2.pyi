@@ -22,6 +22,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Backend:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackendEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Backend.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKEND_UNSPECIFIED: _Backend.ValueType  # 0
+    """The operator's choice."""
+    BACKEND_MESH: _Backend.ValueType  # 1
+    """FaceMesh's points, a warp and a blend; free for any use."""
+    BACKEND_INSIGHTFACE: _Backend.ValueType  # 2
+    """InsightFace's embedding and its swapper, where the operator has their weights. They are not free
+    for business.
+    """
+
+class Backend(_Backend, metaclass=_BackendEnumTypeWrapper):
+    """What puts one face into another."""
+
+BACKEND_UNSPECIFIED: Backend.ValueType  # 0
+"""The operator's choice."""
+BACKEND_MESH: Backend.ValueType  # 1
+"""FaceMesh's points, a warp and a blend; free for any use."""
+BACKEND_INSIGHTFACE: Backend.ValueType  # 2
+"""InsightFace's embedding and its swapper, where the operator has their weights. They are not free
+for business.
+"""
+Global___Backend: _TypeAlias = Backend  # noqa: Y015
+
 class _Priority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -279,6 +307,8 @@ class Fusion(_message.Message):
     RENDERING_FIELD_NUMBER: _builtins.int
     MORE_TARGET_FACES_FIELD_NUMBER: _builtins.int
     LEFT_FACES_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: tenants/{tenant}/fusions/{fusion}."""
     source_image: _builtins.bytes
@@ -317,6 +347,11 @@ class Fusion(_message.Message):
     """How urgent it is."""
     sole_source_face: _builtins.bool
     """Refuses a source with more than one face: INVALID_ARGUMENT, SEVERAL_FACES."""
+    backend: Global___Backend.ValueType
+    """What puts the face in; in an answer, what did. Unset, it is the operator's choice.
+    FAILED_PRECONDITION with BACKEND_MISSING where it is not on offer, PERMISSION_DENIED with
+    LICENCE_NOT_ALLOWED where the tenant's licence policy does not allow its models.
+    """
     @_builtins.property
     def target_face(self) -> Global___FaceBox:
         """Where the face was put, in pixels of the target."""
@@ -351,6 +386,10 @@ class Fusion(_message.Message):
         out badly. When that is so of all of them, the fusion is refused.
         """
 
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___FusionModel]:
+        """By which models it was made, and under which licences."""
+
     def __init__(
         self,
         *,
@@ -377,10 +416,12 @@ class Fusion(_message.Message):
         rendering: Global___Rendering | None = ...,
         more_target_faces: _abc.Iterable[Global___FaceBox] | None = ...,
         left_faces: _abc.Iterable[Global___LeftFace] | None = ...,
+        backend: Global___Backend.ValueType = ...,
+        models: _abc.Iterable[Global___FusionModel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "rendering", b"rendering", "source", b"source", "source_face", b"source_face", "source_image", b"source_image", "source_name", b"source_name", "target", b"target", "target_face", b"target_face", "target_image", b"target_image", "target_name", b"target_name", "target_selection", b"target_selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "create_time", b"create_time", "delete_time", b"delete_time", "face_model", b"face_model", "left_faces", b"left_faces", "media_type", b"media_type", "more_target_faces", b"more_target_faces", "name", b"name", "priority", b"priority", "receipt", b"receipt", "rendering", b"rendering", "sha256", b"sha256", "size_bytes", b"size_bytes", "sole_source_face", b"sole_source_face", "source", b"source", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "source_name", b"source_name", "target", b"target", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image", "target_name", b"target_name", "target_selection", b"target_selection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "consent", b"consent", "create_time", b"create_time", "delete_time", b"delete_time", "face_model", b"face_model", "left_faces", b"left_faces", "media_type", b"media_type", "models", b"models", "more_target_faces", b"more_target_faces", "name", b"name", "priority", b"priority", "receipt", b"receipt", "rendering", b"rendering", "sha256", b"sha256", "size_bytes", b"size_bytes", "sole_source_face", b"sole_source_face", "source", b"source", "source_face", b"source_face", "source_face_index", b"source_face_index", "source_image", b"source_image", "source_name", b"source_name", "target", b"target", "target_face", b"target_face", "target_face_index", b"target_face_index", "target_image", b"target_image", "target_name", b"target_name", "target_selection", b"target_selection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["source_image", "source_name"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -394,9 +435,39 @@ class Fusion(_message.Message):
 Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
 
 @_typing.final
+class FusionModel(_message.Message):
+    """A model that had a part in a fusion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What it is called, such as facemesh or inswapper_128.onnx."""
+    sha256: _builtins.str
+    """SHA-256 of its file, in hex."""
+    licence: _builtins.str
+    """Its licence, as an SPDX expression."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        licence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["licence", b"licence", "name", b"name", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FusionModel: _TypeAlias = FusionModel  # noqa: Y015
+
+@_typing.final
 class FaceSelection(_message.Message):
     """Which faces of an image are meant. INVALID_ARGUMENT with NO_FACE, FACE_INDEX_OUT_OF_RANGE,
-    SEVERAL_FACES or TOO_MANY_FACES (32 are replaced at once at most).
+    SEVERAL_FACES or TOO_MANY_FACES (32 are looked at at most).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -417,6 +488,11 @@ class FaceSelection(_message.Message):
         """The one nearest to the point."""
         MODE_ALL: FaceSelection._Mode.ValueType  # 4
         """All of them."""
+        MODE_REFERENCE: FaceSelection._Mode.ValueType  # 5
+        """The one that looks most like the face of reference_image, by InsightFace's embeddings;
+        FACE_NOT_MATCHED where none does. Needs its models, whichever backend fuses: refused as
+        Fusion.backend is.
+        """
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
         """How faces are picked."""
@@ -431,6 +507,11 @@ class FaceSelection(_message.Message):
     """The one nearest to the point."""
     MODE_ALL: FaceSelection.Mode.ValueType  # 4
     """All of them."""
+    MODE_REFERENCE: FaceSelection.Mode.ValueType  # 5
+    """The one that looks most like the face of reference_image, by InsightFace's embeddings;
+    FACE_NOT_MATCHED where none does. Needs its models, whichever backend fuses: refused as
+    Fusion.backend is.
+    """
 
     class _Order:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -476,6 +557,8 @@ class FaceSelection(_message.Message):
     X_FIELD_NUMBER: _builtins.int
     Y_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    REFERENCE_IMAGE_FIELD_NUMBER: _builtins.int
+    MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
     mode: Global___FaceSelection.Mode.ValueType
     """How they are picked."""
     order: Global___FaceSelection.Order.ValueType
@@ -486,6 +569,10 @@ class FaceSelection(_message.Message):
     """The point of MODE_NEAREST, in pixels from the top."""
     label: _builtins.str
     """Only faces that the model gave this label, such as FACE_FEMALE."""
+    reference_image: _builtins.bytes
+    """The photo of MODE_REFERENCE, whose largest face counts: JPEG, PNG or WebP, at most 1 MB."""
+    min_similarity: _builtins.float
+    """How much the face must look like it, by the cosine of the embeddings; 0.4 when unset."""
     def __init__(
         self,
         *,
@@ -494,12 +581,16 @@ class FaceSelection(_message.Message):
         x: _builtins.float = ...,
         y: _builtins.float = ...,
         label: _builtins.str = ...,
+        reference_image: _builtins.bytes = ...,
+        min_similarity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "min_similarity", b"min_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "mode", b"mode", "order", b"order", "x", b"x", "y", b"y"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "label", b"label", "min_similarity", b"min_similarity", "mode", b"mode", "order", b"order", "reference_image", b"reference_image", "x", b"x", "y", b"y"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_similarity: _TypeAlias = _typing.Literal["min_similarity"]  # noqa: Y015
+    _WhichOneofArgType__min_similarity: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_similarity) -> _WhichOneofReturnType__min_similarity | None: ...
 
 Global___FaceSelection: _TypeAlias = FaceSelection  # noqa: Y015
 

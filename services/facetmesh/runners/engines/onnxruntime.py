@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from facetmesh.runners.engines.base import ImageInput, Shape
     from facetmesh.runners.settings import EngineSetting
 
-_PROVIDERS = {
+PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider"],
     # What TensorRT cannot run goes to CUDA, within one inference.
     "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"],
 }
+"""ONNX Runtime's names of what runs a model, by the setting's device."""
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 
@@ -68,14 +69,24 @@ class OnnxRuntimeModel:
         return values.astype(_TYPES[self._input.type], copy=False)
 
 
-def _open(path: Path | bytes, setting: EngineSetting, cores: int) -> Any:
-    wanted = _PROVIDERS[setting.device]
+def session_options(cores: int = 0) -> Any:
+    """How sessions share the machine.
+
+    Args:
+        cores: How many an inference may use; 0 for all.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = cores
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     # A spinning thread takes a core from another tenant.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _open(path: Path | bytes, setting: EngineSetting, cores: int) -> Any:
+    wanted = PROVIDERS[setting.device]
+    options = session_options(cores)
     try:
         session = ort.InferenceSession(path, options, providers=wanted)
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from facetmesh.detection import licences
+from facetmesh.kit import licences
 from facetmesh.kit.errors import PermissionDenied
 
 
