@@ -205,13 +205,13 @@ def _surroundings(
 def _check(face: Face, image: NDArray[np.uint8], which: str) -> None:
     if not np.isfinite(face.points).all() or face.score < MIN_SCORE:
         raise _refusal(which, "FACE_NOT_CLEAR", "cannot be made out clearly enough")
-    if abs(face.yaw_deg) > MAX_YAW_DEG:
-        raise _refusal(which, "FACE_PROFILE", "is turned too far aside: it must look roughly into the camera")
     height, width = image.shape[:2]
     outline = face.flat[list(OVAL)]
     inside = ((outline >= 0) & (outline <= (width - 1, height - 1))).all(axis=1).mean()
-    if inside < MIN_INSIDE:
+    if inside < MIN_INSIDE:  # first: to the model, half a face is one that is turned aside
         raise _cut_off(which)
+    if abs(face.yaw_deg) > MAX_YAW_DEG:
+        raise _refusal(which, "FACE_PROFILE", "is turned too far aside: it must look roughly into the camera")
 
 
 def _cut_off(which: str) -> InvalidArgument:
