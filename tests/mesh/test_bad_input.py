@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
-from facetmesh.client import FacetmeshError
+from facetmesh.client import FacetmeshError, FusionOptions
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.kit import status
 
@@ -177,6 +177,13 @@ def test_a_fusion_without_faces(mesh: Mesh, astronaut: bytes) -> None:
         client.fuse(astronaut, blank.getvalue(), face_model="faces", consent=consented(client, astronaut))
     assert refusal.value.reason == "NO_FACE"
     assert "target" in refusal.value.message
+
+
+@pytest.mark.parametrize("options", [FusionOptions(backend="insightface"), FusionOptions(reference=b"whoever")])
+def test_models_that_the_operator_has_not(mesh: Mesh, astronaut: bytes, options: FusionOptions) -> None:
+    with mesh.client(mesh.tenant("acme")) as client, pytest.raises(FacetmeshError) as refusal:
+        client.create_fusion(astronaut, astronaut, face_model="faces", options=options)
+    assert (refusal.value.code, refusal.value.reason) == ("FAILED_PRECONDITION", "BACKEND_MISSING")
 
 
 @pytest.mark.parametrize("message", [b"\xff\xff\xff\xff", b"\x0a\x03\xff\xfe\xfd"], ids=["garbage", "no-utf-8"])
