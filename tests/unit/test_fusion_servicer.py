@@ -136,7 +136,7 @@ async def test_what_fused_and_by_which_models_is_told(servicer: FusionServicer, 
     ("mode", "image", "good"),
     [
         (pb.FaceSelection.MODE_REFERENCE, b"who", True), (pb.FaceSelection.MODE_REFERENCE, b"", False),
-        (pb.FaceSelection.MODE_ALL, b"who", False), (pb.FaceSelection.MODE_ALL, b"", True),
+        (pb.FaceSelection.MODE_ALL, b"who", True), (pb.FaceSelection.MODE_ALL, b"", True),
         (pb.FaceSelection.MODE_REFERENCE, bytes(1_000_001), False),
     ],
 )  # fmt: skip
@@ -152,6 +152,16 @@ def test_a_reference_comes_where_it_is_asked_for(
         validate(request)
     (violation,) = refusal.value.violations
     assert violation.field.startswith("fusion.target_selection")
+
+
+async def test_a_reference_that_nobody_looks_at_is_not_kept(servicer: FusionServicer, world: World) -> None:
+    request = creation()
+    request.fusion.target_selection.CopyFrom(
+        pb.FaceSelection(mode=pb.FaceSelection.MODE_SOLE, reference_image=b"who")
+    )
+    created = await servicer.CreateFusion(request, None)
+    assert b"who" not in world.blobs.blobs.values()
+    assert not (await world.fusions.get(ref(created))).job.reference_sha256
 
 
 async def test_a_failed_operation_holds_the_error(servicer: FusionServicer, world: World) -> None:

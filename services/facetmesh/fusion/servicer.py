@@ -9,6 +9,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
 from facetmesh.fusion.choices import BACKENDS, describe, options_of
+from facetmesh.fusion.faces import Pick
 from facetmesh.fusion.fusions import Wish
 from facetmesh.fusion.line import Priority
 from facetmesh.fusion.links import Maker
@@ -86,6 +87,8 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
             source = await self._pictures.read(tenant_id, fusion.source_name)
         if fusion.target_name:
             target = await self._pictures.read(tenant_id, fusion.target_name)
+        options = options_of(fusion)
+        referring = options.targets.pick is Pick.REFERENCE
         operation = await self._fusions.create(
             tenant_id,
             source,
@@ -93,8 +96,8 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
             Wish(
                 fusion.face_model, fusion.source_face_index, fusion.target_face_index, fusion.consent,
                 _PRIORITIES[fusion.priority],
-                options_of(fusion),
-                fusion.target_selection.reference_image,
+                options,
+                fusion.target_selection.reference_image if referring else b"",
             ),
             caller=Caller(identity.current().subject, telemetry.carrier().get("traceparent", "")),
             request_id=request.request_id,

@@ -570,7 +570,7 @@ class FaceSelection(_message.Message):
     label: _builtins.str
     """Only faces that the model gave this label, such as FACE_FEMALE."""
     reference_image: _builtins.bytes
-    """The photo of MODE_REFERENCE, whose largest face counts: JPEG, PNG or WebP, at most 1 MB."""
+    """The photo of MODE_REFERENCE, whose largest face counts: JPEG, PNG or WebP, at most 1 MB. Not kept otherwise."""
     min_similarity: _builtins.float
     """How much the face must look like it, by the cosine of the embeddings; 0.4 when unset."""
     def __init__(
