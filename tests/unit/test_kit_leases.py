@@ -18,6 +18,7 @@ from facetmesh.kit.profiles import Profile
 from .limits_world import ACME, LimitsWorld
 
 if TYPE_CHECKING:
+    from facetmesh.kit.budgets import Lease, Report
     from facetmesh.kit.leases import Leases
 
 KEY = f"{ACME}/keys/k1"
@@ -280,6 +281,51 @@ async def test_who_is_idle_gives_its_part_back(world: LimitsWorld) -> None:
     assert not other.known(ACME, KEY)
     ledger = await world.budgets._store.ledger("acme")
     assert len(ledger.accounts[ACME].stakes) == 1
+
+
+async def test_a_call_that_comes_while_its_account_leaves_is_no_reason_to_refuse_the_next(
+    world: LimitsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.tenant(Limits(requests_per_s=100))
+    leases, source = world.replica()
+    await entered(leases)
+    world.clock.now += 11
+    ask = source.lease
+
+    async def called_meanwhile(report: Report) -> Lease:
+        lease = await ask(report)
+        assert admitted(leases, 1) == 1
+        return lease
+
+    with monkeypatch.context() as patched:
+        patched.setattr(source, "lease", called_meanwhile)
+        await leases._report()
+    assert source.reports[-1].demands[0].leaving
+    assert admitted(leases, 3) == 3
+    assert leases._wanted.is_set()  # auth hears of it soon
+    await leases._report()
+    assert (await world.budgets._store.ledger("acme")).accounts[ACME].stakes.keys() == {leases._replica}
+
+
+async def test_settings_that_are_asked_for_during_a_first_call_do_not_refuse_it(
+    world: LimitsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.tenant(Limits(requests_per_s=100))
+    leases, source = world.replica()
+    ask, calls = source.lease, []
+
+    async def called_meanwhile(report: Report) -> Lease:
+        lease = await ask(report)
+        if not calls:
+            calls.append(asyncio.create_task(entered(leases)))
+            await asyncio.sleep(0)  # it waits for its turn
+        return lease
+
+    monkeypatch.setattr(source, "lease", called_meanwhile)
+    assert await leases.current(ACME)
+    await calls[0]
+    assert leases.known(ACME, KEY)
+    assert admitted(leases, 3) == 3
 
 
 async def test_first_calls_at_once_are_introduced_once(world: LimitsWorld) -> None:

@@ -250,11 +250,14 @@ class Leases:
         self._introduced = True
         for policy in lease.policies:
             self._use(policy)
+        leaving = {demand.account for demand in report.demands if demand.leaving}
         for grant in lease.grants:
-            self._take(grant)
-        for demand in report.demands:
-            if demand.leaving and (account := self._accounts.get(demand.account)) is not None and account.is_idle:
-                self._accounts.pop(demand.account)
+            self._take(grant, leaves=grant.account in leaving)
+        for name in leaving & self._accounts.keys():
+            if self._accounts[name].granted and self._accounts[name].is_idle:
+                self._accounts.pop(name)
+            else:  # a call came meanwhile
+                self._wanted.set()
         return lease
 
     def _next_report(self, names: Sequence[str]) -> Report:
@@ -270,11 +273,12 @@ class Leases:
         )
         return Report(self._replica, self._service, self._number, demands, work, self._sequence)
 
-    def _take(self, grant: Grant) -> None:
+    def _take(self, grant: Grant, *, leaves: bool) -> None:
         if grant.profile is not None:
             self._profiles[grant.account] = grant.profile
         account = self._accounts.get(grant.account)
-        if account is not None:
+        # Who leaves has no part: a call that came meanwhile is not to be refused for that.
+        if account is not None and not leaves:
             account.take(grant, self._clock(), self._wall())
 
     def _use(self, policy: ActivePolicy) -> None:
