@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import select
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +83,10 @@ class Http:
         told = {**self.credentials, **(headers or {})}
         try:
             if sent and self.tls is None:
-                connection.request(method, path, _until_answered(connection, sent), {
-                    "content-length": str(len(sent)), **told,
-                })  # fmt: skip
+                with suppress(BrokenPipeError, ConnectionResetError):  # what was answered before is still to be read
+                    connection.request(method, path, _until_answered(connection, sent), {
+                        "content-length": str(len(sent)), **told,
+                    })  # fmt: skip
             else:
                 connection.request(method, path, sent, told)
             answer = connection.getresponse()

@@ -122,8 +122,8 @@ class Mesh:
         """A client; to be entered."""
         return Client(key, self.endpoints)
 
-    def tenant(self, tenant_id: str) -> str:
-        """A key of the tenant that may do all within it; the tenant, its key and its model are made once."""
+    def tenant(self, tenant_id: str, *, model: bool = True) -> str:
+        """A key of the tenant that may do all within it; the tenant, its key and its model, if any, are made once."""
         if tenant_id not in self.keys:
             # A test that is tried again finds what its first try made.
             with self.client(self.admin_key) as admin:
@@ -131,8 +131,9 @@ class Mesh:
                     admin.create_tenant(tenant_id, licence_classes=("permissive", "copyleft"))
                 roles = [ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR]
                 key = admin.create_key(tenant=tenant_id, roles=roles).secret
-            with self.client(key) as client, suppress(AlreadyExists):
-                client.create_model("faces", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
+            if model:
+                with self.client(key) as client, suppress(AlreadyExists):
+                    client.create_model("faces", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
             self.keys[tenant_id] = key
         return self.keys[tenant_id]
 

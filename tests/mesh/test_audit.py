@@ -89,20 +89,20 @@ def test_a_receipt_that_never_comes(mesh: Mesh) -> None:
 
 
 def test_events_are_filtered_followed_and_exported(mesh: Mesh) -> None:
-    with mesh.client(mesh.tenant("audited")) as client:
+    with mesh.client(mesh.tenant("globex")) as client:
         mine = until(lambda: client.list_events(filter="kind = CreateModel AND outcome = OK"), "it is logged")
         assert {one.event.method.rpartition("/")[2] for one in mine} == {"CreateModel"}
         with pytest.raises(InvalidArgument) as error:
             client.list_events(filter="kind")
         assert error.value.reason == "FILTER_INVALID"
         with pytest.raises(PermissionDenied):
-            client.list_events(tenant="globex")
+            client.list_events(tenant="acme")
         start = mine[0].index
         assert next(iter(client.watch_events(filter="kind = CreateModel", start_index=start))) == mine[0]
         lines = b"".join(client.export_events(filter="kind = CreateModel")).decode().splitlines()
         assert [json.loads(line)["index"] for line in lines] == [one.index for one in mine]
         with pytest.raises(PermissionDenied):
-            next(iter(client.export_events(tenant="globex")))
+            next(iter(client.export_events(tenant="acme")))
         with pytest.raises(PermissionDenied):
             next(iter(client.watch_events(tenant="-")))
 

@@ -67,7 +67,7 @@ class Holder:
 @pytest.fixture
 def holder(mesh: Mesh) -> Iterator[Callable[[str], Holder]]:
     """Makes holders of tokens of keys."""
-    mesh.tenant("pied-piper")
+    mesh.tenant("pied-piper", model=False)
     with ExitStack() as stack:
         yield lambda key: Holder(mesh, key, stack)
 

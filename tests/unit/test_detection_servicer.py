@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from facetmesh.detection.heads.geometry import overlaps
 from facetmesh.detection.v1 import detection_pb2 as pb
@@ -18,14 +19,14 @@ from facetmesh.detection.v1 import model_pb2 as models_pb
 from facetmesh.kit import audit, catalog, errors
 
 from . import detection_world
+from .conftest import MemoryState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
-    from .conftest import MemoryState
     from .detection_world import World
 
+in_module = pytest.mark.asyncio(loop_scope="module")
 FACES = ["FACE_FEMALE", "FACE_MALE"]
 AT_ONCE_S = 10
 """A hundredth of it does; a decoder that is taken in takes minutes."""
@@ -48,25 +49,32 @@ def portrait() -> bytes:
     return catalog.fetch("photo-astronaut").read_bytes()
 
 
-@pytest.fixture
-def record() -> audit.Record:
+@pytest_asyncio.fixture(loop_scope="module")
+async def record() -> audit.Record:
     """The audit record of the call."""
     record = audit.Record("facetmesh.detection.v1.DetectionService/Detect", "tenants/acme", "tenants/acme/keys/k1")
     audit.set_current(record)
     return record
 
 
-@pytest.fixture
-async def world(state: MemoryState, record: audit.Record, tmp_path: Path) -> AsyncIterator[World]:
-    """The servicers, with acme's models nudenet and blaze."""
-    del record
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """The servicers, with acme's models nudenet and blaze: no test changes them."""
+    audit.set_current(audit.Record("facetmesh.detection.v1.ModelService/CreateModel", "tenants/acme"))
     catalog.fetch("nudenet-320n", accept_licence="AGPL-3.0")
     for asset in ("blazeface-full", "blazeface-short", "facemesh"):
         catalog.fetch(asset)
-    async with detection_world.serving(state, tmp_path) as made:
+    async with detection_world.serving(MemoryState(), tmp_path_factory.mktemp("detection")) as made:
         for model_id, catalog_id, licence in (("nudenet", "nudenet-320n", "AGPL-3.0"), ("blaze", "blazeface-full", "")):
             await made.models.CreateModel(creation(model_id, catalog_id, licence), None)
         yield made
+
+
+@pytest.fixture
+def world(served: World, record: audit.Record) -> World:
+    """They, in a call."""
+    del record
+    return served
 
 
 def creation(model_id: str, catalog_id: str, licence: str = "") -> models_pb.CreateModelRequest:
@@ -97,6 +105,7 @@ def paired(found: pb.DetectResponse, expected: list[tuple[float, ...]]) -> list[
     return scores
 
 
+@in_module
 async def test_six_faces(world: World, photo: bytes, record: audit.Record) -> None:
     """As the model's own publisher finds them; and the record says what was done."""
     response = await world.detection.Detect(request(photo, labels=FACES), None)
@@ -113,6 +122,7 @@ async def test_six_faces(world: World, photo: bytes, record: audit.Record) -> No
     assert record.output == hashlib.sha256(response.SerializeToString(deterministic=True)).digest()
 
 
+@in_module
 async def test_faces_with_their_points(world: World, photo: bytes, portrait: bytes) -> None:
     """BlazeFace: the same six, and eyes where they are."""
     response = await world.detection.Detect(request(photo, "blaze", min_confidence=0.5), None)
@@ -125,6 +135,7 @@ async def test_faces_with_their_points(world: World, photo: bytes, portrait: byt
     assert face.label == "face"
 
 
+@in_module
 async def test_options(world: World, photo: bytes) -> None:
     """Each has its effect."""
     everything = await world.detection.Detect(request(photo), None)
@@ -142,6 +153,7 @@ async def test_options(world: World, photo: bytes) -> None:
     ("model", "code", "reason"),
     [({"labels": ["CAT"]}, "INVALID_ARGUMENT", "UNKNOWN_LABEL"), ({"model": "nope"}, "NOT_FOUND", "MODEL_NOT_FOUND")],
 )
+@in_module
 async def test_wrong_requests(
     world: World, photo: bytes, model: dict[str, str], code: str, reason: str
 ) -> None:
@@ -151,6 +163,7 @@ async def test_wrong_requests(
     assert (caught.value.code, caught.value.reason) == (code, reason)
 
 
+@in_module
 async def test_bad_images_are_refused_at_once(world: World, photo: bytes) -> None:
     """And the next good one is served by the same process."""
     huge = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
@@ -169,6 +182,7 @@ async def test_bad_images_are_refused_at_once(world: World, photo: bytes) -> Non
     assert (await world.detection.Detect(request(photo), None)).detections
 
 
+@in_module
 async def test_models_are_read_and_listed(world: World) -> None:
     """In the order of their ids, a page at a time."""
     model = await world.models.GetModel(models_pb.GetModelRequest(name="tenants/acme/models/nudenet"), None)
@@ -185,6 +199,7 @@ async def test_models_are_read_and_listed(world: World) -> None:
     assert not second.next_page_token
 
 
+@in_module
 async def test_a_model_that_detects_nothing_is_refused(world: World) -> None:
     """FaceMesh has landmarks, and no boxes."""
     with pytest.raises(errors.FailedPrecondition) as caught:
