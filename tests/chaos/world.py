@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
+from tests.contract.harness import halt
 
 from facetmesh.client import AsyncClient
 
@@ -59,7 +60,7 @@ class World:
     async def stopped(self, name: str) -> AsyncIterator[int]:
         """It is there, and does nothing. Gives its process id."""
         pid = self.pid(name)
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         try:
             yield pid
         finally:

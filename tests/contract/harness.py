@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc.aio
 from dapr.proto import api_service_v1
@@ -32,6 +35,22 @@ def free_port() -> int:
             listener.bind(("127.0.0.1", port))
             return port
     raise AssertionError("no port is free")
+
+
+def halt(pid: int) -> None:
+    """Has a process do nothing more. A signal alone may find it busy for a moment, on a busy machine for a long one."""
+    os.kill(pid, signal.SIGSTOP)
+    ends = time.monotonic() + DEADLINE_S
+    while not all(map(_is_stopped, Path(f"/proc/{pid}/task").iterdir())):
+        assert time.monotonic() < ends, f"{pid} does not stop"
+        time.sleep(0.005)
+
+
+def _is_stopped(thread: Path) -> bool:
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] in "TtZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:

@@ -23,7 +23,7 @@ import yaml
 from facetmesh.cli.mesh import binaries, daprd
 from facetmesh.kit.errors import FailedPrecondition
 
-from .harness import DEADLINE_S, App, free_port, until
+from .harness import DEADLINE_S, App, free_port, halt, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,7 +92,7 @@ class Provider:
     def suspended(self) -> Iterator[None]:
         """They are there, and answer nothing."""
         for process in self._processes:
-            process.send_signal(signal.SIGSTOP)
+            halt(process.pid)
         try:
             yield
         finally:

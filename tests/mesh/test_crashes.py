@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import signal
 import threading
 import uuid
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from tests.contract.harness import halt
 
 from facetmesh.client import ResourceExhausted
 from facetmesh.client.calls import fusion_of
@@ -140,7 +140,7 @@ def test_a_job_goes_on_after_the_stage_that_was_finished(
         client.create_model("finder", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
         consent = consented(client, astronaut)
         first = client.fuse(astronaut, astronaut, face_model="finder", consent=consent).fusion  # its runner is up
-        os.kill(runner_of(mesh, "fusion"), signal.SIGSTOP)  # so that what is fused next takes its time
+        halt(runner_of(mesh, "fusion"))  # so that what is fused next takes its time
         name = client.create_fusion(astronaut, astronaut, face_model="finder", consent=consent).name
         fusing = fusion_pb2.FusionMetadata.STAGE_FUSING
         until(lambda: progress(client.get_operation(name)).stage == fusing, "the faces are found", END_S)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import jwt
 import pytest
+from tests.contract.harness import halt
 
 from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc
@@ -115,7 +116,7 @@ def test_while_auth_hangs_holders_of_tokens_go_on_and_nobody_new_enters(
     with mesh.client(mesh.admin_key) as admin:
         key = admin.create_key(tenant="pied-piper", roles=[2, 3, 4])
     one, hanging = working(holder, key.secret), mesh.pid("auth")
-    os.kill(hanging, signal.SIGSTOP)
+    halt(hanging)
     try:
         with grpc.insecure_channel(mesh.endpoints.auth) as channel:
             stub = auth_pb2_grpc.AuthServiceStub(channel)
