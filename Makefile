@@ -57,7 +57,7 @@ daprd: $(VENV)/.serve ## Find daprd and sentry on this machine, or build them in
 	@$(BIN)/python tools/daprd.py
 
 .PHONY: cluster
-cluster: $(VENV)/.serve ## Build the API server and Istio that test-cluster runs, into the cache.
+cluster: $(VENV)/.serve ## Build what test-cluster runs into the cache: the API server, Istio, Dapr's injector, Prometheus.
 	@$(BIN)/python tools/cluster.py
 
 .PHONY: promtool
@@ -65,7 +65,7 @@ promtool: $(VENV)/.serve ## Build Prometheus's promtool, which tests the alerts,
 	@$(BIN)/python tools/promtool.py
 
 .PHONY: test-cluster
-test-cluster: $(VENV)/.dev cluster promtool ## Run the tests on a real Kubernetes and Istio control plane.
+test-cluster: $(VENV)/.dev cluster promtool ## Run the tests on a real control plane of Kubernetes, Istio and Dapr, with Prometheus.
 	@$(PYTEST) tests/cluster
 
 .PHONY: fleet

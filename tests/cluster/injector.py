@@ -78,8 +78,8 @@ def start(cluster: ControlPlane) -> None:
 
 
 def stop(cluster: ControlPlane) -> None:
-    """Has the API server ask nobody any more."""
-    cluster.kubectl("delete", "mutatingwebhookconfiguration", _INJECTOR)
+    """Has the API server ask nobody any more: where the injector does not answer, no Pod would come to be."""
+    cluster.kubectl("delete", "mutatingwebhookconfiguration", _INJECTOR, "--ignore-not-found")
 
 
 def _register(cluster: ControlPlane, port: int) -> None:

@@ -28,9 +28,11 @@ REPLICASETS = "system:serviceaccount:kube-system:replicaset-controller"
 @pytest.fixture(scope="module")
 def webhook(cluster: ControlPlane) -> Iterator[ControlPlane]:
     """A cluster in which Dapr's injector is asked about each new Pod."""
-    injector.start(cluster)
-    yield cluster
-    injector.stop(cluster)
+    try:
+        injector.start(cluster)
+        yield cluster
+    finally:
+        injector.stop(cluster)
 
 
 @pytest.fixture(scope="module")
