@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from facetmesh.kit.dapr import Outgoing
 
 LIFETIME_S = 600
+_ASKED_AGAIN = 10
 Cell = tuple[str, str, str]
 """The status code, the reason and the message of a refusal; all empty where the servicer was reached."""
 
@@ -72,7 +73,17 @@ class Api:
         return self.issuer.issue(grant)[0]
 
     async def call(self, method: MethodDescriptor, request: Message, token: str | None) -> Cell:
-        """What becomes of a call."""
+        """What becomes of a call.
+
+        Where a call is refused while it sends, grpc.aio may take its own failed write for the answer: it asks again.
+        """
+        for _ in range(_ASKED_AGAIN):
+            told = await self._once(method, request, token)
+            if not (method.client_streaming and told[0] == "INTERNAL"):
+                break
+        return told
+
+    async def _once(self, method: MethodDescriptor, request: Message, token: str | None) -> Cell:
         metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         reached = len(self.reached)
         try:
