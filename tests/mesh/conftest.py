@@ -132,10 +132,14 @@ class Mesh:
                 roles = [ROLE_TENANT_ADMIN, ROLE_CALLER, ROLE_AUDITOR]
                 key = admin.create_key(tenant=tenant_id, roles=roles).secret
             if model:
-                with self.client(key) as client, suppress(AlreadyExists):
-                    client.create_model("faces", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
+                self.add_model(key)
             self.keys[tenant_id] = key
         return self.keys[tenant_id]
+
+    def add_model(self, key: str) -> None:
+        """Gives a key's tenant its model, named faces."""
+        with self.client(key) as client, suppress(AlreadyExists):
+            client.create_model("faces", catalog_id="nudenet-320n", accept_licence="AGPL-3.0")
 
 
 @contextmanager

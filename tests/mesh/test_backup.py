@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from facetmesh.client import Client
 
+pytestmark = pytest.mark.full
+
 
 @dataclass
 class Load:
@@ -135,7 +137,7 @@ def check(mesh: Mesh, load: Load, until_s: float, note: str) -> None:
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("sidecar", ["embedded", pytest.param("daprd", marks=pytest.mark.full)])
+@pytest.mark.parametrize("sidecar", ["embedded", "daprd"])
 def test_everything_is_destroyed_and_comes_back(
     tmp_path: Path, collector: Collector, group: bytes, astronaut: bytes, passphrase: Path, sidecar: str,
 ) -> None:
@@ -160,7 +162,6 @@ def test_everything_is_destroyed_and_comes_back(
         check(mesh, Load(mesh, load.key, astronaut, group, load.receipts, load.fusions), began, note)
 
 
-@pytest.mark.full
 def test_a_series_of_backups_loses_no_more_than_its_interval(
     tmp_path: Path, collector: Collector, group: bytes, astronaut: bytes, passphrase: Path,
 ) -> None:

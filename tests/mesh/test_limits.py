@@ -103,11 +103,13 @@ async def flood(address: str, tenant: str, token: str, seconds: float) -> tuple[
 
 def limited(mesh: Mesh, tenant_id: str, limits: auth_pb2.Limits, *, model: bool = True) -> str:
     """The key of a tenant with these limits."""
-    key = mesh.tenant(tenant_id, model=model)
+    key = mesh.tenant(tenant_id, model=False)  # no replica hears of it before it has its limits
     with mesh.client(mesh.admin_key) as admin, grpc.insecure_channel(mesh.endpoints.auth) as channel:
         request = auth_pb2.UpdateTenantRequest(tenant=auth_pb2.Tenant(name=f"tenants/{tenant_id}", limits=limits))
         metadata = (("authorization", f"Bearer {admin.token().access_token}"),)
         auth_pb2_grpc.AuthServiceStub(channel).UpdateTenant(request, metadata=metadata, timeout=30)
+    if model:
+        mesh.add_model(key)
     return key
 
 
