@@ -1,8 +1,9 @@
 """Sees to it that there is what the fleet's rehearsal runs beside the control plane, and prints as JSON where it is.
 
-Run by `make fleet`. Kubernetes' own scheduler and controllers, and kwok (nodes and pods that exist in the API server
-alone), are built from their Go modules, as those in tools/kubernetes and tools/kwok pin them. What a node and a pod of
-kwok go through is described by its stages, which lie in its module.
+Run by `make fleet`. Kubernetes' own scheduler and controllers, kwok (nodes and pods that exist in the API server
+alone) and, with --keda, KEDA, which takes far longer, are built from their Go modules, as those in tools/kubernetes,
+tools/kwok and tools/keda pin them. What a node and a pod of kwok go through is described by its stages, which lie in
+its module.
 
     {"programs": {name: path}, "definitions": [file or folder, …], "stages": [file, …]}
 """
@@ -10,6 +11,7 @@ kwok go through is described by its stages, which lie in its module.
 from __future__ import annotations
 
 import json
+import sys
 
 from cluster import KUBERNETES
 from definitions import folders
@@ -25,6 +27,14 @@ CONTROLLERS = Module(
     stamps=KUBERNETES.stamps,
 )
 KWOK = Module("kwok", pins="sigs.k8s.io/kwok", programs={"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
+KEDA = Module(
+    "keda",
+    pins="github.com/kedacore/keda/v2",
+    programs={
+        "keda-operator": "github.com/kedacore/keda/v2/cmd/operator",
+        "keda-adapter": "github.com/kedacore/keda/v2/cmd/adapter",
+    },
+)
 _KWOK_FILES = ("sigs.k8s.io/kwok@v0.8.0", "h1:OTIOTwgROqPMovcTwxICx2eYQ4AwLpSx5EpjbDKF4SQ=")
 _STAGES = (
     "node/fast/node-initialize.yaml", "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
@@ -34,7 +44,7 @@ _STAGES = (
 
 def main() -> None:
     """Prints where everything is."""
-    modules = (KUBERNETES, CONTROLLERS, KWOK)
+    modules = (KUBERNETES, CONTROLLERS, KWOK, *([KEDA] if "--keda" in sys.argv[1:] else []))
     programs = {name: str(module.ensure(name)) for module in modules for name in module.programs}
     stages = fetch(*_KWOK_FILES) / "kustomize" / "stage"
     found = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.cluster.controlplane import control_plane
 
-from .fleet import start
+from .fleet import LONG, aggregation, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,8 @@ _BUILD_S = 3600
 @pytest.fixture(scope="package")
 def parts() -> Any:
     """The programs, resource definitions and stages, built and fetched if they are not here."""
-    done = subprocess.run([sys.executable, _TOOL], stdout=subprocess.PIPE, text=True, check=True, timeout=_BUILD_S)
+    command = [sys.executable, _TOOL, *(["--keda"] if LONG else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=_BUILD_S)
     return json.loads(done.stdout)
 
 
@@ -33,6 +34,6 @@ def parts() -> Any:
 def fleet(parts: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Nodes that are ready, and nothing on them."""
     folder = tmp_path_factory.mktemp("fleet")
-    with control_plane(folder, parts["programs"], options=()) as cluster:
+    with control_plane(folder, parts["programs"], aggregation(folder)) as cluster:
         cluster.define(parts["definitions"])
         yield start(cluster, parts["stages"])

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.unit.certificates import Authority
+
 from .nodes import nodes
 
 if TYPE_CHECKING:
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
     from tests.cluster.controlplane import ControlPlane
 
 LONG = os.environ.get("FACETMESH_FLEET") == "long"
-"""Whether it is `make test-fleet`: four hundred nodes, and what takes its time."""
+"""Whether it is `make test-fleet`: four hundred nodes, what takes its time, and KEDA."""
+PACE = int(os.environ.get("FACETMESH_PACE", "20"))
+"""How many times faster than in production time goes for who scales. 1 leaves our ScaledObject as it is."""
 NODES = 400 if LONG else 60
 NAMESPACE = "facetmesh"
 DEADLINE_S = 300
 """Pods come at 20 a second at best, and this machine has other work."""
 K8S = Path(__file__).resolve().parents[2] / "k8s"
+_HPA_SYNC_S = max(1, 15 // PACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ def start(cluster: ControlPlane, stages: Sequence[str]) -> Fleet:
         "kube-controller-manager", *common,
         f"--service-account-private-key-file={cluster.folder / 'service-accounts.pem'}",
         f"--root-ca-file={cluster.folder / 'certs' / 'apiserver.crt'}",
+        f"--horizontal-pod-autoscaler-sync-period={_HPA_SYNC_S}s",
         # A node that says nothing has no fault here: whoever speaks for all of them is short of CPU.
         "--node-monitor-grace-period=1h",
     )  # fmt: skip
@@ -116,6 +122,19 @@ def start(cluster: ControlPlane, stages: Sequence[str]) -> Fleet:
     )  # fmt: skip
     fleet.register(list(nodes(NODES)))
     return fleet
+
+
+def aggregation(folder: Path) -> tuple[str, ...]:
+    """What an API server is told so that it passes on what others serve, such as KEDA's metrics."""
+    authority = Authority()
+    ca = folder / "front-proxy-ca.pem"
+    ca.write_bytes(authority.pem)
+    certificate, key = authority.leaf("front-proxy").write(folder, "front-proxy")
+    return (
+        f"--requestheader-client-ca-file={ca}", f"--proxy-client-cert-file={certificate}",
+        f"--proxy-client-key-file={key}", "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+    )  # fmt: skip
 
 
 def asks(pod: Any, resource: str) -> int:
