@@ -116,7 +116,7 @@ async def _replay(fleet: Fleet, queue: Queue, window_s: float) -> Seen:
         # Where looking takes long, the day goes slower, as everything does there.
         queue.advance(queue.now_s + min(asked - looked, 2 * STEP_S), WARM + ready)
         looked = asked
-        seen.add(asked, wanted=wanted, ready=ready, jobs=queue.jobs)
+        seen.add(asked, wanted=wanted, ready=ready, quarter_of_jobs=queue.jobs / 4)
         if queue.is_over and queue.jobs == 0 and wanted == 0:
             return seen
         await asyncio.sleep(LOOK_S)
