@@ -50,7 +50,8 @@ GRACE_S = 15.0
 _SIDECARS_GRACE_S = 3.0
 """The same for sidecars. Their services have ended, so what they still try to deliver comes at the next start."""
 FIRST_BACKOFF_S = 0.2
-LONGEST_BACKOFF_S = 10.0
+LONGEST_BACKOFF_S = 3.0
+"""With what a process takes to start, all serve again within ten seconds, also where one is killed again and again."""
 STEADY_S = 30.0
 """Who has run this long starts again without a wait."""
 
