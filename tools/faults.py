@@ -35,7 +35,9 @@ what was lost. Nothing was. `make test-chaos` runs it and writes this page; `tes
 *Back after* is from the fault's end (for a kill: from the kill; for what is so from the start: from the start of what
 came last) until all four services answered, in seconds: the median and the longest of all tries. A call that was
 refused meanwhile had a reason; clients of ours try again by themselves, so that few faults are seen at all. *Memory* is
-that of all processes after the last try, as a part of that after the second, where there were ten tries.
+that of all processes after the last try, as a part of that after the second, where there were ten tries. What is
+killed again within half a minute waits before it is started anew, three seconds at the most: the longest times of ten
+tries have that in them.
 """
 
 
