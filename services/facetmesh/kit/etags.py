@@ -7,24 +7,13 @@ between our write and our look must not lose what they wrote to our next write.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from facetmesh.kit.states import State
 
 
-class _Entry(Protocol):
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def etag(self) -> str: ...
-
-
-class _State(Protocol):
-    def get(self, key: str) -> Awaitable[_Entry | None]: ...
-
-
-async def etag_of(state: _State, key: str, written: bytes, *, before: str) -> str:
+async def etag_of(state: State, key: str, written: bytes, *, before: str) -> str:
     """The etag of what was just written.
 
     Args:

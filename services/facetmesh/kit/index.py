@@ -12,29 +12,17 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from facetmesh.kit.errors import Aborted, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+
+    from facetmesh.kit.states import State
 
 _ATTEMPTS = 20
 DEFAULT_PAGE_SIZE = 50
-
-
-class _Entry(Protocol):
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def etag(self) -> str: ...
-
-
-class _State(Protocol):
-    async def get(self, key: str) -> _Entry | None: ...
-    async def get_many(self, keys: Sequence[str]) -> Mapping[str, _Entry]: ...
-    async def delete(self, key: str) -> None: ...
-    async def put(self, key: str, value: bytes, *, etag: str | None = None, create: bool = False) -> None: ...
 
 
 class Index:
@@ -46,7 +34,7 @@ class Index:
         buckets: Over how many values the ids are spread.
     """
 
-    def __init__(self, state: _State, name: str, *, buckets: int = 1) -> None:
+    def __init__(self, state: State, name: str, *, buckets: int = 1) -> None:
         self._state = state
         self._name = name
         self._buckets = buckets

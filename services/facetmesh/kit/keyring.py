@@ -21,7 +21,7 @@ import random
 import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -30,7 +30,9 @@ from facetmesh.kit.index import Index
 from facetmesh.kit.keks import KEY_BYTES, Keks, seal, unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable
+
+    from facetmesh.kit.states import State
 
 _VERSION = b"\x02"
 _NUMBER_BYTES = 4
@@ -41,20 +43,6 @@ _FRESH_S = 60.0
 _ATTEMPTS = 20
 _BUCKETS = 16
 _log = logging.getLogger(__name__)
-
-
-class _Entry(Protocol):
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def etag(self) -> str: ...
-
-
-class _State(Protocol):
-    async def get(self, key: str) -> _Entry | None: ...
-    async def get_many(self, keys: Sequence[str]) -> Mapping[str, _Entry]: ...
-    async def put(self, key: str, value: bytes, *, etag: str | None = None, create: bool = False) -> None: ...
-    async def delete(self, key: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +95,7 @@ class Keyring:
 
     def __init__(
         self,
-        state: _State,
+        state: State,
         kek: Keks | bytes,
         *,
         fetch: Callable[[], Awaitable[Keks]] | None = None,
