@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from tests import reports
 
 OUT = Path(__file__).resolve().parents[2] / "out" / "cluster"
 _WIDTH, _HEIGHT, _LEFT, _ROW = 640, 100, 60, 150
@@ -13,12 +14,7 @@ _WIDTH, _HEIGHT, _LEFT, _ROW = 640, 100, 60, 150
 
 def add(name: str, entry: dict[str, Any]) -> None:
     """Writes what was seen of a rollout into the report, and draws all of them anew."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "report.json"
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    known[name] = entry
-    path.write_text(json.dumps(known, indent=2) + "\n")
-    (OUT / "rollouts.svg").write_text(_drawn(known))
+    reports.add(OUT / "rollouts.svg", name, entry, _drawn)
 
 
 def _drawn(entries: dict[str, Any]) -> str:

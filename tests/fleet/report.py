@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from tests import reports
 
 OUT = Path(__file__).resolve().parents[2] / "out" / "fleet"
 _WIDTH, _HEIGHT, _LEFT, _ROW = 720, 150, 60, 220
@@ -20,12 +21,7 @@ def add(name: str, entry: dict[str, Any]) -> None:
         entry: `what` in words, `seconds`, `lines`: values over time, [seconds, value] each, by their names; perhaps
             `marks`: [seconds, text] each; and whatever else is to be known.
     """
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "report.json"
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    known[name] = entry
-    path.write_text(json.dumps(known, indent=1) + "\n")
-    (OUT / "fleet.svg").write_text(_drawn(known))
+    reports.add(OUT / "fleet.svg", name, entry, _drawn)
 
 
 def _drawn(entries: dict[str, Any]) -> str:
