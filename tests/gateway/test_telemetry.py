@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from tests.mesh.rig import until
@@ -27,7 +28,7 @@ def test_each_request_is_a_line_without_secrets(gate: Gate) -> None:
     assert gate.http.get(marked, {"authorization": f"Bearer {token}x y"}).status == 401
 
     def by_status() -> dict[int, dict[str, Any]]:
-        return {one["status"]: one for one in requests(gate) if one["path"] == marked}
+        return {one["status"]: one for one in requests(gate) if one.get("path") == marked}
 
     line = until(lambda: len(found := by_status()) == 3 and found, "a line for each")[403]
     assert (line["method"], line["tenant"], line["rpc"]) == (
@@ -37,6 +38,15 @@ def test_each_request_is_a_line_without_secrets(gate: Gate) -> None:
     assert line["source"] == "127.0.0.1"
     for secret in (key, token, token.rpartition(".")[2], gate.mesh.admin_key):
         assert secret not in gate.log
+
+
+def test_what_is_no_request_is_a_line_without_a_path(gate: Gate) -> None:
+    with socket.create_connection(("127.0.0.1", gate.ports.gateway), timeout=60) as stranger:
+        stranger.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+        assert stranger.recv(64).startswith(b"HTTP/1.1 400 ")
+    until(
+        lambda: any(one["flags"] == "DPE" and "path" not in one for one in requests(gate)), "a line for it"
+    )
 
 
 def test_a_trace_leads_through_it(gate: Gate) -> None:
