@@ -98,7 +98,7 @@ async def test_the_kit_waits_for_a_sidecar_and_gives_up_in_time() -> None:
 async def test_the_kit_tells_a_wrong_token(world: World) -> None:
     sidecar = DaprSidecar(world.one.grpc_port, world.one.http_port, "wrong")
     with pytest.raises(FailedPrecondition):
-        await sidecar.wait_ready(5)
+        await sidecar.wait_ready(DEADLINE_S)
     await sidecar.close()
 
 

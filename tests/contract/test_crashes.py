@@ -238,8 +238,8 @@ async def test_a_sidecar_that_is_asked_to_end_finishes_first(provider: Provider)
 async def test_a_sidecar_that_answers_nothing_keeps_nobody_waiting(provider: Provider) -> None:
     provider.start()
     await provider.ready()
-    sidecar = provider.apps[0].sidecar(timeout_s=0.5)
-    await sidecar.state().put("k", b"before")
+    patient, sidecar = provider.apps[0].sidecar(), provider.apps[0].sidecar(timeout_s=0.5)
+    await patient.state().put("k", b"before")
     with provider.suspended():
         began = time.monotonic()
         for call in (
@@ -253,6 +253,7 @@ async def test_a_sidecar_that_answers_nothing_keeps_nobody_waiting(provider: Pro
         assert time.monotonic() - began < DEADLINE_S  # without a deadline it would be for ever
         with pytest.raises(Unavailable):
             await sidecar.healthy()
-    await sidecar.wait_ready(DEADLINE_S)
-    assert await sidecar.state().get("k") is not None
-    await sidecar.close()
+    await patient.wait_ready(DEADLINE_S)
+    assert await patient.state().get("k") is not None
+    for one in (patient, sidecar):
+        await one.close()

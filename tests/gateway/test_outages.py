@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import grpc
+import pytest
 from tests.mesh.rig import until
 
 from facetmesh.detection.v1 import detection_pb2
@@ -27,11 +28,10 @@ def test_a_service_that_is_away(gate: Gate, tmp_path: Path) -> None:
         assert (reply.status, reply.reason) == (503, "SERVICE_UNREACHABLE")
         with grpc.insecure_channel(f"127.0.0.1:{http.port}") as channel:
             call = channel.unary_unary("/facetmesh.detection.v1.DetectionService/Detect")
-            try:
+            with pytest.raises(grpc.RpcError) as refused:
                 call(detection_pb2.DetectRequest().SerializeToString(), metadata=[("authorization", f"Bearer {token}")],
                      timeout=60)  # fmt: skip
-            except grpc.RpcError as error:
-                heard = status.from_rpc_error(error)
+        heard = status.from_rpc_error(refused.value)
         assert (heard.code, heard.reason, heard.retry_after_s) == ("UNAVAILABLE", "SERVICE_UNREACHABLE", 1.0)
         assert http.with_token(token).get("/v1/tenants/acme").status == 200
         until(lambda: http.get("/healthz").status == 503, "the gateway is not healthy without detection")
@@ -40,7 +40,7 @@ def test_a_service_that_is_away(gate: Gate, tmp_path: Path) -> None:
 def test_a_killed_gateway_is_replaced(gate: Gate) -> None:
     killed = gate.mesh.pid("gateway")
     os.kill(killed, signal.SIGKILL)
-    until(lambda: gate.mesh.pid("gateway") != killed and answers(f"http://127.0.0.1:{gate.ports.gateway}/healthz"),
+    until(lambda: gate.mesh.has_replaced("gateway", killed) and answers(f"http://127.0.0.1:{gate.ports.gateway}/healthz"),
           "it serves again")  # fmt: skip
     assert gate.http.with_key(gate.mesh.tenant("acme")).get("/v1/tenants/acme").status == 200
 

@@ -103,8 +103,8 @@ class Mesh:
         return (self.home / "admin.key").read_text().strip()
 
     def pid(self, name: str) -> int:
-        """The process that is the sidecar or a service now."""
-        return self.pids()[name]
+        """The process that is the sidecar or a service now, or the next one where that has just died."""
+        return int(until(lambda: self.pids().get(name), f"{name} runs"))
 
     def pids(self) -> dict[str, int]:
         """The process of each name; of one that has just died, none."""

@@ -170,7 +170,7 @@ def test_it_goes_on_after_its_controller_was_killed(mesh: Mesh, client: Client) 
         until(lambda: to in answered[-20:], "it has its first calls")
         before = mesh.pid("detection")
         os.kill(before, signal.SIGKILL)
-        until(lambda: mesh.pid("detection") != before, "detection is started anew")
+        until(lambda: mesh.has_replaced("detection", before), "detection is started anew")
         ended = over(client, begun)
     assert (State.Name(ended.state), causes(ended)) == ("STATE_DONE", ["started", "passed", "passed", "carried_out"])
     assert client.get_model(MODEL).aliases["stable"] == to
