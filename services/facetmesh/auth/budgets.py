@@ -9,7 +9,6 @@ most) is not counted, which errs in the tenant's favour.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 from facetmesh.auth.ledger import RENEW_S, Account, Holding, Ledger
 from facetmesh.auth.plans import NO_LIMITS, Limits
 from facetmesh.kit.budgets import NOTHING, Amounts, Grant, Lease
-from facetmesh.kit.errors import Aborted, NotFound, PermissionDenied, ResourceExhausted
+from facetmesh.kit.errors import NotFound, PermissionDenied, ResourceExhausted
 from facetmesh.kit.profiles import Profile
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from facetmesh.auth.tenants import Tenant, Tenants
     from facetmesh.auth.usage import UsageHistory
     from facetmesh.kit.budgets import Demand, Report, Work
-
-_ATTEMPTS = 10
 
 
 class LedgerStore(Protocol):
@@ -171,17 +169,13 @@ class Budgets:
         return [replace(one, profile=None if "/keys/" in one.account else profile) for one in grants], renew_s
 
     async def _change(self, tenant_id: str, change: Callable[[Ledger], Ledger]) -> None:
-        for _ in range(_ATTEMPTS):
+        async def rolled() -> Ledger:
             ledger, over = (await self._store.ledger(tenant_id)).rolled(self._clock())
             if over:
                 await self._history.add(tenant_id, over)
-            try:
-                await self._store.save_ledger(change(ledger))
-            except Aborted:
-                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311 - no secret
-                continue
-            return
-        raise Aborted("Too many leases at once: try again.", retry_after_s=0.5)
+            return ledger
+
+        await update(rolled, change, self._store.save_ledger)
 
     async def _limits_of(self, tenant: Tenant, account: str) -> Amounts:
         limits = await self._key_limits(tenant.id, account) if "/keys/" in account else self._limits(tenant)

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.auth.plans import NO_LIMITS, Limits
@@ -17,6 +18,7 @@ from facetmesh.kit.errors import (
     InvalidArgument,
     NotFound,
 )
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from facetmesh.auth.tenants import Revoke, Tenants
 
 
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +269,5 @@ class Keys:
 
     async def _change(self, tenant_id: str, key_id: str, change: Callable[[Key], Key]) -> Key:
         """The key as it is after the change, which may be tried more than once."""
-        for _ in range(_ATTEMPTS):
-            key = await self.get(tenant_id, key_id)
-            changed = change(key)
-            if changed == key:
-                return key
-            with contextlib.suppress(Aborted):  # such as by the note of its last use
-                await self._store.save_key(changed)
-                return await self.get(tenant_id, key_id)
-        raise Aborted("The key is being changed: try again.", retry_after_s=0.1)
+        await update(partial(self.get, tenant_id, key_id), change, self._store.save_key)
+        return await self.get(tenant_id, key_id)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from facetmesh.kit.errors import Aborted, ResourceExhausted, Unavailable
+from facetmesh.kit.errors import ResourceExhausted, Unavailable
 from facetmesh.kit.orders import OrderKind, TenantOrder
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_ATTEMPTS = 20
 _MOST = 1000
 """Orders at a time. They are kept in one value."""
 
@@ -118,15 +116,6 @@ class Orders:
         await self._change(lambda given: tuple(one for one in given if one.order.tenant_id != tenant_id))
 
     async def _change(self, change: Callable[[tuple[Given, ...]], tuple[Given, ...]]) -> None:
-        for _ in range(_ATTEMPTS):
-            book = await self._store.orders()
-            changed = change(book.given)
-            if changed == book.given:
-                return
-            try:
-                await self._store.save_orders(replace(book, given=changed))
-            except Aborted:
-                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311 - no secret
-                continue
-            return
-        raise Aborted("Too many orders at once: try again.", retry_after_s=0.5)
+        await update(
+            self._store.orders, lambda book: replace(book, given=change(book.given)), self._store.save_orders
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from facetmesh.kit.budgets import ActivePolicy
 from facetmesh.kit.errors import Aborted, FailedPrecondition, NotFound
 from facetmesh.kit.policy import DEFAULT, PolicySet
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,11 @@ class Register:
     active: Mapping[str, Active] = field(default_factory=dict)
     """By owner; the default where there is none."""
     etag: str = ""
+
+    def version(self, owner: str) -> str:
+        """An owner's version that is in force."""
+        found = self.active.get(owner)
+        return DEFAULT if found is None else found.version
 
 
 class PolicyStore(Protocol):
@@ -138,8 +144,7 @@ class PolicyBook:
 
     async def active(self, owner: str) -> str:
         """The version that is in force."""
-        found = (await self._store.register()).active.get(owner)
-        return DEFAULT if found is None else found.version
+        return (await self._store.register()).version(owner)
 
     async def activate(self, owner: str, version: str) -> Policy:
         """Puts a version into force. One that is stays so.
@@ -151,22 +156,15 @@ class PolicyBook:
         """
         policy = await self.get(owner, version)
         self._check(policy.text)
-        for _ in range(_ATTEMPTS):
-            register = await self._store.register()
-            before = register.active.get(owner)
-            if (DEFAULT if before is None else before.version) == version:
-                return policy
+
+        def activated(register: Register) -> Register:
+            if register.version(owner) == version:
+                return register
             sequence = register.sequence + 1
-            try:
-                await self._store.save_register(
-                    replace(
-                        register, sequence=sequence, active={**register.active, owner: Active(version, sequence)}
-                    )
-                )
-            except Aborted:
-                continue
-            return policy
-        raise Aborted("Too many changes at once: try again.", retry_after_s=0.1)
+            return replace(register, sequence=sequence, active={**register.active, owner: Active(version, sequence)})
+
+        await update(self._store.register, activated, self._store.save_register)
+        return policy
 
     async def changes(self, after: int) -> tuple[Sequence[ActivePolicy], bool]:
         """What came into force after a sequence number, the oldest first, and whether there is more.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from facetmesh.kit.errors import Aborted, ResourceExhausted, Unavailable
+from facetmesh.kit.errors import ResourceExhausted, Unavailable
 from facetmesh.kit.revocations import KEEP_S, News, Revocation
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _POLL_S = 0.25
 """How often what other replicas of auth revoked is looked for: a token must be refused within a second."""
 _BEAT_S = 10.0
-_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +89,22 @@ class RevocationLog:
             Aborted: Too many revoke at once.
             Unavailable: The store does not answer.
         """
-        for _ in range(_ATTEMPTS):
+
+        def revoked(book: Book) -> Book:
             now = self._clock()
-            book = (await self._store.revocations()).with_one(name, now if until_s is None else until_s, now)
+            book = book.with_one(name, now if until_s is None else until_s, now)
             if most is not None and sum(one.name.startswith(most[0]) for one in book.revocations) > most[1]:
                 raise ResourceExhausted(
                     "Too many tokens were revoked one by one: revoke their key.", reason="TOO_MANY_REVOKED",
                     retry_after_s=KEEP_S,
                 )
-            try:
-                await self._store.save_revocations(book)
-            except Aborted:
-                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311 - no secret
-                continue
-            self._read_at = float("-inf")
-            self._changed.set()
-            self._changed = asyncio.Event()
-            await self._announce(book.revocations[-1])
-            return
-        raise Aborted("Too many revocations at once: try again.", retry_after_s=0.5)
+            return book
+
+        book = await update(self._store.revocations, revoked, self._store.save_revocations)
+        self._read_at = float("-inf")
+        self._changed.set()
+        self._changed = asyncio.Event()
+        await self._announce(book.revocations[-1])
 
     async def revocations(self, after: int) -> AsyncIterator[News]:
         """Those after a sequence number, then each as it happens, until the process ends."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from facetmesh.kit.errors import Aborted
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HOUR_S = 3600
 _HOURS_A_DAY = 24
-_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class Day:
     hours: Mapping[int, Mapping[str, Counts]]
     """By hour since the epoch, then by model."""
     etag: str = ""
+
+    def with_hour(self, hour: int, work: Mapping[str, Counts]) -> Day:
+        """The day with the work of an hour, in place of what it had there."""
+        return replace(self, hours={**self.hours, hour: work})
 
 
 class UsageStore(Protocol):
@@ -91,18 +95,11 @@ class UsageHistory:
             Aborted: Too many keep at once.
         """
         for hour, work in hours.items():
-            for _ in range(_ATTEMPTS):
-                day = await self._store.usage_day(tenant_id, hour // _HOURS_A_DAY)
-                changed = Day(day.number, {**day.hours, hour: work}, day.etag)
-                if changed == day:
-                    break
-                try:
-                    await self._store.save_usage_day(tenant_id, changed)
-                except Aborted:
-                    continue
-                break
-            else:
-                raise Aborted("Too many changes at once: try again.", retry_after_s=0.1)
+            await update(
+                partial(self._store.usage_day, tenant_id, hour // _HOURS_A_DAY),
+                partial(Day.with_hour, hour=hour, work=work),
+                partial(self._store.save_usage_day, tenant_id),
+            )
 
     async def between(
         self, tenant_id: str, start_s: float, end_s: float, current: Mapping[int, Mapping[str, Counts]], *, daily: bool

@@ -7,9 +7,11 @@ import json
 import secrets
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from facetmesh.kit.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +20,6 @@ LONGEST_S = 3653 * 24 * 3600.0
 """How far ahead a consent may end: ten years."""
 _DOMAIN = b"facetmesh-consent-v1\n"
 _TIME_DIGITS = 12
-_ATTEMPTS = 10
 
 
 class State(StrEnum):
@@ -182,17 +183,10 @@ class Consents:
             NotFound: There is none.
             Aborted: Too many changes at once.
         """
-        for _ in range(_ATTEMPTS):
-            consent = await self.get(tenant_id, consent_id)
-            if consent.revoked_s is not None:
-                return consent
-            revoked = replace(consent, revoked_s=self._clock())
-            try:
-                await self._store.save(revoked)
-            except Aborted:
-                continue  # somebody else revokes it, too
-            return revoked
-        raise Aborted("Too many changes at once; try again.", retry_after_s=0.1)
+        def revoked(consent: Consent) -> Consent:
+            return consent if consent.revoked_s is not None else replace(consent, revoked_s=self._clock())
+
+        return await update(partial(self.get, tenant_id, consent_id), revoked, self._store.save)
 
     async def named(self, tenant_id: str, name: str) -> Consent | None:
         """The consent that a fusion names, whether it can be used or not; None where it names none and needs none.

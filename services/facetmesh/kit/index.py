@@ -12,17 +12,23 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
-from facetmesh.kit.errors import Aborted, InvalidArgument
+from facetmesh.kit.errors import InvalidArgument
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from facetmesh.kit.states import State
 
-_ATTEMPTS = 20
 DEFAULT_PAGE_SIZE = 50
+
+
+class _Bucket(NamedTuple):
+    ids: frozenset[str] = frozenset()
+    etag: str | None = None
 
 
 class Index:
@@ -50,7 +56,7 @@ class Index:
     async def ids(self) -> list[str]:
         """All ids, sorted."""
         if self._buckets == 1:
-            return sorted((await self._read(self._key(0)))[0])
+            return sorted((await self._read(self._key(0))).ids)
         entries = await self._state.get_many([self._key(bucket) for bucket in range(self._buckets)])
         return sorted(set().union(*(json.loads(entry.value) for entry in entries.values())))
 
@@ -62,23 +68,20 @@ class Index:
     def _key(self, bucket: int) -> str:
         return f"{self._name}/index/{bucket}"
 
-    async def _read(self, key: str) -> tuple[frozenset[str], str | None]:
+    async def _read(self, key: str) -> _Bucket:
         entry = await self._state.get(key)
-        return (frozenset(), None) if entry is None else (frozenset(json.loads(entry.value)), entry.etag)
+        return _Bucket() if entry is None else _Bucket(frozenset(json.loads(entry.value)), entry.etag)
 
     async def _change(self, item: str, change: Callable[[frozenset[str]], frozenset[str]]) -> None:
         key = self._key(hashlib.sha256(item.encode()).digest()[0] % self._buckets)
-        for _ in range(_ATTEMPTS):
-            ids, etag = await self._read(key)
-            wanted = change(ids)
-            if wanted == ids:
-                return
-            try:
-                await self._state.put(key, json.dumps(sorted(wanted)).encode(), etag=etag, create=etag is None)
-            except Aborted:
-                continue  # somebody else changed it between our read and our write
-            return
-        raise Aborted("Too many changes at once; try again.", retry_after_s=0.1)
+
+        async def write(bucket: _Bucket) -> None:
+            value = json.dumps(sorted(bucket.ids)).encode()
+            await self._state.put(key, value, etag=bucket.etag, create=bucket.etag is None)
+
+        await update(
+            partial(self._read, key), lambda bucket: bucket._replace(ids=change(bucket.ids)), write
+        )
 
 
 def page(ids: Sequence[str], page_size: int, page_token: str) -> tuple[list[str], str]:

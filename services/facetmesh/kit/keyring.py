@@ -17,17 +17,18 @@ import asyncio
 import base64
 import json
 import logging
-import random
 import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from facetmesh.kit.errors import Aborted, FacetmeshError, Internal, NotFound
+from facetmesh.kit.errors import FacetmeshError, Internal, NotFound
 from facetmesh.kit.index import Index
 from facetmesh.kit.keks import KEY_BYTES, Keks, seal, unseal
+from facetmesh.kit.updates import update
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,7 +41,6 @@ _HEADER_BYTES = 1 + _NUMBER_BYTES
 _KEPT = 4096
 _FRESH_S = 60.0
 """How long keys are used without a look whether they were destroyed or rotated by another replica."""
-_ATTEMPTS = 20
 _BUCKETS = 16
 _log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Keyring:
         for tenant in await self._index.ids():
             record = await self._record(tenant)
             if any(key.kek != self._keks.current for key in record.keys):
-                await self._change(tenant, lambda record, tenant=tenant: self._rewrapped(tenant, record))  # type: ignore[misc]
+                await self._change(tenant, partial(self._rewrapped, tenant))
                 count += 1
         return count
 
@@ -213,24 +213,17 @@ class Keyring:
         return _Record(**{**fields, "keys": tuple(_Wrapped(**key) for key in fields["keys"]), "etag": entry.etag})
 
     async def _change(self, tenant: str, change: Callable[[_Record], _Record]) -> _Ring:
-        for _ in range(_ATTEMPTS):
-            record = await self._record(tenant)
-            changed = change(record)
-            if changed == record:
-                return await self._hold(tenant, record)
+        async def write(record: _Record) -> None:
             if not record.etag:
                 await self._index.add(tenant)
-            fields = asdict(changed)
+            fields = asdict(record)
             del fields["etag"]
-            try:
-                await self._state.put(
-                    _name(tenant), json.dumps(fields).encode(), etag=record.etag or None, create=not record.etag
-                )
-            except Aborted:  # another replica was faster: on from what it wrote
-                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311 - no secret
-                continue
-            return await self._read(tenant)
-        raise Aborted("Too many changes at once; try again.", retry_after_s=0.1)
+            await self._state.put(
+                _name(tenant), json.dumps(fields).encode(), etag=record.etag or None, create=not record.etag
+            )
+
+        await update(partial(self._record, tenant), change, write)
+        return await self._read(tenant)
 
     def _with_key(self, tenant: str, record: _Record) -> _Record:
         key = self._wrapped(tenant, record.next_number, AESGCM.generate_key(bit_length=8 * KEY_BYTES))
