@@ -64,7 +64,7 @@ def test_one_address_has_its_limit_and_those_without_a_token_a_lower_one(gate: G
     # Of a plan that limits nothing: on a fast machine auth would refuse some of acme's for their number.
     name, tenant = f"unlimited-{token_hex(4)}", auth_pb2.Tenant(plan="plans/dedicated")
     with gate.mesh.client(gate.mesh.admin_key) as admin:
-        key = admin.onboard_tenant(name, tenant=tenant).secret
+        key = admin.onboard_tenant(name, tenant=tenant).key.secret
     token = gate.http.post("/v1/tokens:issue", {"key": key}).json["accessToken"]
     with another(gate, tmp_path, anonymous_per_s=1) as http:
         assert {one.status for one in flood(http, f"/v1/tenants/{name}")} == {401, 429}

@@ -99,7 +99,7 @@ class AsyncClient(
             return calls.tenant_name(tenant)
         if own := (await self.token()).tenant:
             return own
-        raise InvalidArgument("The key belongs to no tenant: name one.", reason="TENANT_MISSING")
+        raise InvalidArgument("The key belongs to no tenant: say which is meant.", reason="TENANT_MISSING")
 
     async def _name(self, collection: str, name: str) -> str:
         """A whole resource name."""

@@ -116,7 +116,7 @@ def verify(
         ("what", event.method), ("by", event.subject), ("of", event.tenant), ("about", event.resource),
         ("model", f"{event.model_version} {event.model_sha256}".strip()), ("where", event.region),
         ("when (UTC)", output.moment(event.time)),
-        ("outcome", f"{_outcome(event)} {event.code} {event.reason}".strip()),
+        ("outcome", _outcome(event)),
         ("files that match", ", ".join(checked)),
     ]  # fmt: skip
     view = output.table(("the receipt holds", ""), [fact for fact in facts if fact[1]])
@@ -207,9 +207,9 @@ def _client(chosen: Options, tenant: str | None) -> Client:
 
 def _row(one: LoggedEvent) -> tuple[object, ...]:
     event = one.event
-    outcome = f"{_outcome(event)} {event.reason}".strip()
-    return one.index, output.moment(event.time), event.method.rpartition("/")[2], event.subject, outcome
+    return one.index, output.moment(event.time), event.method.rpartition("/")[2], event.subject, _outcome(event)
 
 
 def _outcome(event: AuditEvent) -> str:
-    return AuditEvent.Outcome.Name(event.outcome).removeprefix("OUTCOME_").lower()
+    """ok, or what it was instead and why."""
+    return f"{AuditEvent.Outcome.Name(event.outcome).removeprefix('OUTCOME_').lower()} {event.reason}".strip()

@@ -165,7 +165,8 @@ def show_once(chosen: Options, key: auth_pb2.Key, out: Path | None, *, data: dic
 
 @app.command("list")
 def list_(
-    context: typer.Context, tenant: Annotated[str | None, typer.Argument(help="Whose; the key's own tenant.")] = None,
+    context: typer.Context,
+    tenant: Annotated[str | None, typer.Argument(help="Whose; by default those of the key's own tenant.")] = None,
 ) -> None:
     """List a tenant's keys, without their secrets."""
     chosen = options(context)
