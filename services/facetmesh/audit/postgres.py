@@ -2,18 +2,24 @@
 
 One of them writes at a time: each of their transactions takes the same lock, which
 PostgreSQL lets go when the transaction ends, in whatever way. One that has stopped
-in the middle is thrown out after `_IDLE_MS`, and what it did is undone: it cannot
+in the middle is thrown out after `REST_S`, and what it did is undone: it cannot
 commit later. So the log has one order, and no replica waits long for a dead one.
+
+PostgreSQL itself does so only to who stopped between two statements. Within one, in
+the middle of a COPY for instance, it waits for its client for ever, and no timeout of
+its own counts. So who waits for the lock looks each `LOOK_S` whether its holder rests.
 """
 
 from __future__ import annotations
 
+import logging
 import select
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import IsolationLevel, sql
+from psycopg.errors import LockNotAvailable
 
 from facetmesh.audit.connection import store_failed
 
@@ -21,15 +27,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _LOCK = 0x6661636574  # "facet": any number, the same for all replicas
-_IDLE_MS = 3000
+REST_S = 3
+"""How long the server may wait for a writer that says nothing, in seconds; then it is thrown out."""
+LOOK_S = 1
+"""How often who waits for the lock looks what its holder does, in seconds."""
+_LOOKS = 10
+"""After so many it gives up: the events come again."""
 _OPTIONS = (
-    f"-c idle_in_transaction_session_timeout={_IDLE_MS} -c lock_timeout=10000 -c statement_timeout=60000"
+    f"-c idle_in_transaction_session_timeout={REST_S}s -c lock_timeout={LOOK_S}s -c statement_timeout=60s"
     # A commit is durable when it returns, whatever the server's own setting is.
     " -c synchronous_commit=on"
     # A host that vanished is noticed as soon as a process that stopped.
     " -c tcp_keepalives_idle=1 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=2"
 )
 _CONNECT_S = 5
+_THROW_OUT = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = ?
+        AND datname = current_database() AND wait_event_type = 'Client'
+        AND state_change < now() - make_interval(secs => ?)
+"""
+_log = logging.getLogger(__name__)
 
 
 class PostgresConnection:
@@ -83,9 +101,18 @@ class PostgresConnection:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """A transaction that no other writer's can come between, on this machine or another; durable at its end."""
-        with self._transaction():
-            self.query("SELECT pg_advisory_xact_lock(?)", _LOCK)
-            yield
+        for looks_left in reversed(range(_LOOKS)):
+            with self._transaction() as db:
+                try:
+                    db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+                except LockNotAvailable:
+                    if not looks_left:
+                        raise
+                else:
+                    yield
+                    return
+            if self.query(_THROW_OUT, _LOCK, REST_S):
+                _log.warning("another replica has stopped while it wrote to the log: what it did is undone")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -111,13 +138,13 @@ class PostgresConnection:
             self._db.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         with self._our_errors():
             db = self._connected()
             with db.transaction():
                 self._in_transaction = True
                 try:
-                    yield
+                    yield db
                     if db.closed:  # psycopg would leave such a transaction without a word
                         raise psycopg.OperationalError("the connection was lost before the commit")
                 finally:
@@ -129,7 +156,7 @@ class PostgresConnection:
             self._db = psycopg.connect(
                 self._url, password=self._password, autocommit=True, connect_timeout=_CONNECT_S,
                 application_name="facetmesh-audit", options=self._options,
-                keepalives_idle=1, keepalives_interval=1, keepalives_count=2, tcp_user_timeout=_IDLE_MS,
+                keepalives_idle=1, keepalives_interval=1, keepalives_count=2, tcp_user_timeout=REST_S * 1000,
             )
         return self._db
 

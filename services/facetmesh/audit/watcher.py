@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from facetmesh.kit.alerts import Alert
 
 CURSOR = "alerts"
-LEASE_S = 4.0
+LEASE_S = 3.0
 """How long a replica that says nothing more keeps the others waiting."""
+LOOK_S = LEASE_S / 4
+"""How often a lease is renewed at least, and how often the others look whether it has run out."""
 LOOKED_BACK = 5000
 """How many entries before its beginning a replica reads again, to know what was counted."""
 _AT_ONCE = 1000
@@ -102,7 +104,7 @@ class Watcher:
                 if working:
                     _log.warning("the log is not watched now", extra={"reason": error.reason})
                 working = False
-            await asyncio.sleep(LEASE_S / 4)
+            await asyncio.sleep(LOOK_S)
 
     async def watch(self) -> None:
         """Watches for as long as this replica is the one that does; returns at once where another is.
@@ -134,7 +136,7 @@ class Watcher:
             if len(some) < _AT_ONCE:
                 await asyncio.sleep(_PAUSE_S)  # others gather meanwhile, and need one commit together
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._log.grown(max(position, self._log.head.size)), LEASE_S / 4)
+                    await asyncio.wait_for(self._log.grown(max(position, self._log.head.size)), LOOK_S)
 
     async def _feed(self, rules: Rules, stored: Stored) -> list[Alert]:
         try:
