@@ -23,8 +23,9 @@ from facetmesh.verify import open_checkpoint, verify_growth
 from .audit_world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
+    from .audit_postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 180
@@ -172,10 +173,6 @@ async def test_killed_again_and_again(world: World, tmp_path: Path) -> None:
     await killed_again_and_again(world, tmp_path, int(os.environ.get("FACETMESH_KILLS", "12")))
 
 
-CALLS = ("pwrite64", "fdatasync", "ftruncate", "unlink")
-"""What SQLite writes with."""
-
-
 def traceable() -> bool:
     """Whether a process may be held at its system calls here."""
     traced = ("strace", "-f", "-o", "/dev/null", "true")
@@ -199,7 +196,28 @@ async def disturbed_at(world: World, tmp_path: Path, faults: Iterable[tuple[str,
     await promised.holds(world)
 
 
-FAULTS = ("error=EIO", "error=ENOSPC", "signal=KILL")
+def faults(calls: Mapping[str, tuple[int, Sequence[str]]]) -> list[tuple[str, int, str]]:
+    """FACETMESH_FAULTS of the times that each call is made, 8 by default, with each kind of fault.
+
+    Args:
+        calls: Those to be disturbed: how often each is made, about, and what may happen to it.
+    """
+    count = int(os.environ.get("FACETMESH_FAULTS", "8"))
+    return [
+        (call, when, what)
+        for call, (last, kinds) in calls.items()
+        for when in range(1, last, max(1, last // count))
+        for what in kinds
+    ]
+
+
+SQLITE_WRITES = {
+    "pwrite64": (160, ("error=EIO", "error=ENOSPC", "signal=KILL")),
+    "fdatasync": (8, ("error=EIO", "error=ENOSPC", "signal=KILL")),
+}
+# What a writer says to PostgreSQL and hears of it. What is not sent is an error for the event loop's own pipe
+# too, which no event loop survives.
+POSTGRES_TALKS = {"sendto": (160, ("signal=KILL",)), "recvfrom": (160, ("error=ECONNRESET", "signal=KILL"))}
 
 
 async def test_a_fault_at_a_system_call(sqlite_world: World, tmp_path: Path) -> None:
@@ -209,13 +227,11 @@ async def test_a_fault_at_a_system_call(sqlite_world: World, tmp_path: Path) -> 
 
 @pytest.mark.full
 async def test_a_fault_at_each_system_call(sqlite_world: World, tmp_path: Path) -> None:
-    """FACETMESH_FAULTS of the writes with each kind of fault, 8 by default; `make test-chaos` tries all 160."""
-    count = int(os.environ.get("FACETMESH_FAULTS", "8"))
-    step = max(1, 160 // count)
-    faults = [
-        (call, when, what)
-        for call, last in (("pwrite64", 160), ("fdatasync", 8))
-        for when in range(1, last, step if call == "pwrite64" else 1)
-        for what in FAULTS
-    ]
-    await disturbed_at(sqlite_world, tmp_path, faults)
+    """`make test-chaos` tries all 160."""
+    await disturbed_at(sqlite_world, tmp_path, faults(SQLITE_WRITES))
+
+
+@pytest.mark.full
+async def test_a_fault_in_each_word_with_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
+    """`make test-chaos` tries all 160."""
+    await disturbed_at(World.at(postgres.new_database()), tmp_path, faults(POSTGRES_TALKS))
