@@ -39,6 +39,7 @@ from facetmesh.cli.mesh.supervisor import Supervisor
 from facetmesh.client import AsyncClient, Endpoints
 from facetmesh.kit.audit import EVENT_TYPE, TOPIC, Record, Recorder
 from facetmesh.kit.dapr import DaprSidecar
+from facetmesh.kit.eventids import new_event_id
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 from facetmesh.verify.entry import entry
@@ -61,7 +62,7 @@ def rows(count: int) -> list[Row]:
     for _ in range(count):
         body = secrets.token_bytes(_BODY_BYTES)
         made.append(Row(
-            id=secrets.token_hex(16), tenant=f"tenant-{body[0] % 50}", time_us=time.time_ns() // 1000,
+            id=new_event_id(), tenant=f"tenant-{body[0] % 50}", time_us=time.time_ns() // 1000,
             digest=body[:32], entry=entry(body[:32], body), sealed=body,
         ))  # fmt: skip
     return made

@@ -31,6 +31,7 @@ from facetmesh.client import AsyncClient, Endpoints
 from facetmesh.event.v1 import event_pb2
 from facetmesh.kit.audit import EVENT_TYPE, TOPIC
 from facetmesh.kit.dapr import DaprSidecar, Outgoing
+from facetmesh.kit.eventids import new_event_id
 from facetmesh.kit.signing import EventSigner
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def events(signer: EventSigner, count: int) -> list[Outgoing]:
 
 def _event(service: str) -> event_pb2.AuditEvent:
     made = event_pb2.AuditEvent(
-        id=secrets.token_hex(16), service=service, method="facetmesh.detection.v1.DetectionService/Detect",
+        id=new_event_id(), service=service, method="facetmesh.detection.v1.DetectionService/Detect",
         tenant=f"tenants/{TENANT}", subject=f"tenants/{TENANT}/keys/k", resource=f"tenants/{TENANT}/models/m",
         outcome=event_pb2.AuditEvent.OUTCOME_OK, code="OK", content_salt=secrets.token_bytes(16),
         input_hashes=[secrets.token_bytes(32)], output_hash=secrets.token_bytes(32),

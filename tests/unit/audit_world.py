@@ -27,6 +27,7 @@ from facetmesh.audit.servicer import receipt_message
 from facetmesh.audit.sqlite import SqliteConnection
 from facetmesh.audit.store import Store
 from facetmesh.event.v1.event_pb2 import AuditEvent
+from facetmesh.kit.eventids import new_event_id
 from facetmesh.kit.keyring import Keyring
 from facetmesh.kit.signing import EventSigner
 from facetmesh.verify.event import ServiceKey
@@ -121,7 +122,7 @@ class World:
         """An event of a service; fields replace what it says."""
         salt = secrets.token_bytes(16)
         event = AuditEvent(
-            id=secrets.token_hex(16), service=service, method=f"facetmesh.{service}.v1.X/Y", tenant="tenants/acme",
+            id=new_event_id(), service=service, method=f"facetmesh.{service}.v1.X/Y", tenant="tenants/acme",
             subject="tenants/acme/keys/k1", outcome=AuditEvent.OUTCOME_OK, code="OK", content_salt=salt,
             input_hashes=[hashlib.sha256(salt + hashlib.sha256(b"a photo").digest()).digest()],
             output_hash=hashlib.sha256(salt + hashlib.sha256(b"a result").digest()).digest(),

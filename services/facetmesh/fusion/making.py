@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +17,7 @@ from facetmesh.fusion.matcher import likest
 from facetmesh.fusion.operations import MAX_ATTEMPTS, Fusion, LeftFace, Operation, Stage
 from facetmesh.fusion.retention import day_of
 from facetmesh.kit.errors import Cancelled, FacetmeshError, Unavailable
+from facetmesh.kit.eventids import new_event_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +139,7 @@ class Maker:
     async def _finish(self, attempt: Operation, progress: Progress, fused: Fused) -> Fusion:
         """Marks what was made, keeps it and has it recorded: in a retry under another receipt."""
         tenant_id, job, subject = attempt.tenant_id, attempt.job, _subject(attempt)
-        image, event_id = fused.image, secrets.token_hex(16)
+        image, event_id = fused.image, new_event_id()
         if (marker := self._stages.marker) is not None:
             facts = Facts(f"tenants/{tenant_id}/receipts/{event_id}", job.source_sha256, job.target_sha256)
             image = await marker.mark(tenant_id, subject, image, facts)

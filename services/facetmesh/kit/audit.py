@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 import time
 from collections import deque
 from contextvars import ContextVar
@@ -23,6 +22,7 @@ from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import telemetry
 from facetmesh.kit.dapr import Outgoing
 from facetmesh.kit.errors import FacetmeshError, Internal, Unavailable
+from facetmesh.kit.eventids import new_event_id
 from facetmesh.kit.logs import describe
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Record:
     """Who is behind it."""
     source_address: str = ""
     """The caller's address."""
-    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    id: str = field(default_factory=new_event_id)
     """32 hex characters; the receipt is named after it."""
     resource: str = ""
     model_version: str = ""
@@ -235,10 +235,10 @@ class Recorder:
     ) -> AsyncIterator[Record]:
         """Records work that no RPC covers. On leaving, the event has been accepted.
 
-        An error that leaves the block is recorded as the outcome and goes on. An event_id of 32 random hex
-        characters is given by who must name the receipt before.
+        An error that leaves the block is recorded as the outcome and goes on. An event_id, one of
+        `new_event_id`, is given by who must name the receipt before.
         """
-        record = Record(method, tenant, subject, id=event_id or secrets.token_hex(16))
+        record = Record(method, tenant, subject, id=event_id or new_event_id())
         try:
             yield record
         except FacetmeshError as error:

@@ -50,7 +50,7 @@ class EventSigner:
         """The serialized SignedEvents, of which up to 16 share a signature: checking one costs 0.1 ms.
 
         Each can still be verified alone: beside the signature it has a Merkle proof that leads to what was signed,
-        which tells nobody of the other events, for each has a random id and salt.
+        which tells nobody of the other events, for each has a random salt.
         """
         signed = []
         for start in range(0, len(events), _LARGEST_BATCH):
