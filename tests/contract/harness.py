@@ -141,7 +141,8 @@ class Inbox:
         while True:
             receiver = EventReceiver(
                 {topic: self._handler(topic) for topic in self._topics},
-                app_api_token=self.app.app_token, count=lambda *what: self.counted.update([what]),
+                app_api_token=self.app.app_token,
+                count=lambda topic, disposition, number: self.counted.update({(topic, disposition): number}),
             )  # fmt: skip
             try:
                 await receiver.serve(self.app.callback_port)

@@ -277,6 +277,6 @@ class Log:
 def _verdict(event: Event | Refusal, reused: frozenset[bytes]) -> Refusal | None:
     if isinstance(event, Refusal):
         return event
-    if event.digest in reused:
+    if reused and event.digest in reused:
         return Refusal("EVENT_ID_REUSED", f"The id {event.id} stands for another event.")
     return None

@@ -182,7 +182,7 @@ class Mesh:
         in_hand = InHand(settings.home / f"{settings.service}.in-hand")
         receiver = EventReceiver(
             handlers, app_api_token=settings.app_api_token,
-            count=lambda topic, disposition: counted.labels(topic, disposition.value.lower()).inc(),
+            count=lambda topic, disposition, number: counted.labels(topic, disposition.value.lower()).inc(number),
             in_hand=in_hand,
         )
         callback_port = await receiver.serve(settings.app_port) if handlers else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,10 +104,10 @@ class Delivery:
         except Exception as error:  # noqa: BLE001 - one event that breaks us must not stop the others
             _log.exception("a delivery failed in the sidecar itself", extra=self._where)
             outcomes = [Outcome(Result.FAILED, f"{type(error).__name__}: {error}")] * len(batch)
+        self._count(outcomes)
         handled = []
         not_tried = []
         for pending, outcome in zip(batch, outcomes, strict=True):
-            self._metrics.deliveries.labels(**self._where, result=outcome.result.name.lower()).inc()
             match outcome.result:
                 case Result.HANDLED:
                     handled.append(pending)
@@ -124,6 +125,10 @@ class Delivery:
             _log.error("the app refuses our token", extra=self._where)
             self._subscribed.queue.put_back(not_tried)
             await asyncio.sleep(_PAUSE_S)
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        for result, number in Counter(outcome.result for outcome in outcomes).items():
+            self._metrics.deliveries.labels(**self._where, result=result.name.lower()).inc(number)
 
     async def _died(self, pending: Pending, reason: str) -> None:
         pending.deaths += 1

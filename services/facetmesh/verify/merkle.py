@@ -129,5 +129,6 @@ def _sides(node: int, last: int, length: int) -> Sequence[bool]:
 
 
 def _check_hashes(hashes: Sequence[bytes]) -> None:
-    if any(len(value) != HASH_BYTES for value in hashes):
-        raise VerificationError("PROOF_MALFORMED", f"A hash that does not have {HASH_BYTES} bytes.")
+    for value in hashes:
+        if len(value) != HASH_BYTES:
+            raise VerificationError("PROOF_MALFORMED", f"A hash that does not have {HASH_BYTES} bytes.")

@@ -6,6 +6,7 @@ import enum
 import hmac
 import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -70,7 +71,7 @@ _STATUSES = {
 }
 
 
-def _none(topic: str, disposition: Disposition) -> None:
+def _none(topic: str, disposition: Disposition, number: int) -> None:
     """Counts nothing."""
 
 
@@ -84,13 +85,13 @@ class EventReceiver(
     Args:
         handlers: By topic.
         app_api_token: APP_API_TOKEN: what the sidecar must know.
-        count: Is told of each event: its topic, and what becomes of it.
+        count: Is told what becomes of events: their topic, that, and of how many.
         in_hand: Recognises those that kill this process; None to leave that to the sidecar.
     """
 
     def __init__(
         self, handlers: Mapping[str, Handler], *, app_api_token: str,
-        count: Callable[[str, Disposition], None] = _none, in_hand: InHand | None = None,
+        count: Callable[[str, Disposition, int], None] = _none, in_hand: InHand | None = None,
     ) -> None:
         self._handlers = handlers
         self._in_hand = in_hand
@@ -171,7 +172,7 @@ class EventReceiver(
             except ValueError as error:
                 _log.error("what came is no event", extra={"topic": request.topic, "detail": str(error)})
                 response.statuses.add(entry_id=entry.entry_id, status=_STATUSES[Disposition.DROP])
-                self._count(request.topic, Disposition.DROP)
+                self._count(request.topic, Disposition.DROP, 1)
             else:
                 ids.append(entry.entry_id)
         dispositions = await self._handle(request.topic, events) if events else ()
@@ -190,8 +191,8 @@ class EventReceiver(
                 lambda chosen: self._dispositions(topic, [events[position] for position in chosen]),
                 Disposition.DROP,
             )
-        for disposition in dispositions:
-            self._count(topic, disposition)
+        for disposition, number in Counter(dispositions).items():
+            self._count(topic, disposition, number)
         return dispositions
 
     async def _dispositions(self, topic: str, events: Sequence[Event]) -> Sequence[Disposition]:
