@@ -76,7 +76,10 @@ async def test_a_filters_pages(world: World, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_all_of_them_as_text(world: World) -> None:
     events = await logged(world, 450)
-    evil = world.event(resource='=HYPERLINK("http://evil")', reason='a "quote", and a comma')
+    evil = world.event(
+        resource='=HYPERLINK("http://evil")', reason='a "quote", and a comma', source_address="+1", region="-1",
+        model_version="@SUM(A1)", subject="\uff1d1",
+    )
     async with world.log() as (log, store):
         await log.ingest([world.services["detection"].sign(evil)])
         history = History(store, world.keyring)
@@ -96,6 +99,8 @@ async def test_all_of_them_as_text(world: World) -> None:
     assert [row["id"] for row in rows[1:]] == [event.id for event in reversed(events)]
     assert rows[0]["resource"] == '\'=HYPERLINK("http://evil")'
     assert rows[0]["reason"] == 'a "quote", and a comma'
+    harmless = [rows[0][name] for name in ("source_address", "region", "model_version", "subject")]
+    assert harmless == ["'+1", "'-1", "'@SUM(A1)", "'\uff1d1"]
 
 
 async def test_those_to_come(world: World) -> None:

@@ -53,6 +53,18 @@ def test_growth_is_followed_over_restarts(file: Path) -> None:
     assert [seen.checkpoint.size for seen in read(file, KEY)] == [0, 1, 7, 256, 400]
 
 
+def test_a_checkpoint_that_was_cut_off_was_not_kept(file: Path) -> None:
+    """The disk was full, or the machine went down: the next one goes on from the one before."""
+    log = FakeLog()
+    for size in (3, 5):
+        Monitor(KEY, file).check(log.note(size), log.prove)
+    file.write_bytes(file.read_bytes()[:-20])
+    assert [seen.checkpoint.size for seen in read(file, KEY)] == [3]
+    for size in (5, 8):
+        Monitor(KEY, file).check(log.note(size), log.prove)
+    assert [seen.checkpoint.size for seen in read(file, KEY)] == [3, 5, 8]
+
+
 @pytest.mark.parametrize(("size", "reason"), [(99, "LOG_ROLLED_BACK"), (100, "LOG_FORKED"), (101, "LOG_FORKED")])
 def test_another_log_in_its_place(file: Path, size: int, reason: str) -> None:
     Monitor(KEY, file).check(FakeLog().note(100), FakeLog().prove)
@@ -95,9 +107,12 @@ def test_two_monitors_notice_two_faces(tmp_path: Path) -> None:
     assert error.value.reason == "LOG_FORKED"
 
 
-@pytest.mark.parametrize("line", ["?", "[]", '{"note": "x"}', '{"time_s": "x", "note": "y"}'])
-def test_a_file_that_is_none(file: Path, line: str) -> None:
-    file.write_text(line)
+@pytest.mark.parametrize(
+    "text", ["?", "?\n", "[]\n", '{"note": "x"}', '{"time_s": "x", "note": "y"}\n', "log.test/audit+8efc5d48+AXbw"]
+)
+def test_a_file_that_is_none(file: Path, text: str) -> None:
+    file.write_text(text)
     with pytest.raises(VerificationError) as error:
         Monitor(KEY, file)
     assert error.value.reason == "CHECKPOINTS_MALFORMED"
+    assert file.read_text() == text

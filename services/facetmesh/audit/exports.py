@@ -25,7 +25,8 @@ _TEXTS = (
 )  # fmt: skip
 COLUMNS = ("index", "time", "id", "outcome", "duration_s", *_TEXTS)
 """The columns of the CSV."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Those that OWASP lists, also in the wide forms that some spreadsheets read alike.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 async def json_lines(events: AsyncIterator[Past]) -> AsyncIterator[bytes]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+_BEGINNING = '{"time_s": '
+"""How each line of a monitor's file begins."""
+
 Prove: TypeAlias = "Callable[[int, int], Sequence[bytes]]"
 """Gets the consistency proof between two sizes of the log."""
 
@@ -50,7 +53,7 @@ class Monitor:
         self._key = verifier_key
         self._file = file
         self._clock = clock
-        self.seen = read(file, verifier_key) if file.exists() else []
+        self.seen = _read_own(file, verifier_key) if file.exists() else []
         """The checkpoints, the oldest first."""
 
     def check(self, note: str, prove: Prove) -> Checkpoint:
@@ -112,17 +115,28 @@ def compare(old: Checkpoint, new: Checkpoint, prove: Prove) -> None:
 
 
 def read(file: Path, verifier_key: str) -> list[Seen]:
-    """The checkpoints in a monitor's file.
+    """The checkpoints in a monitor's file. A line without an end is none: a full disk or a crash cut it off.
 
     Raises:
         VerificationError: CHECKPOINTS_MALFORMED, or what is wrong with one.
     """
+    whole, _, rest = file.read_text().rpartition("\n")
+    lines = whole.splitlines()
+    if rest[: len(_BEGINNING)] != _BEGINNING[: len(rest)]:
+        lines.append(rest)
     seen = []
-    for line in file.read_text().splitlines():
+    for line in lines:
         try:
             kept = json.loads(line)
             note, time_s = str(kept["note"]), float(kept["time_s"])
         except (ValueError, TypeError, KeyError):
             raise VerificationError("CHECKPOINTS_MALFORMED", f"{file} is no monitor's file.") from None
         seen.append(Seen(time_s, note, open_checkpoint(note, verifier_key)))
+    return seen
+
+
+def _read_own(file: Path, verifier_key: str) -> list[Seen]:
+    """As `read`; what was cut off is gone from the file then, so that it can go on."""
+    seen = read(file, verifier_key)
+    os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
     return seen
