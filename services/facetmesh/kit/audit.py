@@ -1,33 +1,29 @@
-"""The record of each use: filled while the work is done, signed, and handed to pub/sub before the answer leaves.
-
-Events of all calls in progress share one bulk publish: while one is on its way,
-the next ones gather. A call waits for its own event only.
-"""
+"""The record of each use: filled while the work is done, signed, and handed to pub/sub before the answer leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import time
-from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import telemetry
-from facetmesh.kit.dapr import Outgoing
 from facetmesh.kit.errors import FacetmeshError, Internal, Unavailable
 from facetmesh.kit.eventids import new_event_id
-from facetmesh.kit.logs import describe
+from facetmesh.kit.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
+    from facetmesh.kit.dapr import Outgoing
     from facetmesh.kit.refusals import Refusals
     from facetmesh.kit.signing import EventSigner
     from facetmesh.kit.telemetry import Metrics
@@ -37,19 +33,12 @@ EVENT_TYPE = "facetmesh.event.v1.SignedEvent"
 _SALT_BYTES = 16
 _TENANT = re.compile(r"tenants/[a-z][a-z0-9-]{1,38}[a-z0-9](?![^/])")
 _LONGEST_NAME = 512
-_LARGEST_BATCH = 256
 _FOLDING_S = 5.0
 """How long refusals that are alike are gathered."""
-# A bulk publish costs about as much as a single one: with many calls at work, the first waits for a quarter of
-# them, but no longer than a quarter of what it took anyway.
-_LINGER_SHARE = 4
-_LONGEST_LINGER_S = 0.1
 _REFUSALS = frozenset({
     "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION",
     "RESOURCE_EXHAUSTED", "UNIMPLEMENTED",
 })  # fmt: skip
-
-_log = logging.getLogger(__name__)
 
 
 class Publisher(Protocol):
@@ -144,17 +133,6 @@ def set_current(record: Record | None) -> None:
     _current.set(record)
 
 
-class _Waiting(NamedTuple):
-    """An event that waits to be published with others."""
-
-    event: event_pb2.AuditEvent
-    trace: Mapping[str, str]
-    """The W3C headers of the trace that it belongs to."""
-    accepted: asyncio.Future[None]
-    linger_s: float
-    """How long it may wait for others."""
-
-
 class Recorder:
     """Turns records into signed events and gets them accepted.
 
@@ -180,18 +158,12 @@ class Recorder:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._region = region
-        self._signer = signer
-        self._publisher = publisher
+        self._service = signer.service
+        self._outbox = Outbox(signer, partial(publisher.publish_many, TOPIC, type=EVENT_TYPE), metrics, limit=limit)
         self._metrics = metrics
         self._refusals = refusals
         self._folding: asyncio.TimerHandle | None = None
-        self._limit = limit
         self._clock = clock
-        self._waiting: deque[_Waiting] = deque()
-        self._some = asyncio.Event()
-        self._enough = asyncio.Event()
-        self._coming = 0
-        self._task: asyncio.Task[None] | None = None
 
     async def accept(self, record: Record, error: FacetmeshError | None = None) -> None:
         """Returns once the record's event has been accepted: it is durable and will reach the log.
@@ -199,16 +171,11 @@ class Recorder:
         Raises:
             Unavailable: It was not. What the record is about must not be answered.
         """
-        await asyncio.shield(self._enqueue(record, error))
+        await asyncio.shield(self._put(record, error))
 
-    @contextlib.contextmanager
-    def expecting(self) -> Iterator[None]:
+    def expecting(self) -> AbstractContextManager[None]:
         """For the length of a call that will have its event accepted: the more there are, the more share a publish."""
-        self._coming += 1
-        try:
-            yield
-        finally:
-            self._coming -= 1
+        return self._outbox.expecting()
 
     def offer(self, record: Record, error: FacetmeshError | None = None) -> None:
         """Publishes the record's event in the background: for refusals, which go out either way.
@@ -223,7 +190,7 @@ class Recorder:
 
     def _offer(self, record: Record, error: FacetmeshError | None) -> None:
         try:
-            future = self._enqueue(record, error)
+            future = self._put(record, error)
         except Unavailable:
             self._metrics.audit_dropped.inc()
             return
@@ -252,13 +219,7 @@ class Recorder:
     async def close(self) -> None:
         """Sends what waits, then ends."""
         self._unfold()
-        deadline = time.monotonic() + 5
-        while self._waiting and self._task is not None and not self._task.done() and time.monotonic() < deadline:
-            await asyncio.wait([self._waiting[-1].accepted], timeout=deadline - time.monotonic())
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._outbox.close()
 
     def _unfold(self) -> None:
         if self._folding is not None:
@@ -268,27 +229,13 @@ class Recorder:
             for record, error in self._refusals.folded():
                 self._offer(record, error)
 
-    def _enqueue(self, record: Record, error: FacetmeshError | None) -> asyncio.Future[None]:
-        if len(self._waiting) >= self._limit:
-            raise Unavailable("Too many uses wait to be recorded.", reason="AUDIT_BACKLOG", retry_after_s=1)
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._publish())
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        linger_s = min((time.perf_counter() - record.started) / _LINGER_SHARE, _LONGEST_LINGER_S)
-        self._waiting.append(_Waiting(self._event(record, error), telemetry.carrier(), future, linger_s))
-        self._metrics.audit_pending.set(len(self._waiting))
-        self._some.set()
-        if self._gathered():
-            self._enough.set()
-        return future
-
-    def _gathered(self) -> bool:
-        return len(self._waiting) * _LINGER_SHARE >= min(self._coming, _LARGEST_BATCH)
+    def _put(self, record: Record, error: FacetmeshError | None) -> asyncio.Future[None]:
+        return self._outbox.put(self._event(record, error), took_s=time.perf_counter() - record.started)
 
     def _event(self, record: Record, error: FacetmeshError | None) -> event_pb2.AuditEvent:
         salt = os.urandom(_SALT_BYTES)
         event = event_pb2.AuditEvent(
-            id=record.id, service=self._signer.service, method=record.method, tenant=record.tenant,
+            id=record.id, service=self._service, method=record.method, tenant=record.tenant,
             subject=record.subject, source_address=record.source_address, resource=record.resource,
             model_version=record.model_version, model_sha256=record.model_sha256, region=self._region, code="OK",
             content_salt=salt, outcome=event_pb2.AuditEvent.OUTCOME_OK, trace_id=telemetry.trace_id(),
@@ -309,40 +256,6 @@ class Recorder:
                 else event_pb2.AuditEvent.OUTCOME_FAILED
             )
         return event
-
-    async def _publish(self) -> None:
-        while True:
-            await self._some.wait()
-            if not self._gathered():
-                self._enough.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._waiting[0].linger_s):
-                        await self._enough.wait()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
-            if not self._waiting:
-                self._some.clear()
-            if batch:
-                await self._publish_batch(batch)
-            self._metrics.audit_pending.set(len(self._waiting))
-
-    async def _publish_batch(self, batch: Sequence[_Waiting]) -> None:
-        refused: set[str] = set()
-        try:
-            signed = self._signer.sign_many([one.event for one in batch])
-            events = [Outgoing(one.event.id, data, one.trace) for one, data in zip(batch, signed, strict=True)]
-            refused.update(await self._publisher.publish_many(TOPIC, events, type=EVENT_TYPE))
-        except FacetmeshError as error:
-            _log.warning("audit events were not accepted", extra={"count": len(batch), **describe(error)})
-            refused.update(one.event.id for one in batch)
-        for one in batch:
-            if one.accepted.done():
-                continue  # the call was cancelled meanwhile
-            if one.event.id in refused:
-                one.accepted.set_exception(
-                    Unavailable("This use could not be recorded.", reason="AUDIT_UNAVAILABLE", retry_after_s=1)
-                )
-            else:
-                one.accepted.set_result(None)
 
     def _count_lost(self, future: asyncio.Future[None]) -> None:
         if not future.cancelled() and future.exception() is not None:

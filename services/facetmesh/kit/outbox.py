@@ -1,0 +1,152 @@
+"""Audit events on their way out: those of all calls in progress share one bulk publish.
+
+While one publish is on its way, the next events gather. A call waits for its own event only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from facetmesh.kit import telemetry
+from facetmesh.kit.dapr import Outgoing
+from facetmesh.kit.errors import FacetmeshError, Unavailable
+from facetmesh.kit.logs import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+    from facetmesh.event.v1 import event_pb2
+    from facetmesh.kit.signing import EventSigner
+    from facetmesh.kit.telemetry import Metrics
+
+_LARGEST_BATCH = 256
+# A bulk publish costs about as much as a single one: with many calls at work, the first waits for a quarter of
+# them, but no longer than a quarter of what it took anyway.
+_LINGER_SHARE = 4
+_LONGEST_LINGER_S = 0.1
+_CLOSING_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+class _Waiting(NamedTuple):
+    """An event that waits to be published with others."""
+
+    event: event_pb2.AuditEvent
+    trace: Mapping[str, str]
+    """The W3C headers of the trace that it belongs to."""
+    accepted: asyncio.Future[None]
+    linger_s: float
+    """How long it may wait for others."""
+
+
+class Outbox:
+    """Signs events and publishes them, many at once.
+
+    Args:
+        signer: The key of the service whose events they are.
+        publish: Publishes events in bulk; returns the ids of those that were not accepted.
+        metrics: What is counted.
+        limit: How many events may wait before new ones are refused.
+    """
+
+    def __init__(
+        self,
+        signer: EventSigner,
+        publish: Callable[[Sequence[Outgoing]], Awaitable[list[str]]],
+        metrics: Metrics,
+        *,
+        limit: int,
+    ) -> None:
+        self._signer = signer
+        self._publish = publish
+        self._metrics = metrics
+        self._limit = limit
+        self._waiting: deque[_Waiting] = deque()
+        self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._coming = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """For the length of a call that will put an event: the more there are, the more share a publish."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+
+    def put(self, event: event_pb2.AuditEvent, *, took_s: float) -> asyncio.Future[None]:
+        """Takes an event; what is returned is done once it was accepted, or raises Unavailable.
+
+        Args:
+            event: The event.
+            took_s: How long the call took that it records, in seconds: it may wait for others in proportion.
+
+        Raises:
+            Unavailable: AUDIT_BACKLOG: too many wait.
+        """
+        if len(self._waiting) >= self._limit:
+            raise Unavailable("Too many uses wait to be recorded.", reason="AUDIT_BACKLOG", retry_after_s=1)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._empty())
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        linger_s = min(took_s / _LINGER_SHARE, _LONGEST_LINGER_S)
+        self._waiting.append(_Waiting(event, telemetry.carrier(), accepted, linger_s))
+        self._metrics.audit_pending.set(len(self._waiting))
+        self._some.set()
+        if self._gathered():
+            self._enough.set()
+        return accepted
+
+    async def close(self) -> None:
+        """Sends what waits, then ends."""
+        deadline = time.monotonic() + _CLOSING_S
+        while self._waiting and self._task is not None and not self._task.done() and time.monotonic() < deadline:
+            await asyncio.wait([self._waiting[-1].accepted], timeout=deadline - time.monotonic())
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _gathered(self) -> bool:
+        return len(self._waiting) * _LINGER_SHARE >= min(self._coming, _LARGEST_BATCH)
+
+    async def _empty(self) -> None:
+        while True:
+            await self._some.wait()
+            if not self._gathered():
+                self._enough.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._waiting[0].linger_s):
+                        await self._enough.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
+            if not self._waiting:
+                self._some.clear()
+            if batch:
+                await self._send(batch)
+            self._metrics.audit_pending.set(len(self._waiting))
+
+    async def _send(self, batch: Sequence[_Waiting]) -> None:
+        refused: set[str] = set()
+        try:
+            signed = self._signer.sign_many([one.event for one in batch])
+            events = [Outgoing(one.event.id, data, one.trace) for one, data in zip(batch, signed, strict=True)]
+            refused.update(await self._publish(events))
+        except FacetmeshError as error:
+            _log.warning("audit events were not accepted", extra={"count": len(batch), **describe(error)})
+            refused.update(one.event.id for one in batch)
+        for one in batch:
+            if one.accepted.done():
+                continue  # the call was cancelled meanwhile
+            if one.event.id in refused:
+                one.accepted.set_exception(
+                    Unavailable("This use could not be recorded.", reason="AUDIT_UNAVAILABLE", retry_after_s=1)
+                )
+            else:
+                one.accepted.set_result(None)
