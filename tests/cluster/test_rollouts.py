@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import grpc
 import pytest
+from tests.unit.bus import Bus
 from tests.unit.conftest import MemoryState
-from tests.unit.detection_world import Bus
 
 from facetmesh.detection.models import Models
 from facetmesh.detection.rollout.accounts import Accounts

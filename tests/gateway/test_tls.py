@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import json
 import socket
 import ssl
@@ -13,10 +12,8 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from tests.mesh.rig import until
+from tests.unit.certificates import Authority
 
 from facetmesh.client import Client, Endpoints, Tls
 
@@ -29,45 +26,19 @@ if TYPE_CHECKING:
     from .conftest import Gate
 
 
-class Authority:
-    """Issues certificates."""
-
-    def __init__(self, name: str) -> None:
-        self._key = generate_private_key(SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self._signed(self._name, self._key, ca=True)
-
-    def issue(self, folder: Path, name: str) -> int:
-        """Puts a certificate and its key into a folder, each by a rename; returns its serial number."""
-        key = generate_private_key(SECP256R1())
-        made = self._signed(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, ca=False)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        for file, content in (("tls.key", pem), ("tls.crt", made.public_bytes(Encoding.PEM))):
-            (folder / f".{file}").write_bytes(content)
-            (folder / f".{file}").rename(folder / file)
-        return made.serial_number
-
-    @property
-    def pem(self) -> bytes:
-        """Its own certificate."""
-        return self.certificate.public_bytes(Encoding.PEM)
-
-    def _signed(self, name: x509.Name, key: EllipticCurvePrivateKey, *, ca: bool) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder().subject_name(name).issuer_name(self._name).public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        )  # fmt: skip
-        return builder.sign(self._key, hashes.SHA256())
+def issue(authority: Authority, folder: Path, name: str) -> int:
+    """Puts a certificate and its key into a folder, each by a rename; returns its serial number."""
+    leaf = authority.leaf(name)
+    for file, content in (("tls.key", leaf.key), ("tls.crt", leaf.certificate)):
+        (folder / f".{file}").write_bytes(content)
+        (folder / f".{file}").rename(folder / file)
+    return x509.load_pem_x509_certificate(leaf.certificate).serial_number
 
 
 @pytest.fixture
 def authority() -> Authority:
     """Who signs the gateway's certificate."""
-    return Authority("gateway authority")
+    return Authority()
 
 
 @pytest.fixture
@@ -97,7 +68,7 @@ def serial(port: int, trust: ssl.SSLContext) -> int:
 def test_https_and_grpc_with_a_certificate_that_is_renewed(
     gate: Gate, tmp_path: Path, folder: Path, authority: Authority
 ) -> None:
-    first = authority.issue(folder, "gateway")
+    first = issue(authority, folder, "gateway")
     key = gate.mesh.tenant("acme")
     with another(gate, tmp_path, tls=folder) as plain:
         trust = context(authority)
@@ -107,7 +78,7 @@ def test_https_and_grpc_with_a_certificate_that_is_renewed(
         with Client(key, Endpoints.gateway(f"localhost:{plain.port}", tls)) as client:
             assert [model.name for model in client.list_models()] == ["tenants/acme/models/faces"]
         assert serial(plain.port, trust) == first
-        second = authority.issue(folder, "gateway")
+        second = issue(authority, folder, "gateway")
         until(lambda: serial(plain.port, trust) == second, "the new certificate is shown")
         assert secure.get("/v1/tenants/acme").status == 200
         with pytest.raises(OSError, match=r".*"):
@@ -117,12 +88,12 @@ def test_https_and_grpc_with_a_certificate_that_is_renewed(
 def test_who_has_no_certificate_is_refused_where_they_are_asked_for(
     gate: Gate, tmp_path: Path, folder: Path, authority: Authority
 ) -> None:
-    clients = Authority("client authority")
-    authority.issue(folder, "gateway")
+    clients = Authority(common_name="client authority")
+    issue(authority, folder, "gateway")
     (folder / "ca.crt").write_bytes(clients.pem)
     own = tmp_path / "own"
     own.mkdir()
-    clients.issue(own, "acme's backend")
+    issue(clients, own, "acme's backend")
     with another(gate, tmp_path, tls=folder) as plain:
         without, having = context(authority), context(authority)
         having.load_cert_chain(own / "tls.crt", own / "tls.key")

@@ -17,6 +17,7 @@ import grpc
 import pytest
 from hypothesis import Phase, find, settings
 from tests.security.api import METHODS, kind, multicallable, path, references, refusal, valid
+from tests.unit.bus import Bus
 from tests.unit.conftest import AUDIENCE, ISSUER, Clock, new_issuer
 
 from facetmesh.auth.grants import Grant
@@ -36,21 +37,11 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from facetmesh.auth.tokens import TokenIssuer
-    from facetmesh.kit.dapr import Outgoing
 
 LIFETIME_S = 600
 _ASKED_AGAIN = 10
 Cell = tuple[str, str, str]
 """The status code, the reason and the message of a refusal; all empty where the servicer was reached."""
-
-
-class Bus:
-    """Takes every event."""
-
-    async def publish_many(self, topic: str, events: Sequence[Outgoing], *, type: str) -> list[str]:  # noqa: A002
-        """Takes them."""
-        del topic, events, type
-        return []
 
 
 @dataclass

@@ -39,9 +39,12 @@ class Authority:
     """An authority that signs certificates."""
 
     key: EllipticCurvePrivateKey = field(default_factory=lambda: generate_private_key(SECP256R1()))
-    name: x509.Name = field(
-        default_factory=lambda: x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
-    )
+    common_name: str = "authority"
+
+    @property
+    def name(self) -> x509.Name:
+        """Who it is."""
+        return _name(self.common_name)
 
     @property
     def pem(self) -> bytes:
@@ -50,13 +53,12 @@ class Authority:
         return made.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def leaf(self, name: str, *, uri: str = "") -> Leaf:
-        """A certificate for 127.0.0.1 and, where one is given, a URI."""
+        """A certificate for localhost, 127.0.0.1 and, where one is given, a URI."""
         key = generate_private_key(SECP256R1())
-        names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         if uri:
             names.append(x509.UniformResourceIdentifier(uri))
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        made = self._builder(subject, key).add_extension(x509.SubjectAlternativeName(names), False)
+        made = self._builder(_name(name), key).add_extension(x509.SubjectAlternativeName(names), False)
         return Leaf(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
             made.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM),
@@ -68,3 +70,7 @@ class Authority:
             x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(key.public_key())
             .serial_number(x509.random_serial_number()).not_valid_before(now - _DAY).not_valid_after(now + _DAY)
         )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])

@@ -30,29 +30,15 @@ from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 from facetmesh.runners.pool import RunnerPool
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
+from .bus import Bus
 
-    from facetmesh.kit.dapr import Outgoing
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from .conftest import MemoryState
 
 PART_BYTES = 1 << 20
-
-
-class Bus:
-    """Takes every event."""
-
-    def __init__(self) -> None:
-        """Has none yet."""
-        self.events: list[bytes] = []
-
-    async def publish_many(self, topic: str, events: Sequence[Outgoing], *, type: str) -> list[str]:  # noqa: A002
-        """Takes them."""
-        del topic, type
-        self.events += [event.data for event in events]
-        return []
 
 
 @dataclass

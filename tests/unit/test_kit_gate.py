@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from tests.security.test_matrix import Bus, handlers
+from tests.security.test_matrix import handlers
 
 from facetmesh.auth.grants import Grant
 from facetmesh.auth.plans import Limits
 from facetmesh.auth.v1 import auth_pb2, limits_pb2, policy_pb2
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
-from facetmesh.event.v1 import event_pb2
 from facetmesh.kit import audit, status
-from facetmesh.kit.errors import FacetmeshError, Unavailable
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.identity import TokenVerifier
 from facetmesh.kit.policy import Policies, PolicySet
@@ -24,40 +22,24 @@ from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 
+from .bus import Bus
 from .conftest import AUDIENCE, ISSUER, new_issuer
 from .limits_world import ACME, LimitsWorld
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
 
-    from facetmesh.kit.dapr import Outgoing
+    from facetmesh.kit.errors import FacetmeshError
+
 
 FACES = f"{ACME}/models/faces"
 ALL = '@id("all") permit (principal, action, resource);\n'
 
 
-class Log(Bus):
-    """Keeps every event; takes none while it is away."""
-
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self.events: list[event_pb2.AuditEvent] = []
-        self.away = False
-
-    async def publish_many(self, topic: str, events: Sequence[Outgoing], *, type: str) -> list[str]:  # noqa: A002
-        """Keeps them."""
-        if self.away:
-            raise Unavailable("away")
-        for event in events:
-            signed = event_pb2.SignedEvent.FromString(event.data)
-            self.events.append(event_pb2.AuditEvent.FromString(signed.event))
-        return []
-
-
 class Door:
     """A guarded detection that answers whoever reaches it."""
 
-    def __init__(self, world: LimitsWorld, log: Log, stub: Any) -> None:
+    def __init__(self, world: LimitsWorld, log: Bus, stub: Any) -> None:
         """Built by `guarded`."""
         self.world = world
         self.log = log
@@ -79,7 +61,7 @@ class Door:
 @asynccontextmanager
 async def guarded(world: LimitsWorld, **options: Any) -> AsyncIterator[Door]:
     """A guard with a gate."""
-    log, metrics = Log(), Metrics.create()
+    log, metrics = Bus(), Metrics.create()
     door = Door(world, log, None)
     recorder = audit.Recorder("test", EventSigner("detection", bytes(32)), log, metrics, clock=world.clock)
     verifier = TokenVerifier(door.issuer, issuer=ISSUER, audience=AUDIENCE, clock=world.clock)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from facetmesh.event.v1 import event_pb2
-from facetmesh.kit import alerts as kit_alerts
 from facetmesh.kit.alerts import Alert, Alerts
 from facetmesh.kit.audit import Record, Recorder
 from facetmesh.kit.errors import InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
@@ -18,40 +16,15 @@ from facetmesh.kit.refusals import RefusalLimits, Refusals
 from facetmesh.kit.signing import ALERT_CONTEXT, EventSigner
 from facetmesh.kit.telemetry import Metrics
 
+from .bus import Bus
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from facetmesh.kit.dapr import Outgoing
-
     from .conftest import Clock
 
 SEED = bytes(range(32))
 LIMITS = RefusalLimits(alert=5, window_s=60, source_rate=2, total_rate=10)
 NOBODY = Unauthenticated("no", reason="TOKEN_MISSING")
 DENIED = PermissionDenied("no", reason="ROLE_MISSING")
-
-
-@dataclass
-class Bus:
-    """Takes what is published."""
-
-    alerts: list[tuple[str, bytes]] = field(default_factory=list)
-    events: list[event_pb2.AuditEvent] = field(default_factory=list)
-    down: bool = False
-
-    async def publish(self, topic: str, data: bytes, *, event_id: str, type: str) -> None:  # noqa: A002
-        """Takes an event."""
-        assert (bool(event_id), type) == (True, kit_alerts.EVENT_TYPE)
-        if self.down:
-            raise Unavailable("down")
-        self.alerts.append((topic, data))
-
-    async def publish_many(self, topic: str, events: Sequence[Outgoing], *, type: str) -> list[str]:  # noqa: A002
-        """Takes events."""
-        del topic, type
-        signed = (event_pb2.SignedEvent.FromString(event.data) for event in events)
-        self.events += [event_pb2.AuditEvent.FromString(one.event) for one in signed]
-        return []
 
 
 def record(source: str = "10.0.0.1", *, tenant: str = "", subject: str = "") -> Record:
@@ -158,7 +131,7 @@ async def test_an_alert_is_signed_and_counted(clock: Clock) -> None:
 
 
 async def test_where_no_event_can_be_published_the_metric_has_the_alert(caplog: pytest.LogCaptureFixture) -> None:
-    bus, metrics = Bus(down=True), Metrics.create()
+    bus, metrics = Bus(away=True), Metrics.create()
     alerts = Alerts("test", EventSigner("auth", SEED), bus, metrics)
     alerts.offer(Alert("a-rule", "Look at it."))
     await alerts.close()

@@ -113,16 +113,16 @@ async def test_a_repeated_request_returns_the_first_result_and_another_one_does_
 
 
 async def test_nothing_unaccounted_leaves(rig: Rig) -> None:
-    rig.bus.down = True
+    rig.bus.away = True
     call = rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=rig.metadata(PLATFORM))
     assert (await refusal(call))[:2] == ("UNAVAILABLE", "AUDIT_UNAVAILABLE")
-    rig.bus.down = False
+    rig.bus.away = False
     await rig.stub.GetTenant(auth_pb2.GetTenantRequest(name="tenants/acme"), metadata=rig.metadata(ACME_CALLER))
 
 
 async def test_reads_that_are_not_recorded_need_no_bus(rig: Rig) -> None:
     await rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id="acme"), metadata=rig.metadata(PLATFORM))
-    rig.bus.down = True
+    rig.bus.away = True
     await rig.stub.GetTenant(auth_pb2.GetTenantRequest(name="tenants/acme"), metadata=rig.metadata(ACME_CALLER))
 
 

@@ -13,13 +13,12 @@ from facetmesh.detection.rollout.plan import Plan, Step
 from facetmesh.detection.rollout.record import Rollout, State
 from facetmesh.detection.rollout.weights import Weights
 from facetmesh.detection.splits import Traffic
-from facetmesh.event.v1 import event_pb2
 from facetmesh.kit.audit import Recorder
 from facetmesh.kit.errors import NotFound
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 
-from .detection_world import Bus
+from .bus import Bus
 
 if TYPE_CHECKING:
     from facetmesh.detection.models import Models
@@ -77,9 +76,7 @@ async def test_a_decision_is_recorded_once_with_its_figures() -> None:
     rollout = at(1).decide(State.ROLLING_BACK, "failed:errors", 5.0, findings=[finding])
     for _ in range(2):
         await accounts.decided(rollout, rollout.outbox[0])
-    first, again = (
-        event_pb2.AuditEvent.FromString(event_pb2.SignedEvent.FromString(data).event) for data in bus.events
-    )
+    first, again = bus.events
     assert first.id == again.id
     assert (first.tenant, first.resource) == ("tenants/acme", NAME)
     assert first.model_version == "tenants/acme/models/faces/versions/2"
