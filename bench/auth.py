@@ -40,9 +40,9 @@ from facetmesh.inference import inference_pb2, inference_pb2_grpc
 from facetmesh.kit import apikeys, status
 from facetmesh.kit.budgets import Amounts, Lease
 from facetmesh.kit.budgets import Grant as BudgetGrant
-from facetmesh.kit.identity import TokenVerifier
 from facetmesh.kit.leases import Leases
 from facetmesh.kit.policy import Circumstances, Policies, PolicySet, Question, decide
+from facetmesh.kit.verifier import TokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -23,12 +23,13 @@ from tests.unit.conftest import AUDIENCE, ISSUER, Clock, new_issuer
 from facetmesh.auth.grants import Grant
 from facetmesh.kit import access, audit
 from facetmesh.kit.gate import Gate
-from facetmesh.kit.identity import CLOCK_SKEW_S, ROLE_NAMES, TokenVerifier
+from facetmesh.kit.identity import ROLE_NAMES
 from facetmesh.kit.policy import PLATFORM_DEFAULT, Policies, PolicySet, vocabulary
 from facetmesh.kit.revocations import Revocation
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
+from facetmesh.kit.verifier import CLOCK_SKEW_S, TokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -20,12 +20,12 @@ from facetmesh.auth.servicer import Auth, AuthServicer
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.v1 import auth_pb2_grpc
 from facetmesh.kit import apikeys, audit, status, telemetry
-from facetmesh.kit.identity import TokenVerifier
 from facetmesh.kit.revocations import follow
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 from facetmesh.kit.tls import TlsFiles, channel, listen
+from facetmesh.kit.verifier import TokenVerifier
 from facetmesh.verify.event import ServiceKey, open_event
 
 from .auth_world import PLANS, world_over

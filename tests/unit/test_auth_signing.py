@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from facetmesh.auth.signing import SigningKeys, keep_current
 from facetmesh.auth.tokens import TokenIssuer
-from facetmesh.kit import identity
+from facetmesh.kit import verifier as kit_verifier
 from facetmesh.kit.errors import FailedPrecondition, Unauthenticated, Unavailable
-from facetmesh.kit.identity import TokenVerifier
+from facetmesh.kit.verifier import TokenVerifier
 
 from .conftest import AUDIENCE, ISSUER, pem
 
@@ -108,8 +108,8 @@ async def test_tokens_of_both_keys_are_accepted_and_those_of_a_withdrawn_one_are
     keys = SigningKeys(old, clock, lead_s=LEAD_S)
     issuer = TokenIssuer(keys, issuer=ISSUER, audience=AUDIENCE, lifetime_s=600, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
-    monkeypatch.setattr(identity, "_MIN_REFRESH_S", 0)
-    monkeypatch.setattr(identity, "KEYS_REFRESH_S", 0)
+    monkeypatch.setattr(kit_verifier, "_MIN_REFRESH_S", 0)
+    monkeypatch.setattr(kit_verifier, "KEYS_REFRESH_S", 0)
     first = issuer.issue(acme_caller)[0]
     await verifier.verify(first)
     keys.use(new + old)

@@ -28,7 +28,7 @@ def test_the_recipe_for_scanners_finds_keys_and_nothing_else() -> None:
 
 def test_the_tests_of_rfc_8725_that_are_named_are_there() -> None:
     table = PAGE[PAGE.index("### RFC 8725") : PAGE.index("## TLS")]
-    tests = (ROOT / "tests/unit/test_kit_identity.py").read_text()
+    tests = (ROOT / "tests/unit/test_kit_verifier.py").read_text()
     named = {
         name for row in table.splitlines() if row.startswith("|")
         for name in re.findall(r"`([a-z0-9_-]+)`", row.rstrip("|").rpartition("|")[2])

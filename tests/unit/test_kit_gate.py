@@ -15,12 +15,12 @@ from facetmesh.auth.v1 import auth_pb2, limits_pb2, policy_pb2
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.kit import audit, status
 from facetmesh.kit.gate import Gate
-from facetmesh.kit.identity import TokenVerifier
 from facetmesh.kit.policy import Policies, PolicySet
 from facetmesh.kit.profiles import Profile, Unlimited
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
+from facetmesh.kit.verifier import TokenVerifier
 
 from .bus import Bus
 from .conftest import AUDIENCE, ISSUER, new_issuer

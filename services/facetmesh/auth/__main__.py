@@ -41,12 +41,12 @@ from facetmesh.auth.usage import UsageHistory
 from facetmesh.auth.v1 import auth_pb2_grpc, limits_pb2_grpc, policy_pb2_grpc
 from facetmesh.kit import apikeys
 from facetmesh.kit.errors import FailedPrecondition
-from facetmesh.kit.identity import KEYS_REFRESH_S
 from facetmesh.kit.policy import check, full_name, schema
 from facetmesh.kit.revocations import follow
 from facetmesh.kit.serve import Authority, open_mesh, run
 from facetmesh.kit.settings import Port, ServiceSettings, load
 from facetmesh.kit.tls import listen
+from facetmesh.kit.verifier import KEYS_REFRESH_S
 
 if TYPE_CHECKING:
     import grpc

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from facetmesh.kit.errors import Unavailable
-from facetmesh.kit.identity import KEYS_REFRESH_S
+from facetmesh.kit.verifier import KEYS_REFRESH_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from facetmesh.kit.telemetry import Metrics
+    from facetmesh.kit.verifier import TokenVerifier
 
 MODEL_HEADER = "x-facetmesh-model"
 _BEARER = "bearer "
@@ -61,7 +62,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def __init__(
         self,
-        verifier: identity.TokenVerifier,
+        verifier: TokenVerifier,
         recorder: audit.Recorder,
         metrics: Metrics,
         *,

@@ -28,7 +28,6 @@ from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.gateways import Gateway
-from facetmesh.kit.identity import KeySource, TokenVerifier
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring, keep_wrapped
 from facetmesh.kit.leases import BudgetSource, Leases
@@ -41,6 +40,7 @@ from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.tls import listen
 from facetmesh.kit.tokens import REVOCATIONS_TOPIC, AuthClient, revocation_handler
+from facetmesh.kit.verifier import KeySource, TokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
