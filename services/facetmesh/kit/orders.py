@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from facetmesh.kit.errors import FacetmeshError
@@ -92,7 +93,7 @@ class Obedience:
             if order not in self._under_way:
                 task = asyncio.get_running_loop().create_task(self._obey(order))
                 self._under_way[order] = task
-                task.add_done_callback(lambda _, order=order: self._under_way.pop(order, None))  # type: ignore[misc]
+                task.add_done_callback(partial(self._ended, order))
 
     async def close(self) -> None:
         """Leaves what is under way: it is ordered again after the next start."""
@@ -100,6 +101,9 @@ class Obedience:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, order: TenantOrder, _: asyncio.Task[None]) -> None:
+        self._under_way.pop(order, None)
 
     async def _obey(self, order: TenantOrder) -> None:
         said = {"tenant": order.tenant_id, "order": order.kind.value}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import any_pb2
@@ -73,7 +73,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> FacetmeshError:
     return BY_CODE.get(error.code().name, Internal)(error.details() or error.code().name)
 
 
-async def abort(context: grpc.aio.ServicerContext, error: FacetmeshError) -> None:  # type: ignore[type-arg]
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: FacetmeshError) -> None:
     """Ends a call with an error. Does not return."""
     details = to_status(error).SerializeToString()
     await context.abort(

@@ -63,7 +63,7 @@ class Client(DaprGrpcClientAsync):
         self._stub = api_service_v1.DaprStub(self._channel)
 
 
-class _CallDefaults(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc,type-arg,unused-ignore]
+class _CallDefaults(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc,type-arg,unused-ignore] # generic in its stubs only
     """Gives every call a deadline, the token and the current trace."""
 
     def __init__(self, api_token: str, timeout_s: float) -> None:
