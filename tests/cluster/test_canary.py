@@ -8,14 +8,15 @@ import math
 import time
 import urllib.request
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from tests.contract.harness import free_port
 
-from .conftest import token
+from .conftest import K8S, token
 from .gateway import put_behind
 
 if TYPE_CHECKING:
@@ -164,3 +165,27 @@ async def test_a_tenant_is_told_by_its_token_and_by_nothing_else(
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(channel, authorization=f"Bearer {forged}")
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_faults_come_to_those_who_ask_for_them(cluster: ControlPlane, channel: grpc.aio.Channel) -> None:
+    def route(overlay: str) -> Any:
+        rendered = yaml.safe_load_all(cluster.kubectl("kustomize", str(K8S / "overlays" / overlay)).stdout)
+        wanted = ("VirtualService", "detection-ingress")
+        return next(one for one in rendered if (one["kind"], one["metadata"]["name"]) == wanted)
+
+    async def outcomes(**metadata: str) -> Counter[grpc.StatusCode]:
+        """What became of many calls at once."""
+        asked = (channel.unary_unary(DETECT)(b"", metadata=list(metadata.items()), timeout=60) for _ in range(100))
+        return Counter(await asyncio.gather(*(one.code() for one in asked)))
+
+    await routed(channel, "v1")
+    cluster.apply(route("rehearsal"))
+    try:
+        deadline = time.monotonic() + _ROUTE_S
+        # One in ten: none of a hundred once in 40,000 times, and then the next hundred are asked.
+        while not (found := await outcomes(**{"x-facetmesh-rehearsal": "faults"}))[grpc.StatusCode.UNAVAILABLE]:
+            assert time.monotonic() < deadline, found
+        assert found.keys() == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+        assert await outcomes() == {grpc.StatusCode.OK: 100}
+    finally:
+        cluster.apply(route("dev"))

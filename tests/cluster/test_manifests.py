@@ -19,7 +19,7 @@ OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
 
 
 def test_there_are_overlays() -> None:
-    assert {"dev", "production", "gpu", "mig", "spot", "eu", "ap"} <= set(OVERLAYS)
+    assert {"dev", "rehearsal", "production", "gpu", "mig", "spot", "eu", "ap"} <= set(OVERLAYS)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

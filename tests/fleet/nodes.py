@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 GPU = "nvidia.com/gpu"
 SLICE = "nvidia.com/mig-1g.10gb"
 SPOT = "facetmesh.dev/spot"
+HAS_GPU = "nvidia.com/gpu.present"
 _ZONES = ("a", "b", "c")
 _REGION = "eu-west-1"
 
@@ -29,7 +30,7 @@ class Kind:
     """Keys of taints that keep off whoever does not tolerate them."""
 
 
-_HAS_GPU = {"nvidia.com/gpu.present": "true"}
+_HAS_GPU = {HAS_GPU: "true"}
 _IS_SPOT = {SPOT: "true"}
 KINDS = (
     Kind("cpu", 0.4),

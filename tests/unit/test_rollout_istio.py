@@ -92,6 +92,16 @@ def istio(models: Models, server: Server) -> Istio:
     return Istio(models, server, "facetmesh")
 
 
+def test_the_route_leaves_rehearsals_alone() -> None:
+    (component,) = yaml.safe_load_all((K8S / "variants" / "faults" / "kustomization.yaml").read_text())
+    patches = {one["target"]["name"]: yaml.safe_load(one["patch"]) for one in component["patches"]}
+    (operation,) = patches[GATEWAY]
+    before = services()[GATEWAY]["spec"]["http"]
+    before.insert(int(operation["path"].rpartition("/")[2]), operation["value"])
+    after = routes.with_rollout(before, at(1), 25, claims=True)
+    assert [one["name"] for one in after] == ["testers", "rehearsal", "rollout.acme.faces", "streams", "split"]
+
+
 def test_the_route_comes_after_those_for_testers_and_before_all_others() -> None:
     before = services()["detection-ingress"]["spec"]["http"]
     after = routes.with_rollout(before, at(1), 25, claims=True)

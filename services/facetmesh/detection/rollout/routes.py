@@ -17,12 +17,14 @@ MODEL_HEADER = "x-facetmesh-model"
 TENANT_HEADER = "x-facetmesh-tenant"
 """The tenant's claim of the token that the gateway verified."""
 STABLE_SUBSET, CANDIDATE_SUBSET = "v1", "v2"
+_AHEAD = {"testers", "rehearsal"}
+"""Routes of calls that ask for them by a header."""
 _SPLIT = "split"
 """The route that all other calls of detection take: what it says of retries and timeouts is ours, too."""
 
 
 def with_rollout(routes: Sequence[Mapping[str, Any]], rollout: Rollout, percent: int, *, claims: bool) -> list[Route]:
-    """The routes with the rollout's own, before those that take all calls; after those for testers.
+    """The routes with the rollout's own, before those that take all calls; after those for testers and rehearsals.
 
     Args:
         routes: What there is.
@@ -44,7 +46,7 @@ def with_rollout(routes: Sequence[Mapping[str, Any]], rollout: Rollout, percent:
         **split, "name": _name(rollout), "match": match,
         "route": [{**one, "weight": weights[one["destination"]["subset"]]} for one in split["route"]],
     }  # fmt: skip
-    place = next(number for number, one in enumerate(rest) if one.get("name") != "testers")
+    place = next(number for number, one in enumerate(rest) if one.get("name") not in _AHEAD)
     return [*rest[:place], own, *rest[place:]]
 
 
