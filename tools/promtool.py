@@ -1,6 +1,11 @@
-"""Sees to it that there is a promtool, by which alerts are tested, and prints where. Run by `make promtool`."""
+"""Sees to it that there is a promtool, by which alerts are tested, and prints where. Run by `make promtool`.
+
+Given the name prometheus, it is that which is seen to.
+"""
 
 from __future__ import annotations
+
+import sys
 
 from golang import Module
 
@@ -12,4 +17,4 @@ PROMETHEUS = Module(
 
 
 if __name__ == "__main__":
-    print(PROMETHEUS.ensure("promtool"))  # noqa: T201 - the answer
+    print(PROMETHEUS.ensure(*(sys.argv[1:] or ["promtool"])))  # noqa: T201 - the answer

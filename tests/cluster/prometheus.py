@@ -36,13 +36,13 @@ class Prometheus:
         """Where it is."""
         return f"http://127.0.0.1:{self.port}"
 
-    def scrape(self, subsets: Mapping[str, str]) -> None:
-        """Has it scrape these replicas of detection, and no others any more.
+    def scrape(self, replicas: Mapping[str, Mapping[str, str]]) -> None:
+        """Has it scrape these replicas, and no others any more.
 
         Args:
-            subsets: The replica's subset, by host and port of its metrics.
+            replicas: The labels that a PodMonitor gives what each exports, by host and port of its metrics.
         """
-        groups = [{"targets": [at], "labels": {"app": "detection", "subset": one}} for at, one in subsets.items()]
+        groups = [{"targets": [at], "labels": dict(labels)} for at, labels in replicas.items()]
         scratch = self.targets.with_suffix(".new")
         scratch.write_text(json.dumps(groups))
         scratch.replace(self.targets)
@@ -54,10 +54,15 @@ class Prometheus:
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """The series that an expression has now, by their labels."""
         asked = urllib.parse.urlencode({"query": expression})
-        url = f"http://127.0.0.1:{self.port}/api/v1/query?{asked}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            found: list[Any] = json.load(answer)["data"]["result"]
-        return [(one["metric"], float(one["value"][1])) for one in found]
+        return [(one["metric"], float(one["value"][1])) for one in self._get(f"query?{asked}")["result"]]
+
+    def rules(self) -> list[Any]:
+        """Our rules, and how each was evaluated last."""
+        return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
+
+    def _get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=30) as answer:
+            return json.load(answer)["data"]
 
 
 def start(cluster: ControlPlane) -> Prometheus:

@@ -162,7 +162,7 @@ async def world(cluster: ControlPlane, gateway: Gateway, prometheus: Rig) -> Asy
         for replica in replicas:
             await stack.enter_async_context(replica.serving())
         put_behind(cluster, {one.subset: one.port for one in replicas})
-        prometheus.scrape({one.metrics: one.subset for one in replicas})
+        prometheus.scrape({one.metrics: {"app": "detection", "subset": one.subset} for one in replicas})
         session = await stack.enter_async_context(aiohttp.ClientSession())
         resources = Resources(account)
         stack.push_async_callback(resources.close)

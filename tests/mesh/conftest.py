@@ -114,6 +114,11 @@ class Mesh:
         """Whether another process than that one is the sidecar or a service now."""
         return self.pids().get(name, pid) != pid
 
+    def metrics_port(self, service: str) -> int:
+        """Where a service's metrics are, as its log has it."""
+        *_, port = (line["metrics_port"] for line in self.log(service) if line["message"] == "serving")
+        return int(port)
+
     def log(self, name: str) -> list[dict[str, Any]]:
         """What a process has logged."""
         return lines(self.home / "logs" / f"{name}.jsonl")

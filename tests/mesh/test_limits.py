@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import grpc
-import psutil
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc, limits_pb2, limits_pb2_grpc
 from facetmesh.client import ROLE_CALLER, PermissionDenied, ResourceExhausted
 from facetmesh.detection.v1 import model_pb2, model_pb2_grpc
 from facetmesh.kit import status
 
+from .replica import second_detection
 from .rig import DEADLINE_S, consented, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from facetmesh.client import Client
@@ -37,44 +30,6 @@ RATE = 10.0
 BURST = RATE * 0.5
 FULL = 0.7
 """Of the limit, what is nearly all of it."""
-
-
-@contextmanager
-def second_detection(mesh: Mesh, home: Path) -> Iterator[str]:
-    """Another detection process beside the mesh's own, on the same sidecar; its address."""
-    home.mkdir()
-    environment = psutil.Process(mesh.pid("detection")).environ()
-    environment.pop("FACETMESH_LIFELINE_FD", None)
-    environment |= {
-        "FACETMESH_PORT": "0", "FACETMESH_METRICS_PORT": "0", "APP_PORT": "0", "FACETMESH_HOME": str(home),
-    }  # fmt: skip
-    said = home / "said.jsonl"
-    with said.open("w") as out:
-        command = [sys.executable, "-m", "facetmesh.detection"]
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
-
-    def port() -> int:
-        assert process.poll() is None, said.read_text()
-        lines = [json.loads(line) for line in said.read_text().splitlines() if line.endswith("}")]
-        return next((int(line["port"]) for line in lines if line["message"] == "serving"), 0)
-
-    try:
-        address = f"127.0.0.1:{until(port, 'the second detection listens')}"
-        with grpc.insecure_channel(address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-
-            def serves() -> bool:
-                assert process.poll() is None
-                with contextlib.suppress(grpc.RpcError):
-                    answer = health.Check(health_pb2.HealthCheckRequest(), timeout=5)
-                    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-                return False
-
-            until(serves, "the second detection serves")
-        yield address
-    finally:
-        process.terminate()
-        process.wait(DEADLINE_S)
 
 
 async def flood(address: str, tenant: str, token: str, seconds: float) -> tuple[int, int]:
@@ -127,7 +82,7 @@ async def admitted_by_two(mesh: Mesh, tenant_id: str, home: Path, phase_s: float
         token = client.token().access_token
     tenant = f"tenants/{tenant_id}"
     with second_detection(mesh, home) as second:
-        replicas = (mesh.endpoints.detection, second)
+        replicas = (mesh.endpoints.detection, second.address)
         began, let_in, refused, most = time.monotonic(), 0, 0, [0.0] * len(PHASES)
         for number, phase in enumerate(PHASES):
             ends = time.monotonic() + phase_s

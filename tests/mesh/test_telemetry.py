@@ -17,9 +17,8 @@ SERVICES = ("auth", "detection", "fusion", "audit")
 
 
 def metrics(mesh: Mesh, service: str) -> str:
-    """The metrics of a service, at the port that its log names."""
-    *_, port = (line["metrics_port"] for line in mesh.log(service) if line["message"] == "serving")
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
+    """The metrics of a service."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{mesh.metrics_port(service)}/metrics", timeout=DEADLINE_S) as answer:
         return str(answer.read().decode())
 
 

@@ -32,11 +32,12 @@ def queries() -> Iterator[tuple[str, str]]:
     """Each query and where it stands."""
     for rule in rules():
         yield f"rules: {rule.get('record') or rule['alert']}", rule["expr"]
-    yield from _autoscalers()
-    yield from _dashboards()
+    yield from autoscalers()
+    yield from dashboards()
 
 
-def _autoscalers() -> Iterator[tuple[str, str]]:
+def autoscalers() -> Iterator[tuple[str, str]]:
+    """Each trigger's query."""
     for file in sorted((K8S / "autoscaling").glob("*.yaml")):
         for resource in yaml.safe_load_all(file.read_text()):
             for trigger in resource.get("spec", {}).get("triggers", ()):
@@ -44,7 +45,8 @@ def _autoscalers() -> Iterator[tuple[str, str]]:
                     yield f"{file.stem}: {trigger['name']}", trigger["metadata"]["query"]
 
 
-def _dashboards() -> Iterator[tuple[str, str]]:
+def dashboards() -> Iterator[tuple[str, str]]:
+    """Each panel's query, and each variable's."""
     for file in DASHBOARDS:
         dashboard = json.loads(file.read_text())
         for panel in dashboard["panels"]:
@@ -55,14 +57,20 @@ def _dashboards() -> Iterator[tuple[str, str]]:
                 yield f"{file.stem}: ${variable['name']}", variable["definition"]
 
 
-def unknown(query: str) -> set[str]:
-    """The metrics and labels in a query that nobody exports."""
-    known = exported()
-    recorded = {rule["record"] for rule in rules() if "record" in rule}
+def as_asked(query: str) -> str:
+    """A query with what Grafana puts into it; for the values of a label, what they are values of."""
     for variable, value in _GIVEN.items():
         query = query.replace(variable, value)
     if query.startswith("label_values("):
         query = query.removeprefix("label_values(").rpartition(",")[0]
+    return query
+
+
+def unknown(query: str) -> set[str]:
+    """The metrics and labels in a query that nobody exports."""
+    known = exported()
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    query = as_asked(query)
     found: set[str] = set()
     labels: set[str] = set()
     asked: set[str] = set()
