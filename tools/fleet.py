@@ -1,9 +1,9 @@
 """Sees to it that there is what the fleet's rehearsal runs beside the control plane, and prints as JSON where it is.
 
 Run by `make fleet`. Kubernetes' own scheduler and controllers, kwok (nodes and pods that exist in the API server
-alone) and, with --keda, KEDA, which takes far longer, are built from their Go modules, as those in tools/kubernetes,
-tools/kwok and tools/keda pin them. What a node and a pod of kwok go through is described by its stages, which lie in
-its module.
+alone) and, with --keda, KEDA, which takes far longer, and Prometheus are built from their Go modules, as those in
+tools/kubernetes, tools/kwok, tools/keda and tools/prometheus pin them. What a node and a pod of kwok go through is
+described by its stages, which lie in its module.
 
     {"programs": {name: path}, "definitions": [file or folder, …], "stages": [file, …]}
 """
@@ -16,6 +16,7 @@ import sys
 from cluster import KUBERNETES
 from definitions import folders
 from golang import Module, fetch
+from promtool import PROMETHEUS
 
 CONTROLLERS = Module(
     "kubernetes",
@@ -44,7 +45,7 @@ _STAGES = (
 
 def main() -> None:
     """Prints where everything is."""
-    modules = (KUBERNETES, CONTROLLERS, KWOK, *([KEDA] if "--keda" in sys.argv[1:] else []))
+    modules = (KUBERNETES, CONTROLLERS, KWOK, *([KEDA, PROMETHEUS] if "--keda" in sys.argv[1:] else []))
     programs = {name: str(module.ensure(name)) for module in modules for name in module.programs}
     stages = fetch(*_KWOK_FILES) / "kustomize" / "stage"
     found = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tests.contract.harness import free_port
 from tests.unit.certificates import Authority
@@ -39,6 +40,8 @@ async def keda(fleet: Fleet, services: Mapping[str, int]) -> AsyncIterator[None]
             fleet.cluster.kubectl("delete", "apiservice", _METRICS)
             for process in started:
                 fleet.cluster.end(process)
+            # What KEDA made goes on without it, and would take replicas beyond its bounds from whoever scales next.
+            fleet.cluster.kubectl("delete", "horizontalpodautoscalers", "--all", f"--namespace={FACETMESH}")
 
 
 def _start(fleet: Fleet, proxy: int) -> list[object]:
@@ -133,13 +136,20 @@ async def _names(services: Mapping[str, int]) -> AsyncIterator[int]:
 
 
 async def _serve(services: Mapping[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    method, name, _ = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split(" ", 2)
-    if method != "CONNECT" or name not in services:
+    head = await reader.readuntil(b"\r\n\r\n")
+    method, name, _ = head.decode("latin-1").split(" ", 2)
+    tunnel = method == "CONNECT"
+    if not tunnel:  # plain HTTP: the address is whole, which servers take as well
+        name = urlsplit(name).netloc
+    if name not in services:
         writer.write(b"HTTP/1.1 502 Nobody has this name\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         await writer.drain()
         return
     there = await asyncio.open_connection("127.0.0.1", services[name])
-    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    if tunnel:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    else:
+        there[1].write(head)
     try:
         async with asyncio.TaskGroup() as both:
             both.create_task(_pass_on(reader, there[1]))

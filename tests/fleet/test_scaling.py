@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import json
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,9 +20,10 @@ from facetmesh.fusion.scaler_servicer import scaling
 from facetmesh.kit.tls import TlsFiles, listen
 
 from . import report
-from .fleet import DEADLINE_S, LONG, NAMESPACE, PACE, is_ready
+from .fleet import DEADLINE_S, LONG, PACE, is_ready
 from .keda import keda
 from .load import TRACE, Queue, busy_evening
+from .replay import LOOK_S, STEP_S, Seen, hasten, is_watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,52 +35,14 @@ SCALER = "fusion.facetmesh:7453"
 WORKERS = "fusion-worker"
 WARM = 2
 """Pods that take calls and work too."""
-STEP_S = 5 / PACE
-"""Five minutes of the trace."""
 MANY = 4
 """Workers that the load surely asks for."""
-LOOK_S = 1 if PACE == 1 else 0.2
-TURNS = 3
-"""Up, down, and perhaps once more."""
-
-
-@dataclass
-class Seen:
-    """How many workers were wanted, over time."""
-
-    began: float = field(default_factory=time.monotonic)
-    samples: list[tuple[float, float, int]] = field(default_factory=list)
-    """From when until when it was asked, in seconds, and the answer."""
-    lines: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-
-    def add(self, asked_at: float, **values: float) -> None:
-        """Takes note of what was seen just now."""
-        now = time.monotonic()
-        self.samples.append((asked_at - self.began, now - self.began, int(values["wanted"])))
-        for name, value in values.items():
-            self.lines.setdefault(name, []).append((round(now - self.began, 2), value))
-
-    def changes(self) -> list[tuple[float, float, int]]:
-        """Between when and when the number changed, and by how much."""
-        return [
-            (before[0], after[1], after[2] - before[2])
-            for before, after in itertools.pairwise(self.samples) if before[2] != after[2]
-        ]  # fmt: skip
-
-    def most(self) -> int:
-        """The largest number."""
-        return max(number for _, _, number in self.samples)
-
-    def turns(self) -> int:
-        """How often it went the other way than before."""
-        ways = [change > 0 for _, _, change in self.changes()]
-        return sum(before != after for before, after in itertools.pairwise(ways))
 
 
 @pytest.mark.skipif(not TRACE.exists(), reason=f"there is no trace: {TRACE}, or where FACETMESH_TRACE says")
 async def test_workers_follow_a_day_from_none_to_many_and_back(fleet: Fleet) -> None:
     await asyncio.to_thread(fleet.use, "spot")
-    window_s = await asyncio.to_thread(_hasten, fleet)
+    window_s = await asyncio.to_thread(hasten, fleet, WORKERS)
     backlog = Backlog(time.time)
     queue = Queue(busy_evening(), STEP_S, jobs_per_request=0.125, job_s=5 / PACE)
     async with (
@@ -90,18 +50,14 @@ async def test_workers_follow_a_day_from_none_to_many_and_back(fleet: Fleet) -> 
         _seeing(backlog, queue),
         keda(fleet, {SCALER: port}),
     ):
-        await asyncio.to_thread(fleet.until, lambda: _is_watched(fleet), "KEDA watches the workers")
+        await asyncio.to_thread(fleet.until, lambda: is_watched(fleet, WORKERS), "KEDA watches the workers")
         seen = await _replay(fleet, queue, window_s)
     report.add("workers", {
         "what": f"none to {seen.most()} to none, for {len(queue.requests)} steps of {STEP_S:g} s", "long": LONG,
         "seconds": round(seen.samples[-1][1], 1), "most": seen.most(), "turns": seen.turns(), "lines": seen.lines,
     })  # fmt: skip
-    changes = seen.changes()
-    assert seen.most() >= MANY, changes
-    assert seen.turns() <= TURNS, changes
-    # None goes for which there was need within the window: told by the longest time it can have been.
-    for (earlier, _, up), (_, later, down) in itertools.pairwise(changes):
-        assert not up > 0 > down or later - earlier >= window_s, changes
+    assert seen.most() >= MANY, seen.changes()
+    seen.check(window_s)
 
 
 async def _replay(fleet: Fleet, queue: Queue, window_s: float) -> Seen:
@@ -122,25 +78,6 @@ async def _replay(fleet: Fleet, queue: Queue, window_s: float) -> Seen:
         await asyncio.sleep(LOOK_S)
 
 
-def _hasten(fleet: Fleet) -> float:
-    """Divides the ScaledObject's durations by the pace. Returns for how long a need is remembered, in seconds."""
-    cluster = fleet.cluster
-    spec = cluster.get("scaledobject", WORKERS, f"--namespace={NAMESPACE}")["spec"]
-    down = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
-    down["stabilizationWindowSeconds"] //= PACE
-    for policy in down["policies"]:
-        policy["periodSeconds"] //= PACE
-    faster = {
-        "pollingInterval": max(1, spec["pollingInterval"] // PACE), "cooldownPeriod": spec["cooldownPeriod"] // PACE,
-        "advanced": spec["advanced"],
-    }  # fmt: skip
-    cluster.kubectl(
-        "patch", "scaledobject", WORKERS, f"--namespace={NAMESPACE}", "--type=merge",
-        f"--patch={json.dumps({'spec': faster})}",
-    )  # fmt: skip
-    return float(down["stabilizationWindowSeconds"])
-
-
 @contextlib.asynccontextmanager
 async def _seeing(backlog: Backlog, queue: Queue) -> AsyncIterator[None]:
     """The backlog sees the queue, as fusion's dispatcher would show it, until the context ends."""
@@ -155,11 +92,6 @@ async def _seeing(backlog: Backlog, queue: Queue) -> AsyncIterator[None]:
         task = group.create_task(see())
         yield
         task.cancel()
-
-
-def _is_watched(fleet: Fleet) -> bool:
-    status = fleet.cluster.get("scaledobject", WORKERS, f"--namespace={NAMESPACE}").get("status", {})
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", []))
 
 
 def _workers(fleet: Fleet) -> tuple[int, int]:
