@@ -19,8 +19,8 @@ STEP_S = 5 / PACE
 """Five minutes of the trace."""
 TURNS = 3
 """Up, down, and perhaps once more."""
-_SHORTEST_S = 3
-"""Of what a rate is taken over: Prometheus scrapes each second here."""
+_SHORTEST_S = 10
+"""Of what a rate is taken over: Prometheus scrapes each second here, and later where the machine has other work."""
 
 
 @dataclass

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.full, pytest.mark.skipif(not LONG, reason="KEDA takes long to build: make test-fleet")]
 STABLE = "detection-v1"
 DETECT = "facetmesh.detection.v1.DetectionService/Detect"
-CALLS_PER_REQUEST = 2
-"""Calls a second for each request in five minutes of the trace: some two hundred on average."""
+CALLS_PER_REQUEST = 1.5
+"""Calls a second for each request in five minutes of the trace: 170 on average."""
 MANY = 5
 """Replicas that the load surely asks for, at forty calls a second each."""
 
