@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="The model's id.")]
 Id = Annotated[str, typer.Argument(help="The rollout's id; the newest one's when left out.")]
+_PERCENT = re.compile(r"[0-9]{1,2}|100")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 _POLL_S = 1.0
 _OVER = {rollout_pb2.Rollout.STATE_DONE, rollout_pb2.Rollout.STATE_ROLLED_BACK}
@@ -43,18 +45,24 @@ def start(  # noqa: PLR0913 - one for each option
     cost: Annotated[float, typer.Option(help="Times the compute of the stable version.")] = 1.5,
     agreement: Annotated[float, typer.Option(help="F1 of its objects against the stable version's.")] = 0.8,
     drift: Annotated[float, typer.Option(help="PSI of scores and of classes.")] = 0.25,
-    samples: Annotated[int, typer.Option(help="Calls of each version before a gate passes.")] = 100,
+    samples: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Calls of each version before a gate passes.")
+    ] = 100,
 ) -> None:
     """Give a model's new version its calls, step by step; it goes back by itself where it is worse."""
     chosen = options(context)
+    source = context.get_parameter_source("steps")
+    if blue_green and source is not None and source.name != "DEFAULT":
+        raise InvalidArgument("--blue-green says the steps: leave --steps out.", reason="STEPS_TWICE")
+    wanted = _steps("0+100,100" if blue_green else steps)
+    window_s, patience_s = _seconds(window), _seconds(patience)
     limits = rollout_pb2.Rollout.Limits(
         errors=errors, slowdown=slowdown, cost=cost, agreement=agreement, drift=drift, samples=samples
     )
     with chosen.tenant_client() as client:
         rollout = client.start_rollout(
-            model, to=to, steps=_steps("0+100,100" if blue_green else steps), window_s=_seconds(window),
-            patience_s=_seconds(patience), limits=limits,
-        )  # fmt: skip
+            model, to=to, steps=wanted, window_s=window_s, patience_s=patience_s, limits=limits
+        )
     output.answer(chosen, output.as_data(rollout), _described(rollout))
 
 
@@ -136,8 +144,10 @@ def _steps(text: str) -> list[tuple[int, int]]:
     found = []
     for part in text.split(","):
         percent, _, shadow = part.strip().partition("+")
-        if not percent.isdecimal() or not (shadow or "0").isdecimal():
-            raise InvalidArgument(f'"{part}" is no step: 10, or with a copy of 5 more 10+5.', reason="STEP_INVALID")
+        if not _PERCENT.fullmatch(percent) or not _PERCENT.fullmatch(shadow or "0"):
+            raise InvalidArgument(
+                f'"{part}" is no step: 10, or with a copy of 5 more 10+5, each of 100.', reason="STEP_INVALID"
+            )
         found.append((int(percent), int(shadow or 0)))
     return found
 
