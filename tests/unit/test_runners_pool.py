@@ -352,6 +352,34 @@ async def test_memory_is_measured_and_the_least_recently_used_makes_room() -> No
         await until(lambda: len(runner_processes()) == 2)
 
 
+@pytest.mark.parametrize(
+    ("size", "limits", "models", "left"),
+    [
+        pytest.param(1, RunnerLimits(), 9, 8, id="as many as it keeps"),
+        pytest.param(MODEL_BYTES, RunnerLimits(kept_bytes=2 * MODEL_BYTES), 3, 1, id="as much as it may keep"),
+    ],
+)
+async def test_what_a_child_has_let_go_of_is_not_warm(size: int, limits: RunnerLimits, models: int, left: int) -> None:
+    """The parent knows it: what must be loaded again is a load."""
+    async with pool_with(runner=limits) as pool:
+        for number in range(models):
+            arguments = {"bytes": size, "name": f"m{number}"}
+            await pool.call(domain="acme", task="keep", arguments=arguments, subject=f"models/m{number}")
+        warm = [pool.warm("acme", f"models/m{number}") for number in range(models)]
+        assert warm == [False] * (models - left) + [True] * left
+        await pool.call(domain="acme", task="keep", arguments=arguments, subject="models/same")
+        assert pool.warm("acme", f"models/m{models - 1}"), "what two share is there for both"
+        assert pool.memory()["acme"] < (left + 1) * size + (400 << 20)
+
+
+async def test_a_runner_that_grows_between_loads_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facetmesh.runners.pool._MEASURE_EVERY_S", 0.05)
+    async with pool_with() as pool:
+        for name in ("a", "b"):
+            await pool.call(domain="acme", task="keep", arguments={"bytes": MODEL_BYTES, "name": name}, subject="m")
+        await until(lambda: pool.memory()["acme"] >= 2 * MODEL_BYTES)
+
+
 async def test_what_is_pinned_stays() -> None:
     """And whoever finds no room beside it is told to come back."""
     async with RunnerPool(
@@ -431,7 +459,15 @@ async def test_a_child_can_be_told_to_leave_the_cores_to_others() -> None:
         pytest.param(framed(b'{"id":0,"values":{},"blobs":[999999999]}'), id="huge blobs"),
         pytest.param(framed(b'{"id":0,"blobs":[]}'), id="no outcome"),
         pytest.param(framed(b'{"id":0,"values":{},"timings_ms":{},"batch":0,"blobs":[]}'), id="a batch of none"),
+        pytest.param(
+            framed(b'{"id":0,"values":{},"timings_ms":{"x":1%s},"batch":1,"gone":[],"blobs":[]}' % (b"0" * 400)),
+            id="a time beyond numbers",
+        ),
         pytest.param(framed(b'{"id":0,"values":{"x":NaN},"blobs":[]}'), id="NaN"),
+        pytest.param(
+            framed(rb'{"id":0,"values":{"x":"\ud800"},"timings_ms":{},"batch":1,"gone":[],"blobs":[]}'),
+            id="half a character",
+        ),
         pytest.param(framed(b"[" * 100_000), id="deep nesting"),
     ],
 )

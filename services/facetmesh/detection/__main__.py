@@ -109,7 +109,12 @@ async def main() -> None:
             queue=settings.runner_queue,
             idle_s=settings.runner_idle_s,
             deaths=settings.runner_deaths,
-            runner=RunnerLimits(memory_bytes=settings.runner_memory_bytes, concurrency=settings.slots),
+            # Half for the models that are there, so that one more fits whatever there was.
+            runner=RunnerLimits(
+                memory_bytes=settings.runner_memory_bytes,
+                kept_bytes=settings.runner_memory_bytes // 2,
+                concurrency=settings.slots,
+            ),
         )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facetmesh-", dir=_memory())))
         store = DaprStore(mesh.dapr.state())

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from facetmesh.runners.runner import Runner
 
-# A runner with one small model, before one has been measured.
-_FIRST_GUESS_BYTES = 192 << 20
-
 
 class Domain:
     """Its calls, and its runner where it has one.
@@ -19,9 +16,10 @@ class Domain:
     Args:
         name: Its name, such as a tenant's id.
         concurrency: How many of its calls run at a time.
+        memory_bytes: What its runner will take, as far as one can say before it is measured.
     """
 
-    def __init__(self, name: str, concurrency: int) -> None:
+    def __init__(self, name: str, concurrency: int, memory_bytes: int) -> None:
         self.name = name
         self.slots = asyncio.Semaphore(concurrency)
         self.waiting = 0
@@ -30,8 +28,8 @@ class Domain:
         self.served = 0
         """Calls that the present runner has ended."""
         self.answered: set[str] = set()
-        """What the present runner has answered for: these models are loaded."""
-        self.memory_bytes = _FIRST_GUESS_BYTES
+        """What the present runner has answered for and has not let go of since: these models are loaded."""
+        self.memory_bytes = memory_bytes
         """What its runner takes, as it was last measured; of the one before, while there is none."""
         self.resident = False
         """Whether it has a runner that was not told to go, or is having one spawned."""
@@ -41,6 +39,7 @@ class Domain:
         """When the next runner may be started, by the monotonic clock."""
         self.last_used = time.monotonic()
         self.idle_timer: asyncio.TimerHandle | None = None
+        self.measure_timer: asyncio.TimerHandle | None = None
 
     @property
     def runner(self) -> Runner | None:

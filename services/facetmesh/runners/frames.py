@@ -10,6 +10,7 @@ Never pickle: the parent takes what comes from a child for hostile.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
 
+_SURROGATE = re.compile(rb"\\u[dD]")
 _LENGTH = struct.Struct("!I")
 _written = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
@@ -80,6 +82,8 @@ def send(sock: socket.socket, parts: Sequence[bytes]) -> None:
 def _header(text: bytes) -> dict[str, Any]:
     try:
         header = _read_json(text.decode())
+        if _SURROGATE.search(text):
+            json.dumps(header, ensure_ascii=False).encode()  # raises for half a character, which nobody could be sent
     except (ValueError, RecursionError) as error:
         raise FrameError("a header that is not JSON") from error
     if not isinstance(header, dict):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 _PSS = re.compile(r"^Pss:\s+(\d+) kB$", re.MULTILINE)
+_DATA = re.compile(r"^VmData:\s+(\d+) kB$", re.MULTILINE)
 _RSS = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -24,3 +25,9 @@ def resident_bytes(pid: int) -> int:
         if found:
             return int(found[1]) << 10
     return 0
+
+
+def private_bytes() -> int:
+    """What this process has of its own, touched or not: what RLIMIT_DATA limits."""
+    found = _DATA.search(Path("/proc/self/status").read_text())
+    return int(found[1]) << 10 if found else 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import statistics
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from facetmesh.kit import telemetry
@@ -18,7 +20,7 @@ from facetmesh.runners.runner import Runner
 from facetmesh.runners.settings import EngineSetting, PoolLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from facetmesh.runners.tasks import Reply
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S = 0.2
+_FIRST_GUESS_BYTES = 192 << 20
+"""A runner with one small model, before any has been measured."""
+_LATEST = 15
+_MEASURE_EVERY_S = 5.0
 
 
 class RunnerPool:
@@ -68,6 +74,8 @@ class RunnerPool:
         self._residency = Residency(
             self._domains, self._limits, pinned=pinned, evict=functools.partial(self._retire, drain=True)
         )
+        # What runners took with one model, the latest of them: the next is taken for one like these.
+        self._first_bytes = deque([_FIRST_GUESS_BYTES], _LATEST)
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -115,7 +123,8 @@ class RunnerPool:
         self._quarantine.check((domain, subject))
         state = self._domains.get(domain)
         if state is None:
-            state = self._domains[domain] = Domain(domain, self._limits.runner.concurrency)
+            usual_bytes = round(statistics.median(self._first_bytes))
+            state = self._domains[domain] = Domain(domain, self._limits.runner.concurrency, usual_bytes)
         if state.waiting >= self._limits.queue:
             raise ResourceExhausted("Too many calls are waiting.", reason="QUEUE_FULL", retry_after_s=1.0)
         at_hand = state.runner is not None and not state.slots.locked()
@@ -173,8 +182,9 @@ class RunnerPool:
             start.cancel()
         await asyncio.gather(*starts, return_exceptions=True)
         for state in self._domains.values():
-            if state.idle_timer is not None:
-                state.idle_timer.cancel()
+            for timer in (state.idle_timer, state.measure_timer):
+                if timer is not None:
+                    timer.cancel()
             self._retire(state, drain=False)
         await asyncio.gather(*self._background)
 
@@ -214,17 +224,47 @@ class RunnerPool:
             state.served += 1
             if not reply.cancelled() and reply.exception() is None:
                 state.deaths = 0
-                self._answered(state, subject)
+                self._answered(state, subject, reply.result().gone)
         self._residency.changed()
         self._set_idle_timer(state, self._limits.idle_s)
+        self._measure_soon(state)
 
-    def _answered(self, state: Domain, subject: str) -> None:
-        if subject in state.answered or state.runner is None:
+    def _answered(self, state: Domain, subject: str, gone: Sequence[str]) -> None:
+        if state.runner is None:
+            return
+        is_new = subject not in state.answered
+        state.answered.add(subject)
+        state.answered.difference_update(gone)
+        if not is_new:
             return
         # Something was loaded for it: that is when a runner grows.
-        state.answered.add(subject)
         state.memory_bytes = resident_bytes(state.runner.pid)
+        if len(state.answered) == 1:
+            self._first_bytes.append(state.memory_bytes)
         self._residency.grown()
+
+    def _measure_soon(self, state: Domain) -> None:
+        """Runners grow between loads too: an engine makes its better plan while the first one serves."""
+        if state.measure_timer is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            state.measure_timer = loop.call_later(_MEASURE_EVERY_S, self._begin_measuring, state)
+
+    def _begin_measuring(self, state: Domain) -> None:
+        state.measure_timer = None
+        if state.runner is not None:
+            self._in_background(self._measure(state, state.runner))
+
+    async def _measure(self, state: Domain, runner: Runner) -> None:
+        # On a thread: of a large process it takes some milliseconds.
+        found = await asyncio.to_thread(resident_bytes, runner.pid)
+        if found and state.runner is runner:
+            state.memory_bytes = found
+            self._residency.grown()
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _start(self, state: Domain) -> Runner:
         await asyncio.sleep(self.rests_s(state.name))
@@ -270,9 +310,7 @@ class RunnerPool:
         if runner is None:
             return
         runner.alive = state.resident = False
-        task = asyncio.create_task(self._residency.leave(runner, state.memory_bytes, drain=drain))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._in_background(self._residency.leave(runner, state.memory_bytes, drain=drain))
 
     def _set_idle_timer(self, state: Domain, delay_s: float) -> None:
         if state.idle_timer is None and state.idle and not self._closed:

@@ -37,6 +37,7 @@ _LAST_WORDS_S = 0.5
 # What a task may say of its refusal: it travels in a response's trailers.
 _MAX_MESSAGE = 1000
 _MAX_METADATA = 8
+_MAX_MS = 1e9
 _MAX_BATCH = 1024
 _MAX_TEXT = 200
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
@@ -152,7 +153,7 @@ class Runner:
             reply.set_exception(_died("it was gone already"))
             return reply
         call_id = next(self._ids)
-        parts = frames.encode({"id": call_id, "task": task, "arguments": arguments}, blobs)
+        parts = frames.encode({"id": call_id, "task": task, "arguments": arguments, "subject": subject}, blobs)
         self._pending[call_id] = _Pending(subject, reply, loop.call_later(timeout_s, self._time_out, call_id))
         self._child.frames.writer.writelines(parts)
         return reply
@@ -222,13 +223,13 @@ class Runner:
         call_id = header.get("id")
         if type(call_id) is not int or call_id not in self._pending:
             raise frames.FrameError("a reply to no call")
-        outcome = _outcome(header, blobs)
+        result = outcome(header, blobs)
         pending = self._pending.pop(call_id)
         pending.timer.cancel()
-        if isinstance(outcome, Reply):
-            pending.reply.set_result(outcome)
+        if isinstance(result, Reply):
+            pending.reply.set_result(result)
         else:
-            pending.reply.set_exception(outcome)
+            pending.reply.set_exception(result)
 
     def _time_out(self, call_id: int) -> None:
         pending = self._pending.pop(call_id)
@@ -254,14 +255,19 @@ class Runner:
         self._on_exit(None if self._asked_to_go else frozenset(culprits))
 
 
-def _outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.FacetmeshError:
+def outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.FacetmeshError:
+    """What a child says became of a call.
+
+    Raises:
+        FrameError: It is not what children say.
+    """
     match header:
-        case {"values": dict(values), "timings_ms": dict(timings), "batch": int(batch)} if (
+        case {"values": dict(values), "timings_ms": dict(timings), "batch": int(batch), "gone": list(gone)} if (
             len(timings) <= _MAX_METADATA and 1 <= batch <= _MAX_BATCH
         ):
-            if all(isinstance(value, int | float) and value >= 0 for value in timings.values()):
+            if all(isinstance(value, int | float) and 0 <= value < _MAX_MS for value in timings.values()):
                 times = {str(name)[:_MAX_TEXT]: float(value) for name, value in timings.items()}
-                return Reply(values, blobs, times, batch)
+                return Reply(values, blobs, times, batch, list(map(str, gone)))
         case {"error": {"code": str(code), "reason": str(reason), "message": str(message), "metadata": dict(metadata)}}:
             if code in _TASK_ERRORS and _REASON.fullmatch(reason) and len(message) <= _MAX_MESSAGE:
                 few = itertools.islice(metadata.items(), _MAX_METADATA)

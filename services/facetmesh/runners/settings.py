@@ -34,6 +34,9 @@ class RunnerLimits:
 
     memory_bytes: int = 4 << 30
     """Private memory (RLIMIT_DATA); an allocation beyond it fails in the child."""
+    kept_bytes: int = 0
+    """Private memory beyond which a child lets go of the models that were used least lately; as much as it may use
+    when 0."""
     open_files: int = 256
     """Open file descriptors."""
     concurrency: int = 1

@@ -77,6 +77,7 @@ async def spawn(
         "parent_pid": os.getpid(),
         "confinement": dataclasses.asdict(confinement),
         "concurrency": limits.concurrency,
+        "kept_bytes": limits.kept_bytes,
         "setting": dataclasses.asdict(setting),
     }
     frames, their_frames = socket.socketpair()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -26,43 +27,94 @@ class Reply:
     """How long its parts took, by name, in milliseconds: `stopwatch`. The worker fills it."""
     batch: int = 1
     """How many calls the engine ran together, this one among them. The worker fills it."""
+    gone: Sequence[str] = ()
+    """What the child has let go of, by the subjects that used it: `Context.gone`. The worker fills it."""
 
 
 class Context:
-    """What a child keeps between calls.
+    """What a child keeps between calls, its models above all.
 
     Args:
         setting: How engines are to be opened here.
         keep: How many things `once` holds; the least recently used goes first.
+        crowded: Whether memory is short: then things go, the least recently used
+            first, until it is not or only the newest is left.
     """
 
-    def __init__(self, setting: EngineSetting, keep: int = 8) -> None:
+    def __init__(
+        self, setting: EngineSetting, keep: int = 8, *, crowded: Callable[[], bool] = lambda: False
+    ) -> None:
         self.setting = setting
         self._keep = keep
+        self._crowded = crowded
         self._lock = threading.Lock()
-        self._made: OrderedDict[object, Any] = OrderedDict()
+        self._made: OrderedDict[object, Future[Any]] = OrderedDict()
+        self._users: dict[object, set[str]] = {}
+        self._gone: set[str] = set()
+        self._asking = threading.local()
+
+    def asked(self, subject: str) -> None:
+        """Says on whose behalf this thread calls `once` from now on, such as a model's."""
+        self._asking.subject = subject
+
+    def gone(self) -> list[str]:
+        """The subjects of what was let go of since this was called before."""
+        with self._lock:
+            gone, self._gone = self._gone, set()
+        return sorted(gone)
 
     def once(self, key: object, make: Callable[[], T]) -> T:
         """Returns what `make` made for this key before, or has it made now.
+
+        Who asks for the same key meanwhile waits for that; who asks for another
+        does not.
 
         Args:
             key: Hashable; what the value depends on.
             make: Makes it; what it raises is raised here, and nothing is kept.
         """
         with self._lock:
-            if key not in self._made:
-                self._made[key] = make()
-                if len(self._made) > self._keep:
-                    self._made.popitem(last=False)
+            made = self._made.get(key)
+            is_new = made is None
+            if made is None:
+                made = self._made[key] = Future()
             self._made.move_to_end(key)
-            value: T = self._made[key]
-            return value
+            self._users.setdefault(key, set()).add(getattr(self._asking, "subject", ""))
+        if is_new:
+            try:
+                made.set_result(make())
+            except BaseException as error:
+                self._drop(key, made)
+                made.set_exception(error)
+                raise
+            self._shrink(made)
+        value: T = made.result()
+        return value
 
     def forget(self, part: object) -> None:
         """Lets go of what was made for keys that have this part."""
         with self._lock:
             for key in [key for key in self._made if isinstance(key, tuple) and part in key]:
-                del self._made[key]
+                self._let_go(key)
+
+    def _shrink(self, newest: Future[Any]) -> None:
+        """Lets go of what is too much; what is being made, or used by a call, lives until that has ended."""
+        while len(self._made) > self._keep or self._crowded():
+            with self._lock:
+                oldest = next((key for key, one in self._made.items() if one is not newest and one.done()), None)
+                if oldest is None:
+                    return
+                self._let_go(oldest)
+
+    def _drop(self, key: object, made: Future[Any]) -> None:
+        with self._lock:
+            if self._made.get(key) is made:
+                self._let_go(key)
+
+    def _let_go(self, key: object) -> None:
+        """Forgets a key; the lock is held."""
+        del self._made[key]
+        self._gone |= self._users.pop(key)
 
 
 Task = Callable[[Context, Mapping[str, Any], Sequence[bytes]], Reply]

@@ -15,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.kit.errors import FacetmeshError, Internal, ResourceExhausted
-from facetmesh.runners import frames, sandbox, stopwatch
+from facetmesh.runners import frames, memory, sandbox, stopwatch
 from facetmesh.runners.settings import EngineSetting
 from facetmesh.runners.tasks import Context
 
@@ -73,10 +73,16 @@ class Worker:
 
     def _answer(self, header: Mapping[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
         try:
+            self._context.asked(header["subject"])
             with stopwatch.measured() as seen:
                 reply = self._tasks[header["task"]](self._context, header["arguments"], blobs)
-            values = {"id": header["id"], "values": reply.values, "timings_ms": seen.times_ms, "batch": seen.batch}
-            return frames.encode(values, reply.blobs)
+            return frames.encode(
+                {
+                    "id": header["id"], "values": reply.values, "timings_ms": seen.times_ms, "batch": seen.batch,
+                    "gone": self._context.gone(),
+                },
+                reply.blobs,
+            )  # fmt: skip
         except FacetmeshError as error:
             refusal = error
         except MemoryError:
@@ -101,7 +107,11 @@ def main() -> None:
     options = json.loads(text)
     sandbox.harden(sandbox.Confinement(**options["confinement"]), parent_pid=options["parent_pid"])
     tasks = importlib.import_module(program).TASKS
-    worker = Worker(socket.socket(fileno=int(fd)), tasks, Context(EngineSetting(**options["setting"])))
+    kept_bytes = options["kept_bytes"]
+    context = Context(
+        EngineSetting(**options["setting"]), crowded=lambda: 0 < kept_bytes < memory.private_bytes()
+    )
+    worker = Worker(socket.socket(fileno=int(fd)), tasks, context)
     for _ in range(options["concurrency"] - 1):
         threading.Thread(target=worker.serve, daemon=True).start()
     worker.ready()

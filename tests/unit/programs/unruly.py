@@ -71,8 +71,8 @@ def devour(_: Context, arguments: Mapping[str, Any], __: Sequence[bytes]) -> Rep
 
 
 def keep(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) -> Reply:
-    """Takes memory and keeps it, as a model does."""
-    context.once("kept", lambda: b"x" * arguments["bytes"])
+    """Takes memory and keeps it, as a model does; several by their `name`."""
+    context.once(arguments.get("name"), lambda: b"x" * arguments["bytes"])
     return Reply({"pid": os.getpid()})
 
 
