@@ -147,7 +147,8 @@ async def test_addresses_that_are_not_even_tried(uri: str, reason: str) -> None:
         ("0.0.0.0", False),  # noqa: S104 - nothing listens here
         ("224.0.0.1", False), ("255.255.255.255", False), ("::1", False), ("fe80::1%eth0", False),
         ("fc00::1", False), ("::ffff:127.0.0.1", False), ("::ffff:10.0.0.1", False), ("64:ff9b::7f00:1", False),
-        ("2002:7f00:1::", False), ("ff02::1", False), ("::", False),
+        ("2002:7f00:1::", False), ("ff02::1", False), ("::", False), ("fec0::1", False), ("3fff::1", False),
+        ("192.0.0.8", False), ("192.88.99.1", False), ("::127.0.0.1", False), ("64:ff9b:1::7f00:1", False),
     ],
 )  # fmt: skip
 def test_which_addresses_are_public(address: str, public: bool) -> None:  # noqa: FBT001 - a table

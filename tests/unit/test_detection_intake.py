@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper
 from facetmesh.detection.signatures import CONTEXT
 from facetmesh.detection.v1 import detection_pb2, model_pb2
 from facetmesh.kit import audit, catalog
-from facetmesh.kit.errors import FacetmeshError
+from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
 from facetmesh.kit.profiles import Profile, Unlimited
 
 from . import onnx_models
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
+
+    from facetmesh.detection.versions import Facts
 
     from .conftest import MemoryState
     from .detection_world import World
@@ -266,6 +269,36 @@ async def test_what_is_refused_and_why(world: World) -> None:
 async def test_one_that_takes_too_long(state: MemoryState, tmp_path: Path) -> None:
     async with serving(state, tmp_path, inspect_timeout_s=0.01) as world:
         assert (await refusal(world, onnx_models.detector(CAT))).reason == "MODEL_TOO_SLOW"
+
+
+async def test_who_uploads_many_waits_for_himself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tenant's files are looked at one after the other; another's does not wait behind them."""
+    inside: list[Path] = []
+    another, go_on = asyncio.Event(), asyncio.Event()
+
+    async def inspect(path: Path, *_: object) -> Facts:
+        inside.append(path)
+        if len(inside) == 2:
+            another.set()
+        await go_on.wait()
+        raise FailedPrecondition("not today", reason="MODEL_UNREADABLE")
+
+    monkeypatch.setattr(world.models._intake._workshop, "inspect", inspect)
+    uploads = [
+        asyncio.create_task(
+            upload(world, onnx_models.detector((*CAT[:5], 0.5 + number / 10)), model=f"{tenant}/models/m{number}")
+        )
+        for tenant, count in (("tenants/many", 4), ("tenants/one", 1))
+        for number in range(count)
+    ]
+    async with asyncio.timeout(90):
+        await another.wait()
+        files = list(world.clear.glob("upload_*/model.onnx"))
+        assert len(inside) == len(files) == 2, "files that wait for their turn lie here in clear"
+        go_on.set()
+        refused = await asyncio.gather(*uploads, return_exceptions=True)
+    assert {getattr(error, "reason", error) for error in refused} == {"MODEL_UNREADABLE"}
+    assert len(inside) == len(uploads)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ _AT_ONCE = 16
 _HTTPS = 443
 _CHUNK_BYTES = 1 << 16
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_PUBLIC = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "fec0::/10"))
+)
+"""What the standard library of some of our Pythons takes for global: protocols' own, relays, examples, sites' own."""
 
 
 async def addresses(host: str, port: int) -> list[str]:
@@ -51,7 +55,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    special = ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_PUBLIC)
+    return ip.is_global and not special
 
 
 class Fetcher:

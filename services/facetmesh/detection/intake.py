@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 from facetmesh.detection.hints import NONE, Hints
 from facetmesh.detection.versions import Version
@@ -129,6 +130,7 @@ class Intake:
         self._policies = policies
         self._tenancy = tenancy
         self._clock = clock
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, tenant_id: str, model_id: str, catalog_id: str, licence: str) -> Version:
         """Gives the tenant a model from the catalogue; the existing one's version, if it is the same.
@@ -164,7 +166,8 @@ class Intake:
             if (first.catalog_id, first.sha256) != (catalog_id, entry.sha256):
                 raise AlreadyExists(f'There is a model "{model_id}" already.', reason="MODEL_EXISTS")
             return first
-        facts = await self._workshop.inspect(path, entry.sha256, NONE)
+        async with self._turn(tenant_id):
+            facts = await self._workshop.inspect(path, entry.sha256, NONE)
         version = Version(
             tenant_id, model_id, 0, entry.sha256, entry.size_bytes, entry.licence, facts, self._clock(),
             catalog_id=catalog_id,
@@ -199,7 +202,8 @@ class Intake:
         upload = await self._uploads.begin(tenant_id, spec.sha256, spec.size_bytes, spec.offset)
         upload = await self._uploads.receive(upload, chunks)
         try:
-            version = await self._take(upload, model_id, spec, signer)
+            async with self._turn(tenant_id):
+                version = await self._take(upload, model_id, spec, signer)
         except FailedPrecondition:
             await self._uploads.discard(upload)  # it will not get better
             raise
@@ -258,6 +262,10 @@ class Intake:
         licences.check(licence, profile.licence_classes, profile.licences)
         if profile.allowed_models and not any(fnmatchcase(model_id, one) for one in profile.allowed_models):
             raise PermissionDenied("The tenant may not have a model with this id.", reason="MODEL_NOT_ALLOWED")
+
+    def _turn(self, tenant_id: str) -> asyncio.Lock:
+        """One of a tenant's files at a time lies here in clear and is looked at: who brings many keeps nobody else."""
+        return self._turns.setdefault(tenant_id, asyncio.Lock())
 
     async def _hold(self, more: Version) -> None:
         """Has the tenant hold what it will have with one more version."""
