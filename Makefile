@@ -96,6 +96,17 @@ test-chaos: $(VENV)/.dev daprd ## Try each fault ten times into docs/faults.md, 
 	@$(BIN)/python tools/faults.py
 	@FACETMESH_KILLS=1000 FACETMESH_FAULTS=160 $(PYTEST) -m full tests/unit/test_audit_crashes.py
 
+# How long each of what reads strangers' bytes is fuzzed, in seconds.
+FUZZ_S ?= 60
+
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz ## Fuzz what reads strangers' bytes, led by coverage, FUZZ_S seconds each (60); findings in out/fuzz.
+	@$(BIN)/python -m tests.fuzz $(FUZZ_S)
+
 .PHONY: bench
 bench: $(VENV)/.dev ## Measure detection beside the bare engine and beside its peers (installs those; 10 minutes).
 	@$(BIN)/python -m bench.detection
@@ -103,6 +114,10 @@ bench: $(VENV)/.dev ## Measure detection beside the bare engine and beside its p
 .PHONY: bench-noisy
 bench-noisy: $(VENV)/.dev ## Measure what a tenant feels of a neighbour that behaves badly.
 	@$(BIN)/python -m bench.noisy
+
+.PHONY: bench-models
+bench-models: $(VENV)/.dev ## Measure sixty models on a memory budget for ten.
+	@$(BIN)/python -m bench.models
 
 .PHONY: bench-audit
 bench-audit: $(VENV)/.dev ## Measure the audit log on SQLite and PostgreSQL, beside Tessera where Go is installed.
@@ -164,6 +179,7 @@ pins: ## Raise the pinned requirements to the newest that fit (needs uv).
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra quantize -o requirements/quantize.txt
 	@$(COMPILE) --upgrade pyproject.toml --extra serve --extra insightface -c requirements/serve.txt -o requirements/insightface.txt
 	@$(COMPILE) --upgrade requirements/tritonclient.in -o requirements/tritonclient.txt
+	@$(COMPILE) --upgrade requirements/fuzz.in -o requirements/fuzz.txt
 
 .PHONY: clean
 clean: ## Remove what was made here.

@@ -37,6 +37,7 @@ def test_a_fair_reply_is_read() -> None:
         ("class_id", 2), ("class_id", -1), ("class_id", "0"), ("class_id", 0.0), ("class_id", True),
         ("confidence", float("inf")), ("confidence", None), ("confidence", 10**400), ("confidence", 1.01),
         ("keypoints", [[1, 2]]), ("keypoints", [["x", "1", 2, 1]]), ("keypoints", 5),
+        ("rotated_box", [1, 2, 3, 4]), ("rotated_box", [1, 2, 3, 4, 10**400]), ("rotated_box", [1, 2, 3, 4, "5"]),
     ],
 )  # fmt: skip
 def test_nonsense_about_an_object_is_refused(field: str, value: object) -> None:
@@ -48,10 +49,17 @@ def test_nonsense_about_an_object_is_refused(field: str, value: object) -> None:
     assert caught.value.reason == "RUNNER_REPLY_INVALID"
 
 
+@pytest.mark.parametrize("classes", [[[-1, 0.5]], [[True, 0.5]], [[2, 0.5]], [[0, 2]], [0], {"a": 1}])
+def test_nonsense_about_classes_is_refused(classes: object) -> None:
+    with pytest.raises(Internal):
+        read_result({**GOOD, "classes": classes}, LABELS)
+
+
+FIELDS = ["box", "class_id", "confidence", "keypoints", "rotated_box"]
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda children: st.lists(children, max_size=4)
-    | st.dictionaries(st.sampled_from(["box", "class_id", "confidence", "keypoints", "x"]), children, max_size=4),
+    | st.dictionaries(st.sampled_from(FIELDS), children, max_size=4),
     max_leaves=12,
 )
 

@@ -48,6 +48,9 @@ def yolo(names: str = "{0: 'person', 1: 'bus'}", **metadata: str) -> Yolo:
         ("['a', 'b']", ("0", "1")),
         ("__import__('os').getcwd()", ("0", "1")),
         ("(" * 5000, ("0", "1")),
+        ("{{}}", ("0", "1")),
+        (f"{{0: 0x{'f' * 5000}, 1: ['bus']}}", ("0", "1")),
+        (r"{0: 'a\ud800b', 1: '\U0001f642'}", ("a?b", "\U0001f642")),
     ],
 )
 def test_labels_come_from_the_file_and_nothing_in_it_is_run(names: str, labels: tuple[str, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 30.0
 _LABELS_SHOWN = 20
+_FAR = 1e9
+"""No pixel is so far from an image, and no turn so wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,7 @@ def read_result(values: Mapping[str, Any], labels: Sequence[str]) -> Result:
         width, height = _size(values["width"]), _size(values["height"])
         found = tuple(_detection(entry, labels, width, height) for entry in values["detections"])
         classes = tuple(
-            Classification(labels[class_id], class_id, _number(confidence, 1))
+            Classification(labels[_index(class_id)], class_id, _number(confidence, 1))
             for class_id, confidence in values.get("classes", ())
         )
         return Result(found, width, height, classes)
@@ -226,9 +227,7 @@ def _class_ids(model: Version, labels: Sequence[str]) -> list[int] | None:
 
 def _detection(entry: Mapping[str, Any], labels: Sequence[str], width: int, height: int) -> Detection:
     x_min, y_min, x_max, y_max = entry["box"]
-    class_id = entry["class_id"]
-    if type(class_id) is not int or class_id < 0:
-        raise ValueError(class_id)
+    class_id = _index(entry["class_id"])
     return Detection(
         (_number(x_min, width), _number(y_min, height), _number(x_max, width), _number(y_max, height)),
         labels[class_id],
@@ -243,6 +242,12 @@ def _detection(entry: Mapping[str, Any], labels: Sequence[str], width: int, heig
     )
 
 
+def _index(number: object) -> int:
+    if type(number) is not int or number < 0:
+        raise ValueError(number)
+    return number
+
+
 def _mask(counts: object) -> str:
     if not isinstance(counts, str) or not counts.isascii():
         raise ValueError(counts)
@@ -252,9 +257,14 @@ def _mask(counts: object) -> str:
 def _rotated(numbers: Sequence[float] | None) -> RotatedBox | None:
     if numbers is None:
         return None
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        raise ValueError(numbers)
-    return RotatedBox(*numbers)
+    return RotatedBox(*(_finite(number) for number in numbers))
+
+
+def _finite(value: object) -> float:
+    # NaN is not within any bounds, and an integer may be too large for a float.
+    if not isinstance(value, int | float) or not -_FAR <= value <= _FAR:
+        raise ValueError(value)
+    return float(value)
 
 
 def _number(value: object, at_most: float) -> float:

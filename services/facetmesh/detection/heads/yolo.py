@@ -192,7 +192,12 @@ def labels(graph: Graph, hints: Hints, count: int) -> tuple[str, ...]:
     if len(hints.labels) == count:
         return hints.labels
     known = names(graph)
-    return tuple(str(known.get(index, index))[:_MAX_LABEL] for index in range(count))
+    return tuple(_label(known.get(index, ""))[:_MAX_LABEL] or str(index) for index in range(count))
+
+
+def _label(value: object) -> str:
+    """A name that can be sent; empty for what is none."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def task(graph: Graph, hints: Hints) -> str:
@@ -204,5 +209,5 @@ def literal(text: str) -> object:
     """The Python literal that a text is; None where it is none."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None

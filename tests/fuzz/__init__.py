@@ -1,0 +1,1 @@
+"""Strangers' bytes against our parsers, led by coverage: `make fuzz`."""
