@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from prometheus_client.samples import Sample
+
 MODEL = "faces"
 _START_S = 120
 _STOP_S = 60
-_LINES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +58,28 @@ class Mesh:
 
     def stages(self) -> dict[str, tuple[float, float]]:
         """Of each stage of detection's requests so far: seconds together, and how many."""
-        (port,) = {
-            line["metrics_port"]
-            for line in map(json.loads, (self.home / "logs" / "detection.jsonl").read_text().splitlines()[-_LINES:])
-            if "metrics_port" in line
-        }
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            text = answer.read().decode()
         samples = {
             (sample.name.rpartition("_")[2], sample.labels["stage"]): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
+            for sample in self.samples()
             if sample.name in {"facetmesh_stage_seconds_sum", "facetmesh_stage_seconds_count"}
         }
         return {stage: (samples["sum", stage], samples["count", stage]) for kind, stage in samples if kind == "sum"}
+
+    def total(self, name: str) -> float:
+        """The sum of one of detection's metrics over its labels."""
+        return sum(sample.value for sample in self.samples() if sample.name == name)
+
+    def samples(self) -> list[Sample]:
+        """Detection's metrics."""
+        log = (self.home / "logs" / "detection.jsonl").read_text()
+        said = [line for line in log.splitlines() if '"metrics_port"' in line][-1]  # by the one that runs now
+        with urllib.request.urlopen(f"http://127.0.0.1:{json.loads(said)['metrics_port']}/metrics") as answer:
+            text = answer.read().decode()
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+    def pid(self, service: str) -> int:
+        """The process id of a service."""
+        return int(json.loads((self.home / "processes.json").read_text())[service]["pid"])
 
     async def _tenant(self, tenant: str) -> str:
         async with AsyncClient((self.home / "admin.key").read_text().strip(), self.endpoints) as admin:

@@ -15,22 +15,14 @@ import contextlib
 import itertools
 import json
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import time
-import zlib
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
-from bench import chart, common, inputs, mesh
+from bench import chart, common, inputs, mesh, steady
 from facetmesh.client import AsyncClient, Endpoints
-from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.kit.errors import FacetmeshError
 
 if TYPE_CHECKING:
@@ -39,14 +31,12 @@ if TYPE_CHECKING:
 FLOOD = 20
 """How many times its share the neighbour asks for."""
 _KILL_EVERY_S = 0.5
-_PATIENCE_S = 30.0
 
 
 def main() -> None:
-    """Measures, and writes the results; with a task's name, does that on a tenant's behalf."""
-    if sys.argv[1:2] in (["ask"], ["upload"]):
-        task = {"ask": ask, "upload": upload}[sys.argv[1]]
-        print(json.dumps(asyncio.run(task(**json.loads(sys.argv[2])))))
+    """Measures, and writes the results; with "upload", does that on a tenant's behalf."""
+    if sys.argv[1:2] == ["upload"]:
+        asyncio.run(upload(**json.loads(sys.argv[2])))
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each case is measured in a turn")
@@ -66,31 +56,9 @@ def main() -> None:
     print(written, chart.quantiles(written.with_suffix(".svg"), "How long a tenant waits for an answer", waits))
 
 
-@dataclass(slots=True)
-class Answers:
-    """What a tenant got in one case."""
-
-    times_s: list[float] = field(default_factory=list)
-    """How long each answer took."""
-    errors: Counter[str] = field(default_factory=Counter)
-    """Refusals and failures, by status code."""
-
-    def add(self, found: Mapping[str, Any]) -> None:
-        """Adds what `ask` returned."""
-        self.times_s.extend(found["times_s"])
-        self.errors.update(found["errors"])
-
-    def figures(self, seconds: float) -> dict[str, Any]:
-        """What goes into the results."""
-        times = sorted(self.times_s)
-        quantile = {f"p{share}_ms": round(1000 * times[len(times) * share // 100], 1) if times else None
-                    for share in (50, 90, 99)}  # fmt: skip
-        return {"ips": round(len(times) / seconds, 2), **quantile, "errors": dict(self.errors)}
-
-
-def measure(seconds: float, rate: float, turns: int) -> dict[str, dict[str, Answers]]:
+def measure(seconds: float, rate: float, turns: int) -> dict[str, dict[str, steady.Answers]]:
     """Both tenants' answers in both cases, which take turns on one mesh."""
-    cases = {name: {"a": Answers(), "b": Answers()} for name in ("quiet", "noisy")}
+    cases = {name: {"a": steady.Answers(), "b": steady.Answers()} for name in ("quiet", "noisy")}
     with tempfile.TemporaryDirectory() as folder, mesh.running(Path(folder) / "home") as running:
         for tenant in ("a", "b"):
             running.key(f"tenant-{tenant}")
@@ -102,7 +70,7 @@ def measure(seconds: float, rate: float, turns: int) -> dict[str, dict[str, Answ
     return cases
 
 
-def compare(cases: Mapping[str, Mapping[str, Answers]], seconds: float) -> dict[str, Any]:
+def compare(cases: Mapping[str, Mapping[str, steady.Answers]], seconds: float) -> dict[str, Any]:
     """Tenant a's `p99_ratio`, `throughput_ratio` and `errors`, beside what was measured of both in each case."""
     found = {name: {tenant: one.figures(seconds) for tenant, one in case.items()} for name, case in cases.items()}
     quiet, noisy = found["quiet"]["a"], found["noisy"]["a"]
@@ -113,44 +81,6 @@ def compare(cases: Mapping[str, Mapping[str, Answers]], seconds: float) -> dict[
         "seconds": seconds,
         **found,
     }
-
-
-async def ask(home: str, key: str, rate: float, seconds: float, *, bombs: bool) -> dict[str, Any]:
-    """Asks at a steady rate, whether answers come or not.
-
-    Args:
-        home: The mesh's state folder.
-        key: The tenant's.
-        rate: Calls a second.
-        seconds: For how long.
-        bombs: Makes every tenth image one that claims to be huge.
-    """
-    endpoints = Endpoints.read(Path(home) / "endpoints.json")
-    async with AsyncClient(key, endpoints) as client:
-        token = await client.token()
-    metadata = (("authorization", f"Bearer {token.access_token}"),)
-    name = f"{token.tenant}/models/{mesh.MODEL}"
-    good = detection_pb2.DetectRequest(model=name, image=inputs.photo().read_bytes())
-    bomb = detection_pb2.DetectRequest(model=name, image=_bomb())
-    times: list[float] = []
-    errors: Counter[str] = Counter()
-
-    async def one(stub: Any, request: Any) -> None:
-        began = time.perf_counter()
-        try:
-            await stub.Detect(request, metadata=metadata, timeout=_PATIENCE_S)
-        except grpc.aio.AioRpcError as error:
-            errors[error.code().name] += 1
-        else:
-            times.append(time.perf_counter() - began)
-
-    async with grpc.aio.insecure_channel(endpoints.detection) as channel, asyncio.TaskGroup() as calls:
-        stub = detection_pb2_grpc.DetectionServiceStub(channel)
-        began = time.perf_counter()
-        for number in range(round(rate * seconds)):
-            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-            calls.create_task(one(stub, bomb if bombs and number % 10 == 9 else good))  # noqa: PLR2004 - the tenth
-    return {"times_s": times, "errors": dict(errors)}
 
 
 async def upload(home: str, key: str) -> None:
@@ -170,22 +100,16 @@ def _changed(file: bytes, number: int) -> bytes:
     return file + bytes([0x72, len(entry)]) + entry
 
 
-def _add(case: Mapping[str, Answers], found: Mapping[str, Mapping[str, Any]]) -> None:
+def _add(case: Mapping[str, steady.Answers], found: Mapping[str, Mapping[str, Any]]) -> None:
     for tenant, answers in found.items():
         case[tenant].add(answers)
 
 
 def _both(running: mesh.Mesh, seconds: float, rate_a: float, rate_b: float) -> dict[str, Any]:
     asking = {
-        name: subprocess.Popen(
-            [sys.executable, "-m", "bench.noisy", "ask", json.dumps({
-                "home": str(running.home), "key": running.key(f"tenant-{name}"), "rate": rate, "seconds": seconds,
-                "bombs": name == "b" and rate_b > rate_a,
-            })],
-            stdout=subprocess.PIPE, text=True,
-        )
+        name: steady.asking(running, f"tenant-{name}", rate, seconds, bombs=name == "b" and rate_b > rate_a)
         for name, rate in (("a", rate_a), ("b", rate_b))
-    }  # fmt: skip
+    }
     return {name: json.loads(process.communicate()[0]) for name, process in asking.items()}
 
 
@@ -204,7 +128,8 @@ def _uploading(running: mesh.Mesh) -> Iterator[None]:
 @contextlib.contextmanager
 def _killing(running: mesh.Mesh) -> Iterator[None]:
     """Kills the neighbour's runner again and again, as a model would that crashes it."""
-    child = subprocess.Popen([sys.executable, "-c", _KILLER, "/tenant-b", str(_detection(running)), str(_KILL_EVERY_S)])
+    service = str(running.pid("detection"))
+    child = subprocess.Popen([sys.executable, "-c", _KILLER, "/tenant-b", service, str(_KILL_EVERY_S)])
     try:
         yield
     finally:
@@ -213,7 +138,8 @@ def _killing(running: mesh.Mesh) -> Iterator[None]:
 
 
 _KILLER = """
-import os, sys, time
+import sys, time
+import psutil
 folder, service, every = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])  # only its runner may read its folder
 while True:
     for child in psutil.Process(service).children():
@@ -224,17 +150,6 @@ while True:
             pass  # it was gone already
     time.sleep(every)
 """
-
-
-def _detection(running: mesh.Mesh) -> int:
-    return int(json.loads((running.home / "processes.json").read_text())["detection"]["pid"])
-
-
-def _bomb() -> bytes:
-    """A PNG of a few bytes that claims 100,000 by 100,000 pixels."""
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    checksum = struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + b"IHDR" + header + checksum
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ class Peer:
     prepare: tuple[str, ...] = ()
     """What is run before, to write its configuration into {folder}."""
     kind: str = "http"
+    base: str = ""
+    """The environment in the cache that its own stands on, which `make` makes, for what has gigabytes."""
+    interpreter: str = sys.executable
+    """The Python that its environment is made with."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,7 +67,19 @@ PEERS: Sequence[Peer] = (
          "--port", "{port}", "--api-workers", "1"),
         form="photo", environment={"BENTOML_DO_NOT_TRACK": "True"},
     ),
+    Peer(
+        "Triton", ("nvidia-pytriton==0.7.0",),
+        ("{python}", "{programs}/serve_triton.py", "serve", "{port2}", "{port3}"), kind="v2",
+        prepare=("{python}", "{programs}/serve_triton.py", "prepare", "{folder}", "{photo}"),
+        # It has a first Python 3.11 in itself, which a last one's standard library does not fit: Debian's is 3.11.2.
+        interpreter="/usr/bin/python3",
+    ),
     Peer("FastAPI", ("fastapi", "uvicorn[standard]"), ("{python}", "{programs}/serve_fastapi.py")),
+    Peer(
+        "ultralytics", ("fastapi", "uvicorn[standard]", "python-multipart", "onnxruntime>=1.23"),
+        ("{python}", "{programs}/serve_ultralytics.py"), form="photo", base="convert-env",
+        environment={"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"},
+    ),
     Peer(
         "Ray Serve", ("ray[serve]",), ("{python}", "{programs}/serve_ray.py"),
         environment={"RAY_USAGE_STATS_ENABLED": "0"},
@@ -78,16 +94,31 @@ VARIANTS: Sequence[Mapping[str, str]] = (
 
 
 def install(peer: Peer) -> Path:
-    """The Python of the peer's environment, which is made at the first time."""
+    """The Python of the peer's environment, which is made at the first time.
+
+    Raises:
+        RuntimeError: What it stands on is not there.
+    """
     place = inputs.folder() / "peers" / peer.name.lower().replace(" ", "-")
     python = place / "bin" / "python"
     done = place / ".done"
-    wanted = " ".join((*peer.requirements, *_ENGINE))
+    base = catalog.cache_folder() / peer.base
+    engine = () if peer.base else _ENGINE
+    if peer.base and not (base / "done").exists():
+        raise RuntimeError(f"{peer.name} stands on an environment that `make {peer.base}` makes")
+    wanted = " ".join((*peer.requirements, *engine))
     if not done.exists() or done.read_text() != wanted:
         shutil.rmtree(place, ignore_errors=True)
         print(f"installing {peer.name}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *peer.requirements, *_ENGINE], check=True)
+        if shutil.which(peer.interpreter) is None:
+            raise RuntimeError(f"{peer.name} needs {peer.interpreter}")
+        subprocess.run([peer.interpreter, "-m", "venv", "--without-pip", str(place)], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "-q", *peer.requirements, *engine], check=True)
+        if peer.base:
+            (packages,) = place.glob("lib/python*/site-packages")
+            (theirs,) = base.glob("lib/python*/site-packages")
+            (packages / "base.pth").write_text(f"{theirs}\n")
         done.write_text(wanted)
     return python
 
