@@ -105,6 +105,16 @@ async def appender(world: World, keys: Path) -> AsyncIterator[asyncio.subprocess
         await process.wait()
 
 
+async def logged(log: Log, world: World) -> None:
+    """Returns when the log has taken in another event."""
+    event = world.signed()
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            with contextlib.suppress(Unavailable):  # it comes again, as pub/sub would bring it
+                assert await log.ingest([event]) == [None]
+                return
+
+
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL], ids=["frozen", "killed"])
 async def test_another_replica_takes_over(world: World, tmp_path: Path, how: signal.Signals) -> None:
     """One that freezes, wherever it is, holds up the other for a moment, and cannot commit later."""
@@ -116,11 +126,7 @@ async def test_another_replica_takes_over(world: World, tmp_path: Path, how: sig
         assert other.stdout is not None
         await asyncio.wait_for(other.stdout.readline(), DEADLINE_S)
         os.kill(other.pid, how)
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                with contextlib.suppress(Unavailable):  # they come again, as pub/sub would bring them
-                    assert await log.ingest([world.signed()]) == [None]
-                    break
+        await logged(log, world)
         if how is signal.SIGSTOP:
             os.kill(other.pid, signal.SIGCONT)
         ids = [one.id for one in await store.after(None, start=0, limit=1 << 30)]
@@ -168,7 +174,7 @@ async def test_a_replica_that_rests_in_a_transaction_is_thrown_out(
         assert await asyncio.to_thread(resting.wait, DEADLINE_S)
         async with world.store() as store:
             log = await asyncio.wait_for(Log.open(store, world.keyring, world.signer, world.intake), DEADLINE_S)
-            assert await asyncio.wait_for(log.ingest([world.signed()]), DEADLINE_S) == [None]
+            await logged(log, world)
             assert log.head.size == 14
     finally:
         thawed.set()
