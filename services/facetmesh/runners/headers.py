@@ -28,7 +28,7 @@ _OTHERS = {
 }
 # Within coded data, FF is followed by 00 or by a restart marker.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_SCAN, _END_OF_IMAGE, _METADATA = 0xDA, 0xD9, 0xE1
 
 
 def kind(data: bytes) -> Kind:
@@ -75,26 +75,31 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise InvalidArgument("The image is damaged.", reason="IMAGE_CORRUPT")
 
 
-def check_jpeg(data: bytes) -> None:
+def check_jpeg(data: bytes) -> bool:
     """Refuses a JPEG of so many parts that it would only keep a decoder busy.
+
+    Returns:
+        Whether it has metadata, EXIF or XMP, which may say how the camera was held.
 
     Raises:
         InvalidArgument: IMAGE_UNSUPPORTED.
     """
-    position, segments, scans = 2, 0, 0
+    position, segments, scans, described = 2, 0, 0, False
     while found := _JPEG_MARKER.search(data, position):
         position = found.end()
         marker = data[position - 1]
         if marker == _END_OF_IMAGE:
-            return
+            break
         segments += 1
         scans += marker == _START_OF_SCAN
+        described |= marker == _METADATA
         if segments > MAX_JPEG_SEGMENTS or scans > MAX_JPEG_SCANS:
             raise InvalidArgument(
                 f"The JPEG has more than {MAX_JPEG_SCANS} scans or {MAX_JPEG_SEGMENTS} segments.",
                 reason="IMAGE_UNSUPPORTED",
             )
         position += int.from_bytes(data[position : position + 2])
+    return described
 
 
 def truncated() -> InvalidArgument:

@@ -33,6 +33,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 _ORIENTATION = 0x0112
 _TRANSPOSING = range(5, 9)
+_PLAIN_COLOURS = frozenset({"YCbCr", "Gray"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +92,19 @@ def decode_scaled(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, longer_s
         InvalidArgument: As for `decode`.
     """
     kind = headers.kind(data)
+    described = True
     if len(data) > limits.file_bytes:
         raise _too_large(f"{len(data)} bytes", f"{limits.file_bytes} bytes")
     if kind == "JPEG":
-        headers.check_jpeg(data)
+        described = headers.check_jpeg(data)
     elif kind == "PNG":
         _check_size(*headers.png_size(data), limits)
     elif kind == "WEBP":
         # Pillow allocates a WebP's canvas when it opens the file.
         _check_size(*headers.webp_size(data), limits)
     try:
+        if not described and (plain := _plain_jpeg(data, limits, longer_side)) is not None:
+            return plain
         with part("decode"), Image.open(io.BytesIO(data), formats=(kind,)) as image:
             _check_size(*image.size, limits)
             pixels = _jpeg(data, image, longer_side) if kind == "JPEG" else _convert(image)
@@ -149,17 +153,35 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _plain_jpeg(data: bytes, limits: ImageLimits, longer_side: int | None) -> Scaled | None:
+    """Decodes a JPEG that nothing turns; None for one that Pillow must look at, which takes 0.2 ms more."""
+    with part("decode"):
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+            if colours not in _PLAIN_COLOURS:
+                return None
+            _check_size(width, height, limits)
+            return Scaled(_decoded(data, (width, height), longer_side), width, height)
+        except ValueError:
+            return None
+
+
 def _jpeg(data: bytes, image: Image.Image, longer_side: int | None) -> Pixels:
     if image.mode not in ("RGB", "L"):
         return _convert(image)
-    width, height = image.size
-    keep = max(width, height) if longer_side is None else min(longer_side, max(width, height))
-    smallest = {"min_width": keep} if width >= height else {"min_height": keep}
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **smallest)
+        return _decoded(data, image.size, longer_side)
     except ValueError:
         # It is strict; Pillow reads what has only harmless faults, and says what is wrong with the rest.
         return _convert(image)
+
+
+def _decoded(data: bytes, size: tuple[int, int], longer_side: int | None) -> Pixels:
+    """A JPEG's pixels; raises ValueError where it has any fault."""
+    width, height = size
+    keep = max(size) if longer_side is None else min(longer_side, max(size))
+    smallest = {"min_width": keep} if width >= height else {"min_height": keep}
+    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **smallest)
     return pixels
 
 
