@@ -8,6 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pytest
+
+from facetmesh.kit import outbox
 from facetmesh.kit.audit import Record, Recorder
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
 
     from facetmesh.kit.dapr import Outgoing
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
+TENANT, OTHER = "tenants/acme", "tenants/globex"
 
 
 @dataclass
@@ -38,12 +42,15 @@ def recorder_to(broker: Broker) -> Recorder:
     return Recorder("test", EventSigner("detection", bytes(32)), broker, Metrics.create())
 
 
-async def accept(recorder: Recorder, count: int) -> None:
-    """Has so many events accepted, one arriving after the other, of calls that took long."""
-    began = time.perf_counter() - DEADLINE_S
+async def accept(recorder: Recorder, count: int, tenant: str = TENANT, last: str = "") -> None:
+    """Has so many events of a tenant accepted, one arriving after the other, of calls that took long.
+
+    Then one more, where another tenant is named.
+    """
+    began = time.perf_counter() - 10 * DEADLINE_S
     async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
-        for _ in range(count):
-            group.create_task(recorder.accept(Record("facetmesh.Test/Do", started=began)))
+        for one in [tenant] * count + ([last] if last else []):
+            group.create_task(recorder.accept(Record("facetmesh.Test/Do", one, started=began)))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -52,22 +59,39 @@ async def test_a_call_alone_is_published_at_once() -> None:
     """It would wait for nobody."""
     broker = Broker()
     recorder = recorder_to(broker)
-    with recorder.expecting():
+    with recorder.expecting(TENANT):
         await accept(recorder, 1)
     await recorder.close()
     assert broker.batches == [1]
 
 
-async def test_with_many_at_work_some_share_a_publish() -> None:
-    """A quarter of those that are expected."""
+@pytest.mark.parametrize(("at_work", "together"), [(1, 1), (7, 1), (8, 2), (16, 8), (32, 16)])
+async def test_with_many_at_work_some_share_a_publish(
+    monkeypatch: pytest.MonkeyPatch, at_work: int, together: int
+) -> None:
+    """A quarter of those that are expected, and half where they are many."""
+    monkeypatch.setattr(outbox, "_LONGEST_LINGER_S", DEADLINE_S)
     broker = Broker()
     recorder = recorder_to(broker)
     with ExitStack() as calls:
-        for _ in range(32):
-            calls.enter_context(recorder.expecting())
-        await accept(recorder, 16)
+        for _ in range(at_work):
+            calls.enter_context(recorder.expecting(TENANT))
+        await accept(recorder, 2 * together)
     await recorder.close()
-    assert broker.batches == [8, 8]
+    assert broker.batches == [together, together]
+
+
+async def test_who_has_few_calls_does_not_wait_for_the_many_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the other that wait already go with his."""
+    monkeypatch.setattr(outbox, "_LONGEST_LINGER_S", 2 * DEADLINE_S)
+    broker = Broker()
+    recorder = recorder_to(broker)
+    with ExitStack() as calls:
+        for tenant in [OTHER] * 32 + [TENANT]:
+            calls.enter_context(recorder.expecting(tenant))
+        await accept(recorder, 3, OTHER, TENANT)
+    await recorder.close()
+    assert broker.batches == [4]
 
 
 async def test_nobody_waits_long_for_others() -> None:
@@ -76,7 +100,7 @@ async def test_nobody_waits_long_for_others() -> None:
     recorder = recorder_to(broker)
     with ExitStack() as calls:
         for _ in range(32):
-            calls.enter_context(recorder.expecting())
+            calls.enter_context(recorder.expecting(TENANT))
         await accept(recorder, 2)
     await recorder.close()
-    assert broker.batches == [2]
+    assert sum(broker.batches) == 2

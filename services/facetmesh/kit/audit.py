@@ -173,9 +173,9 @@ class Recorder:
         """
         await asyncio.shield(self._put(record, error))
 
-    def expecting(self) -> AbstractContextManager[None]:
-        """For the length of a call that will have its event accepted: the more there are, the more share a publish."""
-        return self._outbox.expecting()
+    def expecting(self, tenant: str) -> AbstractContextManager[None]:
+        """For the length of a call of the tenant whose event will be accepted: with more, more share a publish."""
+        return self._outbox.expecting(tenant)
 
     def offer(self, record: Record, error: FacetmeshError | None = None) -> None:
         """Publishes the record's event in the background: for refusals, which go out either way.

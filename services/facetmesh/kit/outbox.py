@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from facetmesh.kit import telemetry
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from facetmesh.kit.telemetry import Metrics
 
 _LARGEST_BATCH = 256
-# A bulk publish costs about as much as a single one: with many calls at work, the first waits for a quarter of
-# them, but no longer than a quarter of what it took anyway.
-_LINGER_SHARE = 4
+# A bulk publish costs about as much as a single one: with some calls of a tenant at work, the first waits for a
+# quarter of them, but no longer than a quarter of what it took anyway. With many it is half: those wait for a core most
+# of their time, and get it the sooner for what fewer publishes cost.
+_SHARE_OF_SOME, _SHARE_OF_MANY = 4, 2
+_SOME = 8
 _LONGEST_LINGER_S = 0.1
 _CLOSING_S = 5.0
 _log = logging.getLogger(__name__)
@@ -69,17 +71,22 @@ class Outbox:
         self._waiting: deque[_Waiting] = deque()
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
-        self._coming = 0
+        self._company = _LARGEST_BATCH
+        """How many are to wait until they are published."""
+        self._coming: Counter[str] = Counter()
+        """By tenant: who has few calls does not wait for the many of another."""
         self._task: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def expecting(self) -> Iterator[None]:
-        """For the length of a call that will put an event: the more there are, the more share a publish."""
-        self._coming += 1
+    def expecting(self, tenant: str) -> Iterator[None]:
+        """For the length of a tenant's call that will put an event: the more there are, the more share a publish."""
+        self._coming[tenant] += 1
         try:
             yield
         finally:
-            self._coming -= 1
+            self._coming[tenant] -= 1
+            if not self._coming[tenant]:
+                del self._coming[tenant]
 
     def put(self, event: event_pb2.AuditEvent, *, took_s: float) -> asyncio.Future[None]:
         """Takes an event; what is returned is done once it was accepted, or raises Unavailable.
@@ -96,7 +103,10 @@ class Outbox:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._empty())
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        linger_s = min(took_s / _LINGER_SHARE, _LONGEST_LINGER_S)
+        coming = self._coming[event.tenant]
+        share = _SHARE_OF_SOME if coming <= _SOME else _SHARE_OF_MANY
+        linger_s = min(took_s / share, _LONGEST_LINGER_S)
+        self._company = min(self._company, coming // share)
         self._waiting.append(_Waiting(event, telemetry.carrier(), accepted, linger_s))
         self._metrics.audit_pending.set(len(self._waiting))
         self._some.set()
@@ -115,7 +125,7 @@ class Outbox:
                 await self._task
 
     def _gathered(self) -> bool:
-        return len(self._waiting) * _LINGER_SHARE >= min(self._coming, _LARGEST_BATCH)
+        return len(self._waiting) >= self._company
 
     async def _empty(self) -> None:
         while True:
@@ -126,6 +136,7 @@ class Outbox:
                     async with asyncio.timeout(self._waiting[0].linger_s):
                         await self._enough.wait()
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
+            self._company = 0 if self._waiting else _LARGEST_BATCH
             if not self._waiting:
                 self._some.clear()
             if batch:

@@ -191,9 +191,9 @@ class Guard(grpc.aio.ServerInterceptor):
         else:
             await self._recorder.accept(record)
 
-    def expecting(self, rule: access.Rule) -> AbstractContextManager[None]:
+    def expecting(self, rule: access.Rule, tenant: str) -> AbstractContextManager[None]:
         """For the length of a call that ends with `accept`."""
-        return self._recorder.expecting() if rule.required else nullcontext()
+        return self._recorder.expecting(tenant) if rule.required else nullcontext()
 
     def refused(self, record: audit.Record, error: FacetmeshError) -> None:
         """Records a call that ended with an error, in the background."""
@@ -233,7 +233,7 @@ class _Call:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             self._enter(context)
             try:
-                with self._guard.expecting(self._rule):
+                with self._guard.expecting(self._rule, self._record.tenant):
                     response = await method(await self._checked(request, context), context)
                     await self._guard.accept(self._rule, self._record, self._principal)
             except BaseException as error:
