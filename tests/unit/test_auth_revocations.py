@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from facetmesh.auth import revocations
 from facetmesh.auth.revocations import RevocationLog
 from facetmesh.auth.store import DaprStore
 from facetmesh.kit.errors import Unavailable
@@ -116,6 +117,34 @@ async def test_a_store_that_is_away_ends_no_watch(
     monkeypatch.setattr(state, "get", read)
     await replica()[0].add("tenants/a", clock.now)
     assert await waiting == ["tenants/a"]
+
+
+async def test_the_store_is_read_once_for_all_who_watch(
+    replica: Callable[[], Replica], state: MemoryState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are, and whenever each of them began."""
+    reads, enough, read = 0, asyncio.Event(), state.get
+
+    async def counted(key: str) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads > 5:
+            enough.set()
+        return await read(key)
+
+    monkeypatch.setattr(state, "get", counted)
+    log, _, _ = replica()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        watches = []
+        for _ in range(8):
+            watches.append(group.create_task(names(log.revocations(0), 1)))
+            await asyncio.sleep(revocations._POLL_S / 8)
+        await enough.wait()
+        for watch in watches:
+            watch.cancel()
+    assert reads <= (loop.time() - began) / revocations._POLL_S + 1
 
 
 async def test_a_watch_ends_with_the_process(replica: Callable[[], Replica]) -> None:

@@ -102,8 +102,7 @@ class RevocationLog:
 
         book = await update(self._store.revocations, revoked, self._store.save_revocations)
         self._read_at = float("-inf")
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
         await self._announce(book.revocations[-1])
 
     async def revocations(self, after: int) -> AsyncIterator[News]:
@@ -126,8 +125,15 @@ class RevocationLog:
         """The book, read once for all who watch; an old one where the store does not answer."""
         async with self._reading:
             now = asyncio.get_running_loop().time()
-            if now - self._read_at >= _POLL_S / 2:
+            if now - self._read_at >= _POLL_S:
                 with contextlib.suppress(Unavailable):
-                    self._book = await self._store.revocations()
+                    known, self._book = self._book.sequence, await self._store.revocations()
                     self._read_at = now
+                    if self._book.sequence != known:
+                        self._wake()
             return self._book
+
+    def _wake(self) -> None:
+        """Lets all who watch look now."""
+        self._changed.set()
+        self._changed = asyncio.Event()
