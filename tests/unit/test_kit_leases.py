@@ -229,6 +229,18 @@ async def test_a_report_that_comes_again_counts_once(world: LimitsWorld) -> None
     assert {one.model: one.counts.images for one in records} == {f"{ACME}/models/m": 8}
 
 
+async def test_what_was_used_before_a_silence_is_shown_in_it(world: LimitsWorld) -> None:
+    await world.tenant(Limits())
+    leases, _ = world.replica()
+    await entered(leases)
+    leases.charge(ACME, KEY, model=f"{ACME}/models/m", images=3)
+    await leases._report()
+    for _ in range(2):
+        used = await world.metering.between("acme", None, None, daily=False)
+        assert [one.counts.images for one in used if one.model] == [3]
+        world.clock.now += 3600  # nobody calls any more
+
+
 async def test_usage_by_hour_and_day_survives(world: LimitsWorld) -> None:
     await world.tenant(Limits())
     leases, _ = world.replica()

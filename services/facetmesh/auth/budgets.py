@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from facetmesh.auth.keys import Keys
     from facetmesh.auth.plans import Plans
     from facetmesh.auth.tenants import Tenant, Tenants
-    from facetmesh.auth.usage import UsageHistory
+    from facetmesh.auth.usage import Counts, UsageHistory
     from facetmesh.kit.budgets import Demand, Report, Work
 
 
@@ -119,6 +119,16 @@ class Budgets:
             return replace(ledger, holdings=holdings)
 
         await self._change(tenant_id, change)
+
+    async def work(self, tenant_id: str) -> Mapping[int, Mapping[str, Counts]]:
+        """The work of a tenant that the history may not have yet, by hour: of this one, and of its last one with work.
+
+        Raises:
+            NotFound: There is no such tenant.
+        """
+        await self._tenants.present(tenant_id)
+        ledger, over = (await self._store.ledger(tenant_id)).rolled(self._clock())
+        return {**over, ledger.hour: ledger.work}
 
     async def today(self, tenant_id: str) -> tuple[Mapping[str, Limits], Ledger]:
         """The limits of a tenant and of its keys that are in its ledger, by name, and the ledger as of now.

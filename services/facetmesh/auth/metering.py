@@ -95,8 +95,7 @@ class Metering:
         start_s = end_s - _WEEK_S if start_s is None else start_s
         if not 0 <= start_s < end_s or end_s - start_s > _LONGEST_S:
             raise InvalidArgument("start_time: from 0 to 92 days before end_time.", reason="PERIOD_INVALID")
-        _, ledger = await self._budgets.today(tenant_id)
-        current = {ledger.hour: ledger.work} if ledger.work else {}
+        current = await self._budgets.work(tenant_id)
         return await self._history.between(tenant_id, start_s, end_s, current, daily=daily)
 
 
