@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from facetmesh.cli import output
 from facetmesh.cli.main import main
 from facetmesh.kit import catalog
 
@@ -185,3 +186,8 @@ def test_a_backup_wants_to_know_of_the_secrets_and_overwrites_nothing(call: Any,
     assert reason(there, "--without-secrets") == "TARGET_EXISTS"
     assert (tmp_path / "home.tar").read_text() == "mine"
     assert reason(str(tmp_path / "new"), "--without-secrets") == "STATE_MISSING"
+
+
+def test_facts_are_written_as_people_read_them() -> None:
+    shown = output.facts({"a": 2.0, "limits": {"stored_bytes": 2_199_023_255_552.0, "rate": 0.25}, "few": ["x", "y"]})
+    assert shown.splitlines() == ["a       2", "limits  stored_bytes 2,199,023,255,552, rate 0.2", "few     x, y"]

@@ -54,7 +54,21 @@ def note(text: str) -> None:
 def facts(named: Mapping[str, object]) -> str:
     """A line for each; none is folded, so that names and paths can be copied."""
     width = max(map(len, named))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in named.items())
+    return "\n".join(f"{name:<{width}}  {_said(value)}" for name, value in named.items())
+
+
+def number(value: float) -> str:
+    """A number as people read it: thousands apart, one decimal at the most."""
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def _said(value: object) -> str:
+    """A value as people read it: of several, one after the other."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def as_data(message: Message) -> dict[str, Any]:

@@ -139,7 +139,8 @@ def update(
         assign(limits, limit or ())
     with chosen.admin_client() as client:
         changed = client.update_key(key, display_name=display_name, limits=limits)
-    output.answer(chosen, output.as_data(changed), output.facts(output.as_data(changed)))
+    view = output.facts({**dict(zip(_COLUMNS, _row(changed), strict=True)), "limits": output.as_data(changed.limits)})
+    output.answer(chosen, output.as_data(changed), view)
 
 
 def show_once(chosen: Options, key: auth_pb2.Key, out: Path | None, *, data: dict[str, Any] | None = None) -> None:
@@ -172,12 +173,7 @@ def list_(
     chosen = options(context)
     with chosen.admin_client() as client:
         keys = client.list_keys(tenant=tenant)
-    rows = (
-        (key.name, key.display_name, ", ".join(_role(role) for role in key.roles), output.moment(key.create_time),
-         output.moment(key.last_use_time), output.moment(key.expire_time), output.moment(key.revoke_time))
-        for key in keys
-    )  # fmt: skip
-    view = output.table(_COLUMNS, rows)
+    view = output.table(_COLUMNS, map(_row, keys))
     output.answer(chosen, {"keys": [output.as_data(key) for key in keys]}, view)
 
 
@@ -188,6 +184,13 @@ def revoke(context: typer.Context, key: KeyName) -> None:
     with chosen.admin_client() as client:
         revoked = client.revoke_key(key)
     output.answer(chosen, output.as_data(revoked), f"{revoked.name} was revoked.")
+
+
+def _row(key: auth_pb2.Key) -> tuple[str, ...]:
+    return (
+        key.name, key.display_name, ", ".join(map(_role, key.roles)), output.moment(key.create_time),
+        output.moment(key.last_use_time), output.moment(key.expire_time), output.moment(key.revoke_time),
+    )  # fmt: skip
 
 
 def _role(role: Role.ValueType) -> str:

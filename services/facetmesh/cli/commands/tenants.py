@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 _COLUMNS = ("tenant", "display name", "state", "plan", "created (UTC)", "can be undeleted until (UTC)")
+_SHOWN = {"name", "display_name", "state", "plan", "create_time", "expire_time", "etag"}
+"""The fields that the columns have, and one that is for programs."""
 Plan = Annotated[str | None, typer.Option(help="Its plan: `facetmesh tenants plans` lists them.")]
 Set = Annotated[
     list[str] | None,
@@ -97,7 +99,7 @@ def plans(context: typer.Context) -> None:
         found = client.list_plans()
     rows = (
         (plan.name.removeprefix("plans/"), plan.display_name, plan.weight,
-         ", ".join(f"{field.name} {value:,.12g}" for field, value in plan.limits.ListFields()) or "not limited")
+         ", ".join(f"{one.name} {output.number(value)}" for one, value in plan.limits.ListFields()) or "not limited")
         for plan in found
     )  # fmt: skip
     view = output.table(("plan", "display name", "weight", "limits"), rows)
@@ -219,10 +221,13 @@ def _wanted(plan: str | None, assignments: list[str] | None) -> tuple[auth_pb2.T
 
 def _show(chosen: Options, tenants: list[auth_pb2.Tenant], *, one: bool = False) -> None:
     data = [output.as_data(tenant) for tenant in tenants]
-    rows = (
+    rows = [
         (tenant.name, tenant.display_name, tenant.State.Name(tenant.state).removeprefix("STATE_").lower(),
          tenant.plan.removeprefix("plans/"), output.moment(tenant.create_time), output.moment(tenant.expire_time))
         for tenant in tenants
-    )  # fmt: skip
-    view = output.table(_COLUMNS, rows)
-    output.answer(chosen, data[0] if one else {"tenants": data}, view)
+    ]  # fmt: skip
+    if one:
+        more = {name: value for name, value in data[0].items() if name not in _SHOWN}
+        output.answer(chosen, data[0], output.facts({**dict(zip(_COLUMNS, rows[0], strict=True)), **more}))
+    else:
+        output.answer(chosen, {"tenants": data}, output.table(_COLUMNS, rows))

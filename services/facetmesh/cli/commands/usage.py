@@ -50,8 +50,4 @@ def _rows(limits: auth_pb2.Limits, used: auth_pb2.Limits, key: str = "") -> Iter
     for field, name in _NAMES.items():
         limit = getattr(limits, field)
         if limit or (not key and getattr(used, field)):
-            yield name, _number(getattr(used, field)), _number(limit) if limit else "no limit", key
-
-
-def _number(value: float) -> str:
-    return f"{value:,.1f}".removesuffix(".0")
+            yield name, output.number(getattr(used, field)), output.number(limit) if limit else "no limit", key
