@@ -189,7 +189,7 @@ async def times() -> dict[str, Any]:
             began = time.perf_counter()
             program.fuse(context, arguments, files)
             bare.append((time.perf_counter() - began) * 1000)
-        stages.append(parts)
+        stages.append(parts.times_ms)
 
     async with RunnerPool("facetmesh.fusion.program") as pool:
         fuser = Fuser(pool, weights.files)

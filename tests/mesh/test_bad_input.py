@@ -179,7 +179,10 @@ def test_a_fusion_without_faces(mesh: Mesh, astronaut: bytes) -> None:
     assert "target" in refusal.value.message
 
 
-@pytest.mark.parametrize("options", [FusionOptions(backend="insightface"), FusionOptions(reference=b"whoever")])
+@pytest.mark.parametrize(
+    "options",
+    [FusionOptions(backend="insightface"), FusionOptions(reference=b"whoever"), FusionOptions(sex="male", max_age=60)],
+)
 def test_models_that_the_operator_has_not(mesh: Mesh, astronaut: bytes, options: FusionOptions) -> None:
     with mesh.client(mesh.tenant("acme")) as client, pytest.raises(FacetmeshError) as refusal:
         client.create_fusion(astronaut, astronaut, face_model="faces", options=options)

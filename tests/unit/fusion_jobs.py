@@ -14,7 +14,7 @@ from facetmesh.fusion.checkpoints import Checkpoints
 from facetmesh.fusion.consent_store import DaprConsentStore
 from facetmesh.fusion.consents import Consents, SourceFace, Terms
 from facetmesh.fusion.dispatcher import Dispatcher
-from facetmesh.fusion.faces import Face, Found, Seen
+from facetmesh.fusion.faces import Face, Found, Guess, Seen
 from facetmesh.fusion.fuser import Fused
 from facetmesh.fusion.fusions import Fusions, Wish
 from facetmesh.fusion.images import Images
@@ -103,6 +103,8 @@ class Script:
     similarities: dict[Face, float] = field(default_factory=dict)
     """How much faces look like the reference's; that of others is not known."""
     compared: list[tuple[bytes, bytes]] = field(default_factory=list)
+    taken_for: dict[Face, Guess] = field(default_factory=dict)
+    """Who faces may be; who others may be is not known."""
     backend: Backend = Backend.MESH
     """Which it is."""
     began: asyncio.Event = field(default_factory=asyncio.Event)
@@ -229,6 +231,13 @@ class Comparing:
         assert (tenant_id, subject.startswith("operations/")) == ("acme", True)
         self.script.compared.append((reference, image))
         return [self.script.similarities.get(face) for face in faces]
+
+    async def guesses(
+        self, tenant_id: str, subject: str, image: bytes, faces: Sequence[Face]
+    ) -> Sequence[Guess | None]:
+        """Guesses at faces."""
+        assert (tenant_id, subject.startswith("operations/"), image) == ("acme", True, b"target")
+        return [self.script.taken_for.get(face) for face in faces]
 
 
 class World:

@@ -126,6 +126,7 @@ def test_what_is_chosen_arrives_and_both_pictures_are_written(service: Fusion, t
     done = fuse(
         tmp_path, "--pick=all", "--label=FACE_MALE", "--region=eyes", "--region=nose", "--feather=0.1", "--weight=0.5",
         "--ignore-occlusion", "--keep-colours", "--sole-source", "--priority=batch", f"--side-by-side={compared}",
+        "--sex=male", "--min-age=18", "--max-age=60",
     )
     assert done.exit_code == 0, done.output
     asked = service.asked
@@ -133,6 +134,8 @@ def test_what_is_chosen_arrives_and_both_pictures_are_written(service: Fusion, t
     assert asked.priority == fusion_pb2.PRIORITY_BATCH
     assert asked.target_selection.mode == fusion_pb2.FaceSelection.MODE_ALL
     assert asked.target_selection.label == "FACE_MALE"
+    assert asked.target_selection.sex == fusion_pb2.FaceSelection.SEX_MALE
+    assert (asked.target_selection.min_age, asked.target_selection.max_age) == (18, 60)
     assert asked.rendering.mask == fusion_pb2.Rendering.MASK_REGIONS
     assert list(asked.rendering.regions) == [fusion_pb2.Rendering.REGION_EYES, fusion_pb2.Rendering.REGION_NOSE]
     assert asked.rendering.weight == pytest.approx(0.5)

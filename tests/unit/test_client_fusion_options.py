@@ -10,7 +10,7 @@ import pytest
 from facetmesh.client import FusionOptions
 from facetmesh.fusion.backends import Backend
 from facetmesh.fusion.choices import options_of
-from facetmesh.fusion.faces import Order, Pick, Selection
+from facetmesh.fusion.faces import Order, Pick, Selection, Sex
 from facetmesh.fusion.options import Options
 from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
 from facetmesh.fusion.v1 import fusion_pb2
@@ -30,12 +30,13 @@ def test_nothing_chosen_is_what_the_service_does_by_itself() -> None:
 def test_all_that_can_be_chosen_arrives() -> None:
     fusion = described(
         source_face_index=1, target_face_index=2, order="leftmost", label="FACE_MALE", regions=("nose", "eyes"),
-        feather=0.0, weight=0.5, ignore_occlusion=True, keep_colours=True, sole_source_face=True,
+        feather=0.0, weight=0.5, ignore_occlusion=True, keep_colours=True, sole_source_face=True, sex="female",
+        min_age=18, max_age=0,
     )
     assert (fusion.source_face_index, fusion.target_face_index) == (1, 2)
     assert options_of(fusion) == Options(
         sole_source=True,
-        targets=Selection(Pick.INDEX, Order.LEFTMOST, label="FACE_MALE"),
+        targets=Selection(Pick.INDEX, Order.LEFTMOST, label="FACE_MALE", sex=Sex.FEMALE, min_age=18, max_age=0),
         rendering=Rendering(Mask.REGIONS, (Region.EYES, Region.NOSE), 0.0, 0.5, occlusion=False, colour=False),
     )
 
@@ -50,6 +51,8 @@ def test_every_way_to_pick_has_its_name(pick: Pick) -> None:
 def test_the_other_names_are_those_of_the_service() -> None:
     for order in Order:
         assert options_of(described(order=order.value)).targets.order is order
+    for sex in Sex:
+        assert options_of(described(sex=sex.value)).targets.sex is sex
     for mask in Mask:
         assert options_of(described(mask=mask.value)).rendering.mask is mask
     for region in Region:
@@ -87,6 +90,7 @@ def test_a_point_goes_with_the_nearest_and_with_nothing_else(chosen: dict[str, A
 @pytest.mark.parametrize(("chosen", "reason", "names"), [
     ({"pick": "some"}, "MODE_UNKNOWN", "index, sole, nearest, all"),
     ({"order": "prettiest"}, "ORDER_UNKNOWN", "largest"),
+    ({"sex": "unspecified"}, "SEX_UNKNOWN", "female, male"),
     ({"mask": "unspecified"}, "MASK_UNKNOWN", "hull"),
     ({"regions": ("ears",)}, "REGION_UNKNOWN", "mouth"),
 ])

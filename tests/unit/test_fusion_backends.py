@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from facetmesh.fusion.backends import Backend, Backends, Offer
-from facetmesh.fusion.faces import Pick, Selection
+from facetmesh.fusion.faces import Guess, Pick, Selection, Sex
 from facetmesh.fusion.matcher import Matcher
 from facetmesh.fusion.operations import Stage
 from facetmesh.fusion.options import Options
-from facetmesh.fusion.weights import DETECTOR, RECOGNIZER, SWAPPER, CatalogWeights, InsightFaceWeights
+from facetmesh.fusion.weights import DETECTOR, MATCHING, SWAPPING, CatalogWeights, InsightFaceWeights
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FailedPrecondition, Internal, InvalidArgument, PermissionDenied
 from facetmesh.kit.profiles import Profile
 from facetmesh.runners.tasks import Reply
 
-from .fusion_jobs import FACEMESH, LARGE, RESEARCH, SMALL, World, sha256
+from .fusion_jobs import FACEMESH, LARGE, RESEARCH, SMALL, TURNED, World, sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 THEIRS = Options(backend=Backend.INSIGHTFACE)
 REFERRING = Options(targets=Selection(Pick.REFERENCE))
+GUESSING = Options(targets=Selection(max_age=60))
 ALLOWED = Profile(plan="free", licence_classes=frozenset({"permissive", "non-commercial"}))
 
 
@@ -53,7 +54,7 @@ async def test_the_operators_choice_fuses_unless_a_request_chooses(world: World)
     assert len(world.other.fused) == 2
 
 
-@pytest.mark.parametrize("options", [THEIRS, REFERRING])
+@pytest.mark.parametrize("options", [THEIRS, REFERRING, GUESSING])
 async def test_a_licence_that_the_policy_does_not_allow_is_refused_at_once(world: World, options: Options) -> None:
     with pytest.raises(PermissionDenied) as refusal:
         await world.create(options=options)
@@ -90,7 +91,7 @@ async def test_the_permissive_backend_asks_nothing_of_a_policy(world: World) -> 
     assert (await world.worker.work(await world.create())).result is not None
 
 
-@pytest.mark.parametrize("options", [THEIRS, REFERRING])
+@pytest.mark.parametrize("options", [THEIRS, REFERRING, GUESSING])
 async def test_what_the_operator_does_not_offer_is_refused(world: World, options: Options) -> None:
     world.fusions._backends = Backends(
         {Backend.MESH: Offer(world.script, "Apache-2.0")}, None, default=Backend.MESH, profile=world._profile
@@ -134,30 +135,63 @@ async def test_a_bar_of_ones_own_is_kept(world: World) -> None:
     assert ended.failure.reason == "FACE_NOT_MATCHED"
 
 
+@pytest.mark.parametrize(
+    ("chosen", "replaced"),
+    [
+        ({"sex": Sex.FEMALE}, [SMALL]), ({"sex": Sex.MALE}, [LARGE]), ({"min_age": 30}, [LARGE, SMALL]),
+        ({"min_age": 31}, [LARGE]), ({"max_age": 41}, [SMALL]), ({"max_age": 42}, [LARGE, SMALL]),
+        ({"sex": Sex.FEMALE, "min_age": 18, "max_age": 30}, [SMALL]),
+        ({"sex": Sex.FEMALE, "min_age": 31}, []), ({"max_age": 0}, []),
+    ],
+)  # fmt: skip
+async def test_faces_are_picked_by_the_sex_and_age_that_a_model_takes_them_for(
+    world: World, chosen: dict[str, Any], replaced: list[object]
+) -> None:
+    world.profile = ALLOWED
+    world.script.faces.append(TURNED)  # of which the model can tell nothing
+    world.script.taken_for = {SMALL: Guess(Sex.FEMALE, 30), LARGE: Guess(Sex.MALE, 42)}
+    ended = await world.worker.work(await world.create(options=Options(targets=Selection(Pick.ALL, **chosen))))
+    assert [target for _, target in world.script.fused] == replaced
+    if not replaced:
+        assert ended.failure is not None
+        assert (ended.failure.reason, ended.failure.metadata) == (
+            "FACE_NOT_MATCHED", {"image": "target", "faces": "3"}
+        )  # fmt: skip
+
+
+async def test_where_there_is_no_face_none_is_guessed_at(world: World) -> None:
+    world.profile = ALLOWED
+    operation = await world.create(options=GUESSING)
+    world.script.faces = []
+    ended = await world.worker.work(operation)
+    assert ended.failure is not None
+    assert ended.failure.reason == "NO_FACE"
+
+
 def test_weights_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = InsightFaceWeights(tmp_path, swapper=True)
+    weights = InsightFaceWeights(tmp_path, SWAPPING)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(FailedPrecondition) as refusal:
         weights.files()
     assert refusal.value.reason == "INSIGHTFACE_MISSING"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    for number, name in enumerate((DETECTOR, RECOGNIZER, SWAPPER)):
+    for number, name in enumerate(SWAPPING):
         with pytest.raises(FailedPrecondition) as refusal:
             weights.files()
         assert (refusal.value.reason, refusal.value.metadata) == ("WEIGHTS_MISSING", {"file": name})
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(bytes([number]))
-    assert [file.model.name for file in weights.files()] == [DETECTOR, RECOGNIZER, SWAPPER]
-    (tmp_path / SWAPPER).unlink()
-    assert [file.model.name for file in InsightFaceWeights(tmp_path, swapper=False).files()] == [DETECTOR, RECOGNIZER]
+    assert [file.model.name for file in weights.files()] == [*SWAPPING]
+    (tmp_path / SWAPPING[-1]).unlink()
+    assert [file.model.name for file in InsightFaceWeights(tmp_path, MATCHING).files()] == [*MATCHING]
 
 
 def test_weights_are_recorded_with_their_hash_and_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     (tmp_path / "buffalo_l").mkdir()
-    for name in (DETECTOR, RECOGNIZER):
+    for name in MATCHING:
         (tmp_path / name).write_bytes(name.encode())
-    weights = InsightFaceWeights(tmp_path, "LicenseRef-bought", swapper=False)
+    weights = InsightFaceWeights(tmp_path, MATCHING, "LicenseRef-bought")
     first = weights.files()[0].model
     assert (first.sha256, first.licence) == (sha256(DETECTOR.encode()), "LicenseRef-bought")
     (tmp_path / DETECTOR).write_bytes(b"another")
@@ -175,24 +209,42 @@ def test_the_landmark_model_is_the_catalogues() -> None:
 class Answering:
     """A runner that answers as it is told."""
 
-    similarities: object
+    told: object
 
     async def call(self, **asked: Any) -> Reply:
         """Answers."""
-        assert (asked["task"], asked["blobs"]) == ("resemble", [b"who", b"target"])
-        assert asked["arguments"]["models"] == {}
-        return Reply({"similarities": self.similarities})
+        name, blobs = {
+            "resemble": ("similarities", [b"who", b"target"]), "guess": ("guesses", [b"target"]),
+        }[asked["task"]]  # fmt: skip
+        assert (asked["arguments"]["models"], asked["blobs"]) == ({}, blobs)
+        return Reply({name: self.told})
 
 
 @pytest.mark.parametrize(
     "told", [None, [], [0.5], [0.5, "0.5"], [0.5, 2.0], [0.5, float("nan")], [0.5, None, 0.5], {"0": 0.5}]
 )
 async def test_similarities_that_are_none_are_not_believed(told: object) -> None:
+    matcher = Matcher(Answering(told), list, list)
     with pytest.raises(Internal) as refusal:
-        await Matcher(Answering(told), list).similarities("acme", "operations/1", b"who", b"target", [SMALL, LARGE])
+        await matcher.similarities("acme", "operations/1", b"who", b"target", [SMALL, LARGE])
     assert refusal.value.reason == "RUNNER_REPLY_INVALID"
 
 
 async def test_similarities_are_those_of_the_faces_in_their_order() -> None:
-    matcher = Matcher(Answering([-0.2, None]), list)
+    matcher = Matcher(Answering([-0.2, None]), list, list)
     assert await matcher.similarities("acme", "operations/1", b"who", b"target", [SMALL, LARGE]) == [-0.2, None]
+
+
+@pytest.mark.parametrize("told", [
+    None, [], [None], [None, ["other", 30]], [None, ["male", "30"]], [None, ["male", True]], [None, ["male", 30, 1]],
+    [None, "male"],
+])
+async def test_guesses_that_are_none_are_not_believed(told: object) -> None:
+    with pytest.raises(Internal) as refusal:
+        await Matcher(Answering(told), list, list).guesses("acme", "operations/1", b"target", [SMALL, LARGE])
+    assert refusal.value.reason == "RUNNER_REPLY_INVALID"
+
+
+async def test_guesses_are_those_of_the_faces_in_their_order() -> None:
+    matcher = Matcher(Answering([None, ["female", 8]]), list, list)
+    assert await matcher.guesses("acme", "operations/1", b"target", [SMALL, LARGE]) == [None, Guess(Sex.FEMALE, 8)]

@@ -23,7 +23,7 @@ from facetmesh.fusion.pipeline.backends import Sought
 from facetmesh.fusion.pipeline.insightface import FaceAnalysis
 from facetmesh.fusion.pipeline.landmarks import Box
 from facetmesh.fusion.pipeline.rendering import Mask, Rendering
-from facetmesh.fusion.pipeline.swapping import InsightFaceBackend, nearest, similarities
+from facetmesh.fusion.pipeline.swapping import InsightFaceBackend, guesses, nearest, similarities
 from facetmesh.fusion.pipeline.warp import similarity
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FailedPrecondition, InvalidArgument
@@ -150,6 +150,13 @@ def test_similarities_are_of_the_largest_face_of_the_reference() -> None:
     assert (refusal.value.reason, refusal.value.metadata["image"]) == ("NO_FACE", "reference")
 
 
+def test_what_is_no_face_is_not_guessed_at() -> None:
+    face = SimpleNamespace(bbox=np.array([0, 0, 10, 10]), taken_for=("female", 30))
+    guesser = SimpleNamespace(guess=lambda _, seen: seen.taken_for)
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    assert guesses(Scripted(face), guesser, pixels, [Box(40, 40, 60, 60), Box(0, 0, 10, 11)]) == [None, ["female", 30]]
+
+
 def test_hostile_boxes_are_of_no_face() -> None:
     face = SimpleNamespace(bbox=np.array([0, 0, 10, 10]))
     for box in (Box(-1e9, -1e9, 1e9, 1e9), Box(50, 50, -50, -50), Box(0, 0, 0, 0)):
@@ -193,6 +200,9 @@ def test_the_real_library_over_stand_ins_for_its_weights(tmp_path: Path) -> None
     assert laughs > 0.9
     assert smiles < 0.8
     assert profile is None
+    ages = [round(100 * brightness) for brightness in told["brightness"]]
+    assert [guess and guess[0] for guess in told["guesses"]] == ["male", "male", None]
+    assert [guess[1] for guess in told["guesses"][:2]] == pytest.approx(ages, abs=3)
     assert (told["unseen"], told["broken"], told["missing"]) == (
         "FACE_NOT_CLEAR", "MODEL_UNREADABLE", "WEIGHTS_MISSING"
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from facetmesh.event.v1 import event_pb2
 from facetmesh.fusion import servicer as serving
 from facetmesh.fusion.dispatcher import Standing
 from facetmesh.fusion.events import EVENT_TYPE, TOPIC, JobEvents
+from facetmesh.fusion.faces import Guess, Sex
 from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.fusion.operations import Job, Operation, Ref
 from facetmesh.fusion.servicer import FusionServicer
@@ -130,6 +131,35 @@ async def test_what_fused_and_by_which_models_is_told(servicer: FusionServicer, 
     assert fusion.target_selection.min_similarity == pytest.approx(0.4)
     assert not fusion.target_selection.reference_image
     assert world.script.compared == [(b"who", b"target")]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "good"),
+    [
+        ({"sex": "SEX_MALE", "min_age": 18, "max_age": 18}, True), ({"min_age": 120}, True), ({"max_age": 0}, True),
+        ({"min_age": 18, "max_age": 17}, False), ({"min_age": -1}, False), ({"max_age": 121}, False),
+        ({"min_age": 1, "max_age": 0}, False), ({"sex": 3}, False),
+    ],
+)  # fmt: skip
+async def test_ages_are_in_years_and_in_order(
+    servicer: FusionServicer, world: World, chosen: dict[str, Any], *, good: bool
+) -> None:
+    world.profile = Profile(plan="free", licence_classes=frozenset({"non-commercial"}))
+    request = creation()
+    request.fusion.target_selection.CopyFrom(pb.FaceSelection(**chosen))
+    if not good:
+        with pytest.raises(InvalidArgument):
+            validate(request)
+        return
+    validate(request)
+    created = await servicer.CreateFusion(request, None)
+    world.script.taken_for = dict.fromkeys(world.script.faces, Guess(Sex.MALE, chosen.get("max_age", 120)))
+    await world.worker.work(await world.fusions.get(ref(created)))
+    operation, fusion = await servicer.GetOperation(pb.GetOperationRequest(name=created.name), None), pb.Fusion()
+    operation.response.Unpack(fusion)
+    told = fusion.target_selection
+    assert (told.sex, told.min_age) == (pb.FaceSelection(**chosen).sex, chosen.get("min_age", 0))
+    assert (told.max_age if told.HasField("max_age") else None) == chosen.get("max_age")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ class FusionOptions:
     """How much the face must look like it, 0 to 1; the service's default when None."""
     label: str = ""
     """Only faces that the model gave this label, such as FACE_FEMALE."""
+    sex: str = ""
+    """Only faces that InsightFace's model takes for this: female or male; any when empty."""
+    min_age: int = 0
+    """Only faces that it takes for so old at least, in years."""
+    max_age: int | None = None
+    """And for so old at most; any age when None."""
     mask: str = ""
     """What is replaced: face (from the brows down), hull (all within the outline), box or regions. When empty, regions
     where some are named, else face."""
@@ -53,7 +59,7 @@ class FusionOptions:
         """Puts them into a request.
 
         Raises:
-            InvalidArgument: MODE_UNKNOWN, ORDER_UNKNOWN, MASK_UNKNOWN, REGION_UNKNOWN or BACKEND_UNKNOWN;
+            InvalidArgument: MODE_UNKNOWN, ORDER_UNKNOWN, SEX_UNKNOWN, MASK_UNKNOWN, REGION_UNKNOWN or BACKEND_UNKNOWN;
                 POINT_MISMATCH, REFERENCE_MISMATCH: there is one, and it is not for what is picked, or none for it.
         """
         fusion.source_face_index, fusion.target_face_index = self.source_face_index, self.target_face_index
@@ -80,6 +86,8 @@ class FusionOptions:
         return fusion_pb2.FaceSelection(
             mode=calls.enum_value(kinds.Mode, "MODE", pick), order=calls.enum_value(kinds.Order, "ORDER", self.order),
             x=x, y=y, label=self.label, reference_image=self.reference or b"", min_similarity=self.min_similarity,
+            sex=calls.enum_value(kinds.Sex, "SEX", self.sex) if self.sex else None,
+            min_age=self.min_age, max_age=self.max_age,
         )
 
     def _rendering(self) -> fusion_pb2.Rendering:

@@ -46,7 +46,7 @@ from facetmesh.fusion.store import DaprStore
 from facetmesh.fusion.upload_store import DaprUploadStore
 from facetmesh.fusion.uploads import Uploads
 from facetmesh.fusion.v1 import consent_pb2_grpc, fusion_pb2_grpc, image_pb2_grpc
-from facetmesh.fusion.weights import NON_COMMERCIAL, CatalogWeights, InsightFaceWeights
+from facetmesh.fusion.weights import GUESSING, MATCHING, NON_COMMERCIAL, SWAPPING, CatalogWeights, InsightFaceWeights
 from facetmesh.fusion.worker import Worker
 from facetmesh.kit import catalog, credentials, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
@@ -153,10 +153,12 @@ def _backends(settings: FusionSettings, pool: RunnerPool, leases: Leases) -> Bac
     matcher: Offer[FaceMatcher] | None = None
     if settings.insightface_models:
         folder, licence = settings.models_folders[-1], settings.insightface_licence
-        faces, all_of_it = (InsightFaceWeights(folder, licence, swapper=swapper) for swapper in (False, True))
-        theirs = Fuser(pool, lambda: [*landmarks.files(), *all_of_it.files()], Backend.INSIGHTFACE)
+        matching, guessing, swapping = (
+            InsightFaceWeights(folder, names, licence).files for names in (MATCHING, GUESSING, SWAPPING)
+        )
+        theirs = Fuser(pool, lambda: [*landmarks.files(), *swapping()], Backend.INSIGHTFACE)
         fusers[Backend.INSIGHTFACE] = Offer(ChargedFuser(theirs, meter), licence)
-        matcher = Offer(ChargedMatcher(Matcher(pool, faces.files), meter), licence)
+        matcher = Offer(ChargedMatcher(Matcher(pool, matching, guessing), meter), licence)
 
     async def profile(tenant_id: str) -> Profile:
         # A worker has heard nothing of tenants for which nobody calls.

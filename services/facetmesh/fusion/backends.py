@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from facetmesh.fusion.faces import Face
+    from facetmesh.fusion.faces import Face, Guess
     from facetmesh.fusion.fuser import Fused
     from facetmesh.fusion.options import Options
     from facetmesh.fusion.pipeline.rendering import Rendering
@@ -72,12 +72,18 @@ class FaceFuser(Protocol):
 
 
 class FaceMatcher(Protocol):
-    """Says how much faces look like that of a reference: `matcher.Matcher`."""
+    """Says whom faces look like, and who they may be: `matcher.Matcher`."""
 
     async def similarities(
         self, tenant_id: str, subject: str, reference: bytes, image: bytes, faces: Sequence[Face]
     ) -> Sequence[float | None]:
         """The cosine of each face's embedding and the reference's, -1 to 1; None where a face is none to the model."""
+        ...
+
+    async def guesses(
+        self, tenant_id: str, subject: str, image: bytes, faces: Sequence[Face]
+    ) -> Sequence[Guess | None]:
+        """Each face's sex and age, as the model guesses them; None where a face is none to it."""
         ...
 
 
@@ -116,7 +122,7 @@ class Backends:
     async def check(self, tenant_id: str, options: Options) -> None:
         """Returns when a tenant may have what a request chose; raises as `fuser` and `matcher` do."""
         await self.fuser(tenant_id, options.backend)
-        if options.targets.pick is Pick.REFERENCE:
+        if options.targets.pick is Pick.REFERENCE or options.targets.guessed:
             await self.matcher(tenant_id)
 
     async def fuser(self, tenant_id: str, asked: Backend | None) -> FaceFuser:

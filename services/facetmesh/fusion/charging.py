@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from facetmesh.fusion.backends import FaceFuser, FaceMatcher
-    from facetmesh.fusion.faces import Face
+    from facetmesh.fusion.faces import Face, Guess
     from facetmesh.fusion.fuser import Fused
     from facetmesh.fusion.pipeline.rendering import Rendering
     from facetmesh.kit.profiles import Charges
@@ -105,3 +105,10 @@ class ChargedMatcher:
         """How much faces look like that of a reference; raises what the matcher does."""
         with self._meter.running(tenant_id):
             return await self._matcher.similarities(tenant_id, subject, reference, image, faces)
+
+    async def guesses(
+        self, tenant_id: str, subject: str, image: bytes, faces: Sequence[Face]
+    ) -> Sequence[Guess | None]:
+        """Each face's sex and age, as the model guesses them; raises what the matcher does."""
+        with self._meter.running(tenant_id):
+            return await self._matcher.guesses(tenant_id, subject, image, faces)

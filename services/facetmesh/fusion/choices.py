@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from facetmesh.fusion.backends import Backend
-from facetmesh.fusion.faces import MIN_SIMILARITY, Order, Pick, Selection
+from facetmesh.fusion.faces import MIN_SIMILARITY, Order, Pick, Selection, Sex
 from facetmesh.fusion.options import Options
 from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
 from facetmesh.fusion.v1 import fusion_pb2 as pb
@@ -30,6 +30,7 @@ _ORDERS = {
     pb.FaceSelection.ORDER_TOPMOST: Order.TOPMOST,
     pb.FaceSelection.ORDER_LOWEST: Order.LOWEST,
 }
+_SEXES = {pb.FaceSelection.SEX_FEMALE: Sex.FEMALE, pb.FaceSelection.SEX_MALE: Sex.MALE}
 _MASKS = {
     pb.Rendering.MASK_FACE: Mask.FACE,
     pb.Rendering.MASK_HULL: Mask.HULL,
@@ -55,6 +56,7 @@ def options_of(fusion: pb.Fusion) -> Options:
             _PICKS.get(chosen.mode, Pick.INDEX), _ORDERS.get(chosen.order, Order.LARGEST),
             (chosen.x, chosen.y), chosen.label,
             chosen.min_similarity if chosen.HasField("min_similarity") else MIN_SIMILARITY,
+            _SEXES.get(chosen.sex), chosen.min_age, chosen.max_age if chosen.HasField("max_age") else None,
         ),
         rendering=Rendering(
             mask=_MASKS.get(how.mask, Mask.FACE),
@@ -78,6 +80,8 @@ def describe(fusion: pb.Fusion, options: Options) -> None:
             mode=_back(_PICKS, chosen.pick), order=_back(_ORDERS, chosen.order),
             x=chosen.near[0], y=chosen.near[1], label=chosen.label,
             min_similarity=chosen.min_similarity if chosen.pick is Pick.REFERENCE else None,
+            sex=None if chosen.sex is None else _back(_SEXES, chosen.sex),
+            min_age=chosen.min_age, max_age=chosen.max_age,
         ))
     if how != Rendering():
         fusion.rendering.CopyFrom(pb.Rendering(

@@ -102,6 +102,22 @@ class Order(StrEnum):
     LOWEST = "lowest"
 
 
+class Sex(StrEnum):
+    """What a model takes somebody for."""
+
+    FEMALE = "female"
+    MALE = "male"
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Who a model takes a face for."""
+
+    sex: Sex
+    age: int
+    """In years."""
+
+
 MIN_SIMILARITY = 0.4
 """How much a face must look like the reference's unless a request says it."""
 
@@ -119,13 +135,36 @@ class Selection:
     """Only faces that the model gave this label, such as FACE_FEMALE; "" for all."""
     min_similarity: float = MIN_SIMILARITY
     """How much the face of REFERENCE must look like it, by the cosine of their embeddings."""
+    sex: Sex | None = None
+    """Only faces that a model takes for this; None for all."""
+    min_age: int = 0
+    """Only faces that a model takes for so old at least, in years."""
+    max_age: int | None = None
+    """And for so old at most; None for any age."""
+
+    @property
+    def guessed(self) -> bool:
+        """Whether it takes a model's guesses to tell which faces are meant."""
+        return self.sex is not None or self.min_age > 0 or self.max_age is not None
+
+    def admits(self, guess: Guess | None) -> bool:
+        """Whether a face that was taken for this may be meant; None where the model sees no face there."""
+        return guess is not None and (
+            self.sex in (None, guess.sex)
+            and self.min_age <= guess.age
+            and (self.max_age is None or guess.age <= self.max_age)
+        )
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Selection:
         """From its fields as JSON has them."""
         x, y = fields["near"]
-        least = fields.get("min_similarity", MIN_SIMILARITY)  # records of before there was any have none
-        return cls(Pick(fields["pick"]), Order(fields["order"]), (x, y), fields["label"], least)
+        # Records of before there was a choice of these have none.
+        least, sex = fields.get("min_similarity", MIN_SIMILARITY), fields.get("sex")
+        return cls(
+            Pick(fields["pick"]), Order(fields["order"]), (x, y), fields["label"], least,
+            None if sex is None else Sex(sex), fields.get("min_age", 0), fields.get("max_age"),
+        )
 
 
 PLAIN = Selection()

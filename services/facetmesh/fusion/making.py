@@ -13,7 +13,7 @@ from facetmesh.fusion.faces import Pick, select
 from facetmesh.fusion.fuser import MEDIA_TYPE
 from facetmesh.fusion.lookups import Imprint
 from facetmesh.fusion.marker import Facts
-from facetmesh.fusion.matcher import likest
+from facetmesh.fusion.matcher import admitted, likest
 from facetmesh.fusion.operations import MAX_ATTEMPTS, Fusion, LeftFace, Operation, Stage
 from facetmesh.fusion.retention import day_of
 from facetmesh.kit.errors import Cancelled, FacetmeshError, Unavailable
@@ -120,7 +120,10 @@ class Maker:
             await self._stages.moderation.check(tenant_id, which, image, found)
         options = job.options
         (source_face,) = select(in_source.faces, job.source_face_index, "source", options.sources)
-        targets = select(in_target.faces, job.target_face_index, "target", options.targets)
+        faces = in_target.faces
+        if options.targets.guessed:
+            faces = await self._admitted(attempt, target, faces)
+        targets = select(faces, job.target_face_index, "target", options.targets)
         if options.targets.pick is Pick.REFERENCE:
             targets = [await self._resembling(attempt, target, targets)]
         return Progress(source_face, tuple(targets), in_target.model_version)
@@ -165,6 +168,11 @@ class Maker:
         reference = await self._images.reference(attempt)
         similarities = await matcher.similarities(attempt.tenant_id, _subject(attempt), reference, target, faces)
         return likest(faces, similarities, attempt.job.options.targets.min_similarity)
+
+    async def _admitted(self, attempt: Operation, target: bytes, faces: Sequence[Face]) -> Sequence[Face]:
+        matcher = await self._stages.backends.matcher(attempt.tenant_id)
+        guesses = await matcher.guesses(attempt.tenant_id, _subject(attempt), target, faces)
+        return admitted(faces, guesses, attempt.job.options.targets)
 
     async def _check_consent(self, attempt: Operation) -> None:
         job = attempt.job

@@ -1,4 +1,4 @@
-"""Fusion's program, which runs in a runner's child: its tasks `fuse`, `mark`, `seal` and `fingerprint`."""
+"""Fusion's program, which runs in a runner's child: its tasks are in TASKS."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from facetmesh.fusion.pipeline.backends import Backend, MeshBackend, Sought
 from facetmesh.fusion.pipeline.fingerprint import fingerprint as fingerprint_of
-from facetmesh.fusion.pipeline.insightface import FaceAnalysis, INSwapper
+from facetmesh.fusion.pipeline.insightface import FaceAnalysis, GenderAge, INSwapper
 from facetmesh.fusion.pipeline.label import labelled
 from facetmesh.fusion.pipeline.landmarks import Box
 from facetmesh.fusion.pipeline.mark import Marking
 from facetmesh.fusion.pipeline.rendering import Rendering
-from facetmesh.fusion.pipeline.swapping import InsightFaceBackend, similarities
-from facetmesh.fusion.weights import DETECTOR, LANDMARKS, RECOGNIZER, SWAPPER
+from facetmesh.fusion.pipeline.swapping import InsightFaceBackend, guesses, similarities
+from facetmesh.fusion.weights import DETECTOR, GUESSER, LANDMARKS, RECOGNIZER, SWAPPER
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument, Unavailable
 from facetmesh.runners.engines import open_model
 from facetmesh.runners.images import decode, encode_png
@@ -77,6 +77,19 @@ def resemble(context: Context, arguments: Mapping[str, Any], blobs: Sequence[byt
     reference, image = (_decode(blob, which) for blob, which in zip(blobs, ("reference", "target"), strict=True))
     boxes = [_sought(face).box for face in arguments["faces"]]
     return Reply({"similarities": similarities(_analysis(context, arguments["models"]), reference, image, boxes)})
+
+
+def guess(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
+    """Guesses at faces.
+
+    Arguments: `models`, as for `fuse`; `faces`, those of the one image that come into question. Replies the `guesses`,
+    [sex, age in years] for each face, null where there is none to the model.
+    """
+    (image,) = (_decode(blob, "target") for blob in blobs)
+    boxes = [_sought(face).box for face in arguments["faces"]]
+    file = arguments["models"][GUESSER]
+    model = context.once(("guesser", file["sha256"]), lambda: GenderAge(file, context.setting))
+    return Reply({"guesses": guesses(_analysis(context, arguments["models"]), model, image, boxes)})
 
 
 def mark(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
@@ -145,4 +158,6 @@ def _sought(face: Mapping[str, Any]) -> Sought:
     return Sought(Box(*face["box"]), None if face["eyes"] is None else np.array(face["eyes"], np.float32))
 
 
-TASKS: Mapping[str, Task] = {"fuse": fuse, "resemble": resemble, "mark": mark, "seal": seal, "fingerprint": fingerprint}
+TASKS: Mapping[str, Task] = {
+    "fuse": fuse, "resemble": resemble, "guess": guess, "mark": mark, "seal": seal, "fingerprint": fingerprint,
+}  # fmt: skip

@@ -21,6 +21,14 @@ DETECTOR, RECOGNIZER = "buffalo_l/det_10g.onnx", "buffalo_l/w600k_r50.onnx"
 """InsightFace's models that find faces and tell them apart, in a folder as InsightFace unpacks them."""
 SWAPPER = "inswapper_128.onnx"
 """The one that draws a face as another's."""
+GUESSER = "buffalo_l/genderage.onnx"
+"""The one that guesses sex and age."""
+MATCHING = (DETECTOR, RECOGNIZER)
+"""What tells faces apart."""
+GUESSING = (*MATCHING, GUESSER)
+"""What guesses at them: the detector's boxes are what the guesser was trained on."""
+SWAPPING = (*MATCHING, SWAPPER)
+"""What fuses."""
 NON_COMMERCIAL = "LicenseRef-insightface-non-commercial"
 """What InsightFace's models are under, unless the operator has bought another licence: for research only."""
 
@@ -50,15 +58,15 @@ class InsightFaceWeights:
     """InsightFace's models, as the operator has put them into a folder: nobody may pass them on.
 
     Args:
-        folder: With DETECTOR, RECOGNIZER and SWAPPER, as below ~/.insightface/models.
+        folder: Where they are, as below ~/.insightface/models.
+        names: Which of them are needed, such as SWAPPING.
         licence: Under which the operator has them.
-        swapper: Whether the swapper is needed too, or only what tells faces apart.
     """
 
-    def __init__(self, folder: Path, licence: str = NON_COMMERCIAL, *, swapper: bool) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], licence: str = NON_COMMERCIAL) -> None:
         self._folder = folder
+        self._names = names
         self._licence = licence
-        self._swapper = swapper
 
     def files(self) -> Sequence[ModelFile]:
         """Those that are needed. Blocks: the first time they are read to the last byte.
@@ -71,14 +79,13 @@ class InsightFaceWeights:
                 "This installation has no InsightFace: the operator can install facetmesh[insightface].",
                 reason="INSIGHTFACE_MISSING",
             )
-        names = [DETECTOR, RECOGNIZER, *([SWAPPER] if self._swapper else [])]
-        missing = [name for name in names if not (self._folder / name).is_file()]
+        missing = [name for name in self._names if not (self._folder / name).is_file()]
         if missing:
             raise FailedPrecondition(
                 f"InsightFace's weights are not complete here: the operator's folder has no {missing[0]}.",
                 reason="WEIGHTS_MISSING", metadata={"file": missing[0]},
             )
-        return [self._file(name) for name in names]
+        return [self._file(name) for name in self._names]
 
     def _file(self, name: str) -> ModelFile:
         path = self._folder / name

@@ -1,8 +1,9 @@
 """Run with an interpreter that has InsightFace: what comes of faces by stand-ins for its weights, as JSON.
 
-The argument is a folder to work in. The stand-ins are ONNX files with the inputs and outputs of det_10g, w600k_r50 and
-inswapper_128. The first sees three faces, at the same places of whatever picture; the second tells faces by what they
-look like, small; the third gives the target's face a colour that depends on the source's embedding.
+The argument is a folder to work in. The stand-ins are ONNX files with the inputs and outputs of det_10g, w600k_r50,
+genderage and inswapper_128. The first sees three faces, at the same places of whatever picture; the second tells faces
+by what they look like, small; the third takes all for men, and the brighter for the older; the fourth gives the
+target's face a colour that depends on the source's embedding.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ from facetmesh.fusion.matcher import Matcher
 from facetmesh.fusion.pipeline import landmarks, mesh
 from facetmesh.fusion.pipeline.rendering import Rendering
 from facetmesh.fusion.pipeline.warp import similarity
-from facetmesh.fusion.weights import DETECTOR, RECOGNIZER, SWAPPER, CatalogWeights, InsightFaceWeights
+from facetmesh.fusion.weights import (
+    DETECTOR,
+    GUESSER,
+    GUESSING,
+    MATCHING,
+    RECOGNIZER,
+    SWAPPER,
+    SWAPPING,
+    CatalogWeights,
+    InsightFaceWeights,
+)
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FacetmeshError
 from facetmesh.runners.engines import open_model
@@ -93,6 +104,22 @@ def recognizer(path: Path) -> None:
     saved(path, nodes, {"input.1": (1, 3, 112, 112)}, {"683": (1, 512)}, {"turned": turned})
 
 
+def guesser(path: Path) -> None:
+    """One that takes all for men, as old as they are bright: 255 is 100 years."""
+    nodes = [
+        helper.make_node("Identity", ["data"], ["bn_data"], name="bn_data"),  # takes pixels as they are
+        helper.make_node("ReduceMean", ["bn_data"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["mean", "column"], ["one"]),
+        helper.make_node("Mul", ["one", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "man"], ["fc1"]),
+    ]
+    constants = {
+        "column": np.array([1, 1], np.int64), "scale": np.array([[0, 0, 1 / 255]], np.float32),
+        "man": np.array([[0, 1, 0]], np.float32),
+    }  # fmt: skip
+    saved(path, nodes, {"data": (1, 3, 96, 96)}, {"fc1": (1, 3)}, constants)
+
+
 def swapper(path: Path) -> None:
     """One that colours a face by who the source is."""
     random = np.random.default_rng(1)
@@ -120,6 +147,14 @@ def five(pixels: Array, box: tuple[int, int, int, int]) -> Array:
     return np.concatenate([np.stack(mesh.eye_centres(points)), points[[1, 61, 291]]]).astype(np.float32)
 
 
+def brightness(pixels: Array, box: tuple[int, int, int, int]) -> float:
+    """The mean of what the guesser sees of a face: half as much again as its box, 0 to 1."""
+    x_min, y_min, x_max, y_max = box
+    x, y, reach = (x_min + x_max) / 2, (y_min + y_max) / 2, max(x_max - x_min, y_max - y_min) * 0.75
+    part = pixels[int(y - reach) : int(y + reach), int(x - reach) : int(x + reach)]
+    return float(part.mean()) / 255
+
+
 async def refusal(call: Awaitable[Any]) -> str:
     """Why a call is refused."""
     try:
@@ -139,15 +174,17 @@ async def main(folder: Path) -> dict[str, Any]:
     (models / DETECTOR).parent.mkdir(parents=True)
     detector(models / DETECTOR, [(np.array(box) * scales[box], kps[box] * scales[box]) for box in kps])
     recognizer(models / RECOGNIZER)
+    guesser(models / GUESSER)
     swapper(models / SWAPPER)
     # Whoever laughs in the group, where the astronaut's face is: so that the detector sees it.
     onto = similarity(kps[LAUGHS], kps[ASTRONAUT])
     laughing = encode_png(np.asarray(cv2.warpAffine(group, onto, (512, 512)), np.uint8))
 
-    weights, landmark_file = InsightFaceWeights(models, swapper=True), CatalogWeights()
+    weights, landmark_file = InsightFaceWeights(models, SWAPPING), CatalogWeights()
     async with RunnerPool("facetmesh.fusion.program", readable=[catalog.models_folder(), folder]) as pool:
         fuser = Fuser(pool, lambda: [*landmark_file.files(), *weights.files()], Backend.INSIGHTFACE)
-        matcher = Matcher(pool, InsightFaceWeights(models, swapper=False).files)
+        matching, guessing = (InsightFaceWeights(models, names).files for names in (MATCHING, GUESSING))
+        matcher = Matcher(pool, matching, guessing)
 
         async def fused(source: bytes, target_box: tuple[int, int, int, int] = SMILES) -> Any:
             return await fuser.fuse(
@@ -163,6 +200,9 @@ async def main(folder: Path) -> dict[str, Any]:
         told = await matcher.similarities(
             "acme", "tell", laughing, files["six-faces"], [Face(SMILES), Face(LAUGHS), Face(PROFILE)]
         )
+        guesses = await matcher.guesses(
+            "acme", "guess", files["six-faces"], [Face(SMILES), Face(LAUGHS), Face(PROFILE)]
+        )
         unseen = await refusal(fused(files["astronaut"], PROFILE))
         (models / RECOGNIZER).write_bytes(b"no model")
         broken = await refusal(fused(files["astronaut"]))
@@ -174,6 +214,8 @@ async def main(folder: Path) -> dict[str, Any]:
             columns.min(), rows.min(), columns.max(), rows.max(),
         )],
         "difference": float(difference), "similarities": told,
+        "guesses": [guess and [guess.sex, guess.age] for guess in guesses],
+        "brightness": [brightness(group, box) for box in (SMILES, LAUGHS)],
         "unseen": unseen, "broken": broken, "missing": missing,
     }  # fmt: skip
 

@@ -80,6 +80,15 @@ def fuse(  # noqa: PLR0913 - typer's way of options
     label: Annotated[
         str, typer.Option(help="Only faces with the model's label, such as FACE_FEMALE.", rich_help_panel=_FACES)
     ] = "",
+    sex: Annotated[
+        str, typer.Option(help="Only faces that a model takes for female or male.", rich_help_panel=_FACES)
+    ] = "",
+    min_age: Annotated[
+        int, typer.Option(help="Only faces that look so old at least.", min=0, max=120, rich_help_panel=_FACES)
+    ] = 0,
+    max_age: Annotated[
+        int | None, typer.Option(help="Only faces that look so old at most.", min=0, max=120, rich_help_panel=_FACES)
+    ] = None,
     mask: Annotated[str, typer.Option(help="Replace the face, hull or box.", rich_help_panel=_LOOK)] = "",
     region: Annotated[
         list[str] | None,
@@ -113,8 +122,10 @@ def fuse(  # noqa: PLR0913 - typer's way of options
     chosen = options(context)
     wanted = FusionOptions(
         source_face_index=source_face, sole_source_face=sole_source, target_face_index=target_face, pick=pick,
-        order=order, near=None if near is None else _point(near), label=label, mask=mask, regions=tuple(region or ()),
-        feather=feather, weight=weight, ignore_occlusion=ignore_occlusion, keep_colours=keep_colours,
+        order=order, near=None if near is None else _point(near), label=label,
+        sex=sex, min_age=min_age, max_age=max_age,
+        mask=mask, regions=tuple(region or ()), feather=feather, weight=weight,
+        ignore_occlusion=ignore_occlusion, keep_colours=keep_colours,
         reference=None if reference is None else reference.read_bytes(), backend=backend,
     )
     before = _picture(source), _picture(target)

@@ -1,4 +1,4 @@
-"""InsightFace's models, loaded: FaceAnalysis finds and tells faces, INSwapper draws one as another's.
+"""InsightFace's models, loaded: FaceAnalysis finds and tells faces, GenderAge guesses, INSwapper draws.
 
 InsightFace's code is under MIT; its models are not free for business (`fusion.weights`).
 """
@@ -91,17 +91,37 @@ class INSwapper:
     """
 
     def __init__(self, file: Mapping[str, str], setting: EngineSetting) -> None:
-        _check(file)
-        with _loading():
-            from insightface.model_zoo import get_model  # noqa: PLC0415 - as above
-
-            self._model = get_model(file["path"], **_opening(setting))
-            _settled(self._model, setting)
+        self._model = _model(file, setting)
 
     def draw(self, image: Pixels, face: Any, identity: Any) -> tuple[Pixels, Image]:
         """A face of an image as another's."""
         drawn, matrix = self._model.get(_bgr(image), face, identity, paste_back=False)
         return np.ascontiguousarray(drawn[..., ::-1]), np.asarray(matrix, np.float32)
+
+
+class GenderAge:
+    """InsightFace's model that guesses sex and age; takes what `INSwapper` does, and raises the same."""
+
+    def __init__(self, file: Mapping[str, str], setting: EngineSetting) -> None:
+        self._model = _model(file, setting)
+        if getattr(self._model, "taskname", "") != "genderage":
+            raise _unreadable()
+
+    def guess(self, image: Pixels, face: Any) -> tuple[str, int]:
+        """A face's sex, female or male, and its age in years."""
+        gender, age = self._model.get(_bgr(image), face)
+        return ("female", "male")[int(gender)], max(0, int(age))
+
+
+def _model(file: Mapping[str, str], setting: EngineSetting) -> Any:
+    """One of InsightFace's models that stand alone, opened."""
+    _check(file)
+    with _loading():
+        from insightface.model_zoo import get_model  # noqa: PLC0415 - as above
+
+        model = get_model(file["path"], **_opening(setting))
+        _settled(model, setting)
+        return model
 
 
 def _bgr(image: Pixels) -> Pixels:

@@ -60,6 +60,14 @@ class Swapper(Protocol):
         ...
 
 
+class Guesser(Protocol):
+    """What guesses at faces: `insightface.GenderAge`."""
+
+    def guess(self, image: Pixels, face: Any) -> tuple[str, int]:
+        """A face's sex, female or male, and its age in years."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known of a face."""
@@ -134,6 +142,20 @@ def similarities(analysis: Analysis, reference: Pixels, image: Pixels, boxes: Se
     seen = analysis.detect(image)
     found = [nearest(seen, box) for box in boxes]
     return [None if face is None else float(analysis.embedding(image, face) @ wanted) for face in found]
+
+
+def guesses(analysis: Analysis, guesser: Guesser, image: Pixels, boxes: Sequence[Box]) -> list[list[Any] | None]:
+    """Who faces may be: sex, female or male, and age in years.
+
+    Args:
+        analysis: Finds faces, as the guesser was trained on them.
+        guesser: Guesses.
+        image: Where they are.
+        boxes: Where in it; None is told of those where InsightFace sees no face.
+    """
+    seen = analysis.detect(image)
+    found = [nearest(seen, box) for box in boxes]
+    return [None if face is None else [*guesser.guess(image, face)] for face in found]
 
 
 def nearest(faces: Sequence[Any], box: Box) -> Any | None:

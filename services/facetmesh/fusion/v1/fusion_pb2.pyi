@@ -552,6 +552,29 @@ class FaceSelection(_message.Message):
     ORDER_LOWEST: FaceSelection.Order.ValueType  # 6
     """The lowest."""
 
+    class _Sex:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SexEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FaceSelection._Sex.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SEX_UNSPECIFIED: FaceSelection._Sex.ValueType  # 0
+        """Any."""
+        SEX_FEMALE: FaceSelection._Sex.ValueType  # 1
+        """A woman or a girl."""
+        SEX_MALE: FaceSelection._Sex.ValueType  # 2
+        """A man or a boy."""
+
+    class Sex(_Sex, metaclass=_SexEnumTypeWrapper):
+        """What a model takes somebody for."""
+
+    SEX_UNSPECIFIED: FaceSelection.Sex.ValueType  # 0
+    """Any."""
+    SEX_FEMALE: FaceSelection.Sex.ValueType  # 1
+    """A woman or a girl."""
+    SEX_MALE: FaceSelection.Sex.ValueType  # 2
+    """A man or a boy."""
+
     MODE_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     X_FIELD_NUMBER: _builtins.int
@@ -559,6 +582,9 @@ class FaceSelection(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     REFERENCE_IMAGE_FIELD_NUMBER: _builtins.int
     MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
+    SEX_FIELD_NUMBER: _builtins.int
+    MIN_AGE_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
     mode: Global___FaceSelection.Mode.ValueType
     """How they are picked."""
     order: Global___FaceSelection.Order.ValueType
@@ -573,6 +599,14 @@ class FaceSelection(_message.Message):
     """The photo of MODE_REFERENCE, whose largest face counts: JPEG, PNG or WebP, at most 1 MB. Not kept otherwise."""
     min_similarity: _builtins.float
     """How much the face must look like it, by the cosine of the embeddings; 0.4 when unset."""
+    sex: Global___FaceSelection.Sex.ValueType
+    """Only faces of this sex, as InsightFace's model guesses it: FACE_NOT_MATCHED where none is. Needs its models,
+    as MODE_REFERENCE does.
+    """
+    min_age: _builtins.int
+    """Only faces that look at least so old, in years, guessed likewise."""
+    max_age: _builtins.int
+    """Only faces that look at most so old, in years, guessed likewise."""
     def __init__(
         self,
         *,
@@ -583,13 +617,21 @@ class FaceSelection(_message.Message):
         label: _builtins.str = ...,
         reference_image: _builtins.bytes = ...,
         min_similarity: _builtins.float | None = ...,
+        sex: Global___FaceSelection.Sex.ValueType = ...,
+        min_age: _builtins.int = ...,
+        max_age: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "min_similarity", b"min_similarity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_min_similarity", b"_min_similarity", "max_age", b"max_age", "min_similarity", b"min_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "label", b"label", "min_similarity", b"min_similarity", "mode", b"mode", "order", b"order", "reference_image", b"reference_image", "x", b"x", "y", b"y"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age", b"_max_age", "_min_similarity", b"_min_similarity", "label", b"label", "max_age", b"max_age", "min_age", b"min_age", "min_similarity", b"min_similarity", "mode", b"mode", "order", b"order", "reference_image", b"reference_image", "sex", b"sex", "x", b"x", "y", b"y"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_age: _TypeAlias = _typing.Literal["max_age"]  # noqa: Y015
+    _WhichOneofArgType__max_age: _TypeAlias = _typing.Literal["_max_age", b"_max_age"]  # noqa: Y015
     _WhichOneofReturnType__min_similarity: _TypeAlias = _typing.Literal["min_similarity"]  # noqa: Y015
     _WhichOneofArgType__min_similarity: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age) -> _WhichOneofReturnType__max_age | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_similarity) -> _WhichOneofReturnType__min_similarity | None: ...
 
 Global___FaceSelection: _TypeAlias = FaceSelection  # noqa: Y015
