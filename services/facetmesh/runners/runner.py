@@ -37,6 +37,7 @@ _LAST_WORDS_S = 0.5
 # What a task may say of its refusal: it travels in a response's trailers.
 _MAX_MESSAGE = 1000
 _MAX_METADATA = 8
+_MAX_TIMINGS = 16
 _MAX_MS = 1e9
 _MAX_BATCH = 1024
 _MAX_TEXT = 200
@@ -263,7 +264,7 @@ def outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.Fac
     """
     match header:
         case {"values": dict(values), "timings_ms": dict(timings), "batch": int(batch), "gone": list(gone)} if (
-            len(timings) <= _MAX_METADATA and 1 <= batch <= _MAX_BATCH
+            len(timings) <= _MAX_TIMINGS and 1 <= batch <= _MAX_BATCH
         ):
             if all(isinstance(value, int | float) and 0 <= value < _MAX_MS for value in timings.values()):
                 times = {str(name)[:_MAX_TEXT]: float(value) for name, value in timings.items()}

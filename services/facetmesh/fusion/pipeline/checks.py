@@ -10,6 +10,7 @@ import numpy as np
 from facetmesh.fusion.pipeline import mask, mesh
 from facetmesh.fusion.pipeline.frames import lab_of, resized, scaled, window_of
 from facetmesh.kit.errors import InvalidArgument
+from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,13 +62,16 @@ def check(image: Pixels, face: Face, which: str) -> None:
     Raises:
         InvalidArgument: FACE_COVERED or FACE_DRAWN.
     """
-    lab, points = _seen(image, face, min(1.0, UNIT_PX / face.unit))
-    if covered(lab, points) > MAX_COVERED or masked(lab, points):
+    with part("check"):
+        lab, points = _seen(image, face, min(1.0, UNIT_PX / face.unit))
+        hidden = covered(lab, points) > MAX_COVERED or masked(lab, points)
+        flat = drawn(*_seen(image, face, DRAWN_UNIT_PX / face.unit))
+    if hidden:
         raise InvalidArgument(
             f"The {which} face is covered, as by a mask, or its colours are burnt out.",
             reason="FACE_COVERED", metadata={"image": which},
         )
-    if drawn(*_seen(image, face, DRAWN_UNIT_PX / face.unit)):
+    if flat:
         raise InvalidArgument(
             f"The {which} face seems to be drawn or painted: only photos are fused.",
             reason="FACE_DRAWN", metadata={"image": which},

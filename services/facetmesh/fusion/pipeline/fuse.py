@@ -11,7 +11,7 @@ import numpy as np
 
 from facetmesh.fusion.pipeline import blend, colour, mask, mesh, regions, warp
 from facetmesh.fusion.pipeline.frames import lab_of, resized, scaled, unit_of, window_of
-from facetmesh.fusion.pipeline.rendering import PLAIN
+from facetmesh.fusion.pipeline.rendering import PLAIN, Mask
 from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ def put(target: Pixels, face: Face, draw: Callable[[View], Front], rendering: Re
     alpha = alpha * drawn.shown
     with part("blend"):
         fused = blend.multiband(front, unit_of(view.pixels), alpha)
-    pixels = np.clip(np.rint(fused * 255), 0, 255).astype(np.uint8)
-    if scale < 1:
-        pixels = cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
-        alpha = cv2.resize(alpha, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    result = target.copy()
-    result[y : y + rows, x : x + columns] = np.where((alpha > VISIBLE)[..., np.newaxis], pixels, window)
-    return result
+        pixels = np.clip(np.rint(fused * 255), 0, 255).astype(np.uint8)
+        if scale < 1:
+            pixels = cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+            alpha = cv2.resize(alpha, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+        result = target.copy()
+        result[y : y + rows, x : x + columns] = np.where((alpha > VISIBLE)[..., np.newaxis], pixels, window)
+        return result
 
 
 def _warped(source: Pixels, face: Face, view: View) -> Front:
@@ -142,7 +142,8 @@ def _composed(
         skin, like, visible, extent = (
             cv2.resize(weights, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
             for weights in (
-                mask.bare_skin(coarse, like_s, like_t), soft, visible, regions.extent(coarse, shape, rendering)
+                mask.bare_skin(coarse, like_s, like_t, forehead=rendering.mask in (Mask.HULL, Mask.BOX)),
+                soft, visible, regions.extent(coarse, shape, rendering),
             )
         )
     with part("colour"):

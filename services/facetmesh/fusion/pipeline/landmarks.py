@@ -11,6 +11,7 @@ import numpy as np
 
 from facetmesh.fusion.pipeline.mesh import CHEEKS, OVAL, POINTS, eye_centres, eye_distance
 from facetmesh.kit.errors import InvalidArgument
+from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -171,14 +172,15 @@ def _look(
     model: LandmarkModel, image: NDArray[np.uint8], centre: tuple[float, float], side: float, roll: float
 ) -> Face:
     """Shows FaceMesh a square of the image that is turned by roll."""
-    # Shrunk first, because warpAffine takes single pixels and would alias.
-    shrink = min(1.0, 2 * INPUT_SIZE / side)
-    view, origin = _surroundings(image, centre, side, shrink)
-    # Pixel centres lie at halves.
-    x, y = ((value - start + 0.5) * shrink - 0.5 for value, start in zip(centre, origin, strict=True))
-    turn = cv2.getRotationMatrix2D((x, y), math.degrees(roll), INPUT_SIZE / (side * shrink))
-    turn = turn + np.array([[0, 0, INPUT_SIZE / 2 - x], [0, 0, INPUT_SIZE / 2 - y]])
-    crop = cv2.warpAffine(view, turn, (INPUT_SIZE, INPUT_SIZE), borderMode=cv2.BORDER_REPLICATE)
+    with part("align"):
+        # Shrunk first, because warpAffine takes single pixels and would alias.
+        shrink = min(1.0, 2 * INPUT_SIZE / side)
+        view, origin = _surroundings(image, centre, side, shrink)
+        # Pixel centres lie at halves.
+        x, y = ((value - start + 0.5) * shrink - 0.5 for value, start in zip(centre, origin, strict=True))
+        turn = cv2.getRotationMatrix2D((x, y), math.degrees(roll), INPUT_SIZE / (side * shrink))
+        turn = turn + np.array([[0, 0, INPUT_SIZE / 2 - x], [0, 0, INPUT_SIZE / 2 - y]])
+        crop = cv2.warpAffine(view, turn, (INPUT_SIZE, INPUT_SIZE), borderMode=cv2.BORDER_REPLICATE)
     outputs = model.infer((crop / np.float32(255)).astype(np.float32)[np.newaxis])
     arrays = {array.size: array.reshape(-1) for array in outputs.values()}
     points = arrays[POINTS * 3].reshape(POINTS, 3).astype(np.float32)

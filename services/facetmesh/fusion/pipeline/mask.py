@@ -30,6 +30,8 @@ BROW_RISE = 0.11
 """How far above the brows the fused face ends: the forehead, with fringe and hairline, stays the target's."""
 BROW_FADE = 0.15
 """Over what height it fades there."""
+BARE_RISE = 0.15
+"""How far above the brows the forehead's skin tells of its light where the forehead stays the target's."""
 CORE = 0.75
 """So much of the outline is face whatever its colour: shadows and highlights there are no hair."""
 _SKIN_WITHIN = (2.5, 4.5)
@@ -97,14 +99,23 @@ def likeness(lab: NDArray[np.float32], points: Points) -> Weights:
     return np.clip((high - distance) / (high - low), 0, 1).astype(np.float32)
 
 
-def bare_skin(points: Points, likeness_s: Weights, likeness_t: Weights) -> Weights:
+def bare_skin(points: Points, likeness_s: Weights, likeness_t: Weights, *, forehead: bool = True) -> Weights:
     """1 where both images show the face's skin and none of its features, 0 elsewhere.
 
     Where there is hardly any, all of the face counts.
+
+    Args:
+        points: The face's points in the frame, (468, 2).
+        likeness_s: How much the warped source looks like skin there.
+        likeness_t: How much the target does.
+        forehead: Whether all of it counts, or only what lies right above the brows: a fringe of the skin's colour
+            would be taken for dark skin.
     """
     unit = mesh.eye_distance(points)
     shape = likeness_s.shape[0], likeness_s.shape[1]
     within = grown(filled([points[list(mesh.OVAL)]], shape), -0.12 * unit) > 0.5  # noqa: PLR2004 - half
+    if not forehead:
+        within &= below_brows(points, shape, rise=BARE_RISE, fade=0.01) > 0.5  # noqa: PLR2004 - half
     bare = within & (features(points, shape, 0.1) < 0.5) & (np.minimum(likeness_s, likeness_t) > 0.7)  # noqa: PLR2004
     return (bare if bare.sum() >= _FEWEST else within).astype(np.float32)
 

@@ -69,11 +69,12 @@ def triangulate(points: Points) -> Triangles:
     low = points.min(axis=0) - 1
     size = np.ceil(points.max(axis=0) - low + 2)
     plane = cv2.Subdiv2D((0, 0, int(size[0]), int(size[1])))
-    numbers = [plane.insert((float(x), float(y))) for x, y in points - low]
-    index = {vertex: number for number, vertex in enumerate(numbers)}
-    found: list[tuple[int, int, int]] = []
-    for corners in np.asarray(plane.getTriangleList()).reshape(-1, 3, 2):
-        vertices = [plane.locate((float(x), float(y)))[2] for x, y in corners]
-        if all(vertex in index for vertex in vertices):
-            found.append((index[vertices[0]], index[vertices[1]], index[vertices[2]]))
-    return np.array(found, dtype=np.intp)
+    placed = np.ascontiguousarray(points - low, np.float32)
+    plane.insert(placed)
+    corners = np.asarray(plane.getTriangleList(), np.float32).reshape(-1, 2)
+    # A corner is told by its very bits. Those of the plane's own frame are none of the points.
+    known, wanted = (np.ascontiguousarray(each).view(np.int64)[:, 0] for each in (placed, corners))
+    order = np.argsort(known)
+    numbers = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(order) - 1)].reshape(-1, 3)
+    whole = (known[numbers] == wanted.reshape(-1, 3)).all(axis=1)
+    return numbers[whole].astype(np.intp)
