@@ -86,7 +86,7 @@ class FusionOptions:
         return fusion_pb2.FaceSelection(
             mode=calls.enum_value(kinds.Mode, "MODE", pick), order=calls.enum_value(kinds.Order, "ORDER", self.order),
             x=x, y=y, label=self.label, reference_image=self.reference or b"", min_similarity=self.min_similarity,
-            sex=calls.enum_value(kinds.Sex, "SEX", self.sex) if self.sex else None,
+            sex=calls.enum_value(kinds.Sex, "SEX", self.sex) if self.sex else kinds.SEX_UNSPECIFIED,
             min_age=self.min_age, max_age=self.max_age,
         )
 

@@ -80,7 +80,7 @@ def describe(fusion: pb.Fusion, options: Options) -> None:
             mode=_back(_PICKS, chosen.pick), order=_back(_ORDERS, chosen.order),
             x=chosen.near[0], y=chosen.near[1], label=chosen.label,
             min_similarity=chosen.min_similarity if chosen.pick is Pick.REFERENCE else None,
-            sex=None if chosen.sex is None else _back(_SEXES, chosen.sex),
+            sex=_back(_SEXES, chosen.sex) if chosen.sex else pb.FaceSelection.SEX_UNSPECIFIED,
             min_age=chosen.min_age, max_age=chosen.max_age,
         ))
     if how != Rendering():

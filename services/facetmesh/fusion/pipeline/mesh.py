@@ -70,11 +70,12 @@ def triangulate(points: Points) -> Triangles:
     size = np.ceil(points.max(axis=0) - low + 2)
     plane = cv2.Subdiv2D((0, 0, int(size[0]), int(size[1])))
     placed = np.ascontiguousarray(points - low, np.float32)
-    plane.insert(placed)
+    plane.insert(placed.tolist())
     corners = np.asarray(plane.getTriangleList(), np.float32).reshape(-1, 2)
     # A corner is told by its very bits. Those of the plane's own frame are none of the points.
     known, wanted = (np.ascontiguousarray(each).view(np.int64)[:, 0] for each in (placed, corners))
     order = np.argsort(known)
     numbers = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(order) - 1)].reshape(-1, 3)
     whole = (known[numbers] == wanted.reshape(-1, 3)).all(axis=1)
-    return numbers[whole].astype(np.intp)
+    triangles: Triangles = numbers[whole].astype(np.intp)
+    return triangles
