@@ -148,3 +148,16 @@ def test_what_covers_the_target_stays_unless_it_is_said() -> None:
     off = [np.abs(image[rows, x + 3 : x + 6].astype(int) - (20, 90, 20)).mean() for image in (kept, not_kept)]
     assert off[0] < 12
     assert off[1] > 2 * off[0] + 10
+
+
+def test_no_bright_band_lies_above_the_brows() -> None:
+    """The astronaut's fringe has her skin's colour: were it skin, what is below would shine."""
+    target = world.face("photo-six-faces", world.LAUGHS)
+    shape = world.group().shape[:2]
+    fades = mask.below_brows(target.flat, shape, rise=0.2, fade=0.01) - mask.below_brows(
+        target.flat, shape, rise=-0.02, fade=0.01
+    )
+    before, after = (world.lab(image)[..., 0] for image in (world.group(), fused(world.LAUGHS)))
+    band = (fades > 0.5) & (mask.extent(target.flat, shape) > 0.01)
+    brightest = np.quantile(before[band], 0.98)
+    assert (after[band] > brightest + 2).mean() < 0.02

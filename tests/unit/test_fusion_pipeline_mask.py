@@ -74,3 +74,14 @@ def test_an_opening_is_the_mouths_inside() -> None:
     hole = mask.opening(points, mesh.MOUTH, (512, 512))
     assert at(hole, *points[list(mesh.MOUTH)].mean(axis=0)) > 0.8
     assert at(hole, *points[17]) == 0
+
+
+def test_a_fringe_of_the_skins_colour_tells_nothing_of_its_light() -> None:
+    points = world.astronauts_face().flat
+    everywhere = np.ones((512, 512), np.float32)
+    whole, less = (mask.bare_skin(points, everywhere, everywhere, forehead=forehead) for forehead in (True, False))
+    for nearer, further in ((50, 151), (280, 10)):
+        assert at(whole, *(points[further] + (0, 8))) == 1  # within the outline
+        assert at(less, *(points[further] + (0, 8))) == 0
+        assert at(less, *points[nearer]) == 1
+    assert (whole >= less).all()
