@@ -80,8 +80,8 @@ def test_a_fringe_of_the_skins_colour_tells_nothing_of_its_light() -> None:
     points = world.astronauts_face().flat
     everywhere = np.ones((512, 512), np.float32)
     whole, less = (mask.bare_skin(points, everywhere, everywhere, forehead=forehead) for forehead in (True, False))
-    for nearer, further in ((50, 151), (280, 10)):
-        assert at(whole, *(points[further] + (0, 8))) == 1  # within the outline
-        assert at(less, *(points[further] + (0, 8))) == 0
-        assert at(less, *points[nearer]) == 1
+    hairline = points[10] + (0, 12)
+    assert (at(whole, *hairline), at(less, *hairline)) == (1, 0)
+    for cheek in (50, 280):
+        assert at(less, *points[cheek]) == 1
     assert (whole >= less).all()
