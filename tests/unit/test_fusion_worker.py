@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,7 @@ from facetmesh.fusion.faces import Pick, Selection
 from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, MAX_ATTEMPTS, Caller, LeftFace, Operation, Stage
 from facetmesh.fusion.options import Options
 from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
+from facetmesh.fusion.registry import Registry
 from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 
 from .fusion_jobs import LARGE, SMALL, TURNED, World, sha256
@@ -188,15 +189,18 @@ async def test_nothing_unaccounted_is_a_result(world: World, clock: Clock) -> No
     assert [record.receipt for record in world.recorder.records] == [ended.result.receipt]
 
 
+@pytest.mark.parametrize(("here", "look_s"), [(True, 60.0), (False, worker.LOOK_S)])
 async def test_cancelling_stops_the_work_before_the_next_sign_of_life(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, *, here: bool, look_s: float
 ) -> None:
-    monkeypatch.setattr(worker, "HEARTBEAT_S", 60.0)
+    assert look_s == 60 or look_s < 1  # whoever cancels at another replica waits for that
+    monkeypatch.setattr(worker, "LOOK_S", look_s)
     world.script.may_end.clear()
     operation = await world.create()
     working = asyncio.create_task(world.worker.work(operation))
     await world.script.began.wait()
-    await world.fusions.cancel(operation.ref)
+    registry = world.registry if here else Registry(world.registry.store, world.clock)
+    await registry.change(operation.ref, lambda found: found.cancel(world.clock()))
     with pytest.raises(Aborted) as lost:
         await asyncio.wait_for(working, 60)
     assert lost.value.reason == "LEASE_LOST"
@@ -206,11 +210,38 @@ async def test_cancelling_stops_the_work_before_the_next_sign_of_life(
     assert world.recorder.records == []
 
 
+async def test_a_lease_is_not_written_while_it_is_fresh(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    change = world.registry.change
+
+    async def counted(*arguments: Any) -> Operation:
+        nonlocal looks
+        looks += 1
+        return await change(*arguments)
+
+    monkeypatch.setattr(worker, "LOOK_S", 0.001)
+    world.script.may_end.clear()
+    operation = await world.create()
+    working = asyncio.create_task(world.worker.work(operation))
+    await world.script.began.wait()
+    monkeypatch.setattr(world.registry, "change", counted)
+    for later_s, written in ((worker.HEARTBEAT_S / 2, False), (worker.HEARTBEAT_S, True)):
+        before = (await world.fusions.get(operation.ref)).until_s
+        clock.now = before - LEASE_S + later_s
+        now = looks
+        await world.until(lambda now=now: looks > now + 2)
+        assert ((await world.fusions.get(operation.ref)).until_s > before) is written
+    world.script.may_end.set()
+    await working
+
+
 async def test_a_worker_that_lost_its_lease_changes_nothing(
     world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hung, another did the job; then it goes on."""
-    monkeypatch.setattr("facetmesh.fusion.worker.HEARTBEAT_S", 1000)
+    monkeypatch.setattr("facetmesh.fusion.worker.LOOK_S", 1000)
     world.script.may_end.clear()
     operation = await world.create()
     slow = asyncio.create_task(world.worker.work(operation))
@@ -253,7 +284,7 @@ async def test_a_result_that_came_too_late_is_removed(
 
 
 async def test_a_long_job_keeps_its_lease(world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facetmesh.fusion.worker.HEARTBEAT_S", 0.001)
+    monkeypatch.setattr("facetmesh.fusion.worker.LOOK_S", 0.001)
     world.script.may_end.clear()
     operation = await world.create()
     working = asyncio.create_task(world.worker.work(operation))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = LEASE_S / 4
 """How often a worker shows that it lives."""
+LOOK_S = 0.75
+"""How often it looks whether the job is still its own: what another replica cancelled stops within a second."""
 _MAY_PASS = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted, Cancelled, Internal)
 _MEMORY_TRIES = 3
 """What ran out of memory is tried less often: each try may cost the tenant's runner."""
@@ -136,11 +139,16 @@ class Worker:
         """Renews the lease until it is lost: then raises Aborted."""
         while True:
             # News of the operation may be that it was cancelled here.
-            await self._registry.news(attempt.ref, HEARTBEAT_S)
+            await self._registry.news(attempt.ref, LOOK_S)
             try:
-                await self._registry.change(attempt.ref, lambda found: found.advance(attempt, self._clock()))
+                await self._registry.change(attempt.ref, functools.partial(self._renewed, attempt))
             except Unavailable:
-                await asyncio.sleep(HEARTBEAT_S / 4)
+                await asyncio.sleep(LOOK_S)
+
+    def _renewed(self, attempt: Operation, found: Operation) -> Operation:
+        """With the lease renewed, where a heartbeat is due: each stage renews it too."""
+        renewed = found.advance(attempt, self._clock())
+        return renewed if renewed.until_s - found.until_s >= HEARTBEAT_S else found
 
 
 def _tries(error: FacetmeshError) -> int:
