@@ -107,6 +107,7 @@ def _kill_in_the_middle(mortal: Mesh, group: bytes, astronaut: bytes, victim: st
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.full
 def test_after_the_supervisor_the_next_up_goes_on(
     tmp_path: Path, collector: Collector, group: bytes, astronaut: bytes
 ) -> None:

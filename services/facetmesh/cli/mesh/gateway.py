@@ -46,4 +46,6 @@ class Envoy:
             str(self.program), "--config-path", str(self.folder / BOOTSTRAP), "--log-format", _LOG_FORMAT,
             # A hot restart shares memory between Envoys of a machine: two meshes would meet there.
             "--disable-hot-restart",
+            # Ten seconds otherwise: who watches the log wants to see the request just made.
+            "--file-flush-interval-msec", "1000",
         ]
