@@ -131,6 +131,16 @@ async def test_a_batch_waits_for_company_only_so_long(store: Store) -> None:
     assert len(await asyncio.wait_for(messages.take(2, patience_s=0.05), 60)) == 1
 
 
+async def test_who_is_behind_does_not_wait_for_more(store: Store) -> None:
+    broker = _broker(store, SUBSCRIPTION)
+    messages = broker.subscribed[0].queue
+    await broker.publish("writer", "topic", _published(1))
+    assert len(await asyncio.wait_for(messages.take(256, patience_s=300), 60)) == 1
+    await broker.publish("writer", "topic", _published(900))  # more than are looked at at once
+    taken = [len(await asyncio.wait_for(messages.take(256, patience_s=300), 60)) for _ in range(3)]
+    assert taken == [256, 256, 256]
+
+
 async def test_what_nobody_subscribes_to_is_kept_up_to_a_limit_and_given_to_who_comes(store: Store) -> None:
     broker = _broker(store, most=10)
     await broker.publish("writer", "topic", _published(25))

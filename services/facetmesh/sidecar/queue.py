@@ -109,6 +109,8 @@ class Queue:
         """Whether there may be some beyond."""
         self._arrived = 0
         """How many were added since the last look, at least."""
+        self._behind = False
+        """Whether the last look left some on the disk: who is behind waits for nobody."""
         self._changed = asyncio.Event()
         self._loading = asyncio.Lock()
         self._settled: set[int] = set()
@@ -136,7 +138,7 @@ class Queue:
             wait_s: float | None = None
             if self._ready or self._loadable():
                 wait_s = self._taken + patience_s - now
-                if wait_s <= 0 or len(self._ready) + self._arrived >= most:
+                if wait_s <= 0 or self._behind or len(self._ready) + self._arrived >= most:
                     if self._loadable() and len(self._ready) < most:
                         await self._load()
                     if self._ready:
@@ -235,7 +237,8 @@ class Queue:
                 self._more = True
                 await asyncio.sleep(_RETRY_STORE_S)
                 return
-            if not all_of_them:
+            self._behind = not all_of_them
+            if self._behind:
                 self._more = True
             for message in found:
                 self._window[message.seq] = len(message.message.data)
