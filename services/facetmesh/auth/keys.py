@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from facetmesh.auth.tenants import Revoke, Tenants
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class KeySpec:
     """What a key is asked to be."""

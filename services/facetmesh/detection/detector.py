@@ -257,19 +257,12 @@ def _mask(counts: object) -> str:
 def _rotated(numbers: Sequence[float] | None) -> RotatedBox | None:
     if numbers is None:
         return None
-    return RotatedBox(*(_finite(number) for number in numbers))
+    return RotatedBox(*(_number(number, _FAR, at_least=-_FAR) for number in numbers))
 
 
-def _finite(value: object) -> float:
+def _number(value: object, at_most: float, *, at_least: float = 0) -> float:
     # NaN is not within any bounds, and an integer may be too large for a float.
-    if not isinstance(value, int | float) or not -_FAR <= value <= _FAR:
-        raise ValueError(value)
-    return float(value)
-
-
-def _number(value: object, at_most: float) -> float:
-    # NaN is not within any bounds.
-    if not isinstance(value, int | float) or not 0 <= value <= at_most:
+    if not isinstance(value, int | float) or not at_least <= value <= at_most:
         raise ValueError(value)
     return float(value)
 
