@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from google.rpc import error_details_pb2
 from tests.contract.harness import halt
 
 from facetmesh.client import ResourceExhausted
@@ -85,6 +86,12 @@ def ended(client: Client, name: str) -> operations_pb2.Operation | None:
     return operation if operation.done else None
 
 
+def reason(operation: operations_pb2.Operation) -> str:
+    """Why a job was refused."""
+    info = error_details_pb2.ErrorInfo()
+    return next(detail for detail in operation.error.details if detail.Unpack(info)) and info.reason
+
+
 def kept(mesh: Mesh) -> list[str]:
     """What the blobs of acme are of, once for each."""
     return sorted(path.parent.name for path in (mesh.home / "blobs" / "acme").rglob("*") if path.is_file())
@@ -112,10 +119,11 @@ def test_each_job_ends_once_however_often_workers_die(
         operations = [until(lambda name=name: ended(client, name), f"{name} ends", END_S) for name in names]
         assert len({operation.name for operation in operations}) == JOBS
         made = [fusion_of(operation) for operation in operations if operation.HasField("response")]
-        refused = Counter(operation.error.message for operation in operations if operation.HasField("error"))
+        refused = Counter(reason(operation) for operation in operations if operation.HasField("error"))
         print(f"{JOBS} jobs: {len(made)} made, refused {dict(refused)}, killed {dict(deaths)}")  # noqa: T201 - the count
         assert len(made) + refused.total() == JOBS
         assert made
+        assert "ATTEMPTS_EXHAUSTED" not in refused, "a service's death was held against a job"
         for fusion in made:
             content = patiently(lambda fusion=fusion: client.download_fusion(fusion.name))
             assert hashlib.sha256(content).hexdigest() == fusion.sha256

@@ -14,7 +14,7 @@ from facetmesh.fusion.faces import Face, Pick, Selection
 from facetmesh.fusion.fuser import Fused
 from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, Checkpoint, LeftFace, Operation, Stage
 from facetmesh.fusion.options import Options
-from facetmesh.kit.errors import Aborted, Cancelled, Unavailable
+from facetmesh.kit.errors import Aborted, Unavailable
 
 from .fusion_jobs import FACEMESH, LARGE, SMALL, TURNED, World
 
@@ -136,7 +136,7 @@ async def test_nothing_is_kept_of_a_job_that_has_ended(world: World, clock: Cloc
     operation = await world.create()
     await killed_in_the_pipeline(world, clock, operation)
     if ending == "refused":
-        world.script.errors = [Cancelled("No.", reason="NO") for _ in range(9)]
+        world.script.errors = [Unavailable("gone", reason="RUNNER_DIED") for _ in range(9)]
     if ending == "cancelled":
         await world.fusions.cancel(operation.ref)
     while not (operation := await world.fusions.get(operation.ref)).done:
@@ -187,10 +187,11 @@ def test_what_is_kept_is_what_was_got_done(progress: Progress) -> None:
     assert Progress.load(progress.dump()) == progress
 
 
-async def test_records_of_before_begin_anew(world: World) -> None:
+async def test_records_of_before_begin_anew_with_nothing_held_against_them(world: World) -> None:
     operation = await world.create()
     key = f"tenants/acme/operations/{operation.id}"
     fields = json.loads(world.state.entries[key].value)
-    del fields["checkpoint"]
+    del fields["checkpoint"], fields["faults"]
     await world.state.put(key, json.dumps(fields).encode())
-    assert (await world.fusions.get(operation.ref)).checkpoint is None
+    found = await world.fusions.get(operation.ref)
+    assert (found.checkpoint, found.faults) == (None, 0)

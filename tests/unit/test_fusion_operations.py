@@ -10,7 +10,8 @@ from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.fusion.operations import (
     BACKOFF_S,
     LEASE_S,
-    MAX_ATTEMPTS,
+    MAX_FAULTS,
+    MAX_INTERRUPTIONS,
     Caller,
     Failure,
     Fusion,
@@ -53,7 +54,7 @@ def test_a_job_is_taken_by_one_until_its_lease_ends(queued: Operation) -> None:
     assert (again.attempts, again.owner) == (2, "w2")
     for late in (
         lambda: again.advance(taken, NOW, Stage.FUSING), lambda: again.finish(taken, NOW, RESULT),
-        lambda: again.release(taken, NOW),
+        lambda: again.release(taken, NOW, at_fault=True),
     ):
         with pytest.raises(Aborted) as refusal:
             late()
@@ -74,16 +75,30 @@ def test_a_sign_of_life_prolongs_the_lease(queued: Operation) -> None:
     assert alive.claimable(NOW + 1.5 * LEASE_S)
 
 
-def test_a_failed_attempt_rests_longer_each_time(queued: Operation) -> None:
+@pytest.mark.parametrize("at_fault", [True, False])
+def test_a_failed_attempt_rests_longer_each_time(queued: Operation, *, at_fault: bool) -> None:
     now, operation = NOW, queued
     for rest in BACKOFF_S:
         taken = operation.claim("w1", now)
-        operation = taken.release(taken, now)
+        operation = taken.release(taken, now, at_fault=at_fault)
         assert operation.stage is Stage.QUEUED
         assert not operation.claimable(now + rest - 0.1)
         now += rest
         assert operation.claimable(now)
-    assert operation.attempts == len(BACKOFF_S) == MAX_ATTEMPTS - 1
+    assert operation.attempts == len(BACKOFF_S) == MAX_FAULTS - 1 < MAX_INTERRUPTIONS
+    taken = operation.claim("w1", now)
+    assert taken.release(taken, now, at_fault=at_fault).until_s == now + BACKOFF_S[-1]
+
+
+def test_what_is_not_the_jobs_own_doing_is_not_held_against_it(queued: Operation) -> None:
+    died = queued.claim("w1", NOW)  # and was never seen again
+    refused = died.claim("w2", NOW + LEASE_S)
+    assert (refused.faults, refused.interruptions) == (0, 2)
+    rested = refused.release(refused, NOW, at_fault=False)
+    assert (rested.faults, rested.interruptions) == (0, 2)
+    failed = rested.claim("w2", NOW + 60)
+    rested = failed.release(failed, NOW, at_fault=True)
+    assert (rested.attempts, rested.faults, rested.interruptions) == (3, 1, 2)
 
 
 def test_the_end_is_the_end(queued: Operation) -> None:
@@ -125,12 +140,12 @@ def test_a_failure_is_the_error_that_it_was() -> None:
     assert (again.message, again.reason, again.metadata) == ("No.", "NO_FACE", {"image": "source"})
 
 
-@pytest.mark.parametrize("ending", ["queued", "done", "failed"])
+@pytest.mark.parametrize("ending", ["queued", "rests", "done", "failed"])
 async def test_a_stored_operation_is_what_it_was(state: MemoryState, queued: Operation, ending: str) -> None:
     store = DaprStore(state)  # type: ignore[arg-type]
     taken = queued.claim("w1", NOW)
     operation = {
-        "queued": queued, "done": taken.finish(taken, NOW, RESULT),
+        "queued": queued, "rests": taken.release(taken, NOW, at_fault=True), "done": taken.finish(taken, NOW, RESULT),
         "failed": taken.finish(taken, NOW, InvalidArgument("No.", reason="NO_FACE")),
     }[ending]
     assert await store.create(operation)

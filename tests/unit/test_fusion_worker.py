@@ -9,11 +9,29 @@ import pytest
 
 from facetmesh.fusion import worker
 from facetmesh.fusion.faces import Pick, Selection
-from facetmesh.fusion.operations import BACKOFF_S, LEASE_S, MAX_ATTEMPTS, Caller, LeftFace, Operation, Stage
+from facetmesh.fusion.operations import (
+    BACKOFF_S,
+    LEASE_S,
+    MAX_FAULTS,
+    MAX_INTERRUPTIONS,
+    Caller,
+    LeftFace,
+    Operation,
+    Stage,
+)
 from facetmesh.fusion.options import Options
 from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
 from facetmesh.fusion.registry import Registry
-from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+from facetmesh.kit.errors import (
+    Aborted,
+    Cancelled,
+    DeadlineExceeded,
+    FacetmeshError,
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+)
 
 from .fusion_jobs import LARGE, SMALL, TURNED, World, sha256
 
@@ -136,33 +154,49 @@ async def test_an_outage_is_waited_for_and_leaves_no_trace_in_the_log(world: Wor
     assert (await world.fusions.download(operation.ref))[1]
 
 
-async def test_an_outage_without_end_ends_the_job(world: World, clock: Clock) -> None:
-    world.script.errors = [Unavailable("gone", reason="RUNNER_DIED") for _ in range(9)]
+@pytest.mark.parametrize(("error", "tries"), [
+    (Unavailable("gone", reason="RUNNER_DIED"), MAX_FAULTS),
+    (DeadlineExceeded("late", reason="RUNNER_TIMEOUT"), MAX_FAULTS),
+    (ResourceExhausted("too much", reason="RUNNER_MEMORY"), 3),
+    (Unavailable("away", reason="STORE_UNAVAILABLE"), MAX_INTERRUPTIONS),
+    (ResourceExhausted("busy", reason="QUEUE_FULL"), MAX_INTERRUPTIONS),
+    (Cancelled("ending", reason="CANCELLED"), MAX_INTERRUPTIONS),
+])  # fmt: skip
+async def test_what_does_not_pass_ends_the_job(
+    world: World, clock: Clock, error: FacetmeshError, tries: int
+) -> None:
+    world.script.errors = [error for _ in range(99)]
     operation = await world.create()
-    for _ in range(MAX_ATTEMPTS):
-        operation = await world.worker.work(operation)
-        clock.now += 60
-    assert operation.failure is not None
-    assert operation.failure.reason == "RUNNER_DIED"
-    assert len(world.script.errors) == 9 - MAX_ATTEMPTS
-    assert len(world.recorder.records) == 1
-
-
-async def test_what_needs_too_much_memory_is_tried_three_times(world: World, clock: Clock) -> None:
-    world.script.errors = [ResourceExhausted("too much", reason="RUNNER_MEMORY") for _ in range(9)]
-    operation = await world.create()
-    for _ in range(3):
+    for _ in range(tries):
         assert not operation.done
         operation = await world.worker.work(operation)
         clock.now += 60
     assert operation.failure is not None
-    assert operation.failure.reason == "RUNNER_MEMORY"
-    assert len(world.script.errors) == 9 - 3
+    assert operation.failure.reason == error.reason
+    assert len(world.script.errors) == 99 - tries
+    assert len(world.recorder.records) == 1
+
+
+async def test_our_deaths_and_outages_take_none_of_the_jobs_own_tries(world: World, clock: Clock) -> None:
+    operation = await world.create()
+    for _ in range(MAX_FAULTS + 1):
+        await world.registry.change(operation.ref, lambda found: found.claim("dead", clock.now))
+        clock.now += LEASE_S
+        world.script.errors = [Unavailable("away", reason="UNAVAILABLE")]
+        operation = await world.worker.work(operation)
+        clock.now += 60
+    for _ in range(MAX_FAULTS - 1):
+        world.script.errors = [Unavailable("gone", reason="RUNNER_DIED")]
+        operation = await world.worker.work(operation)
+        clock.now += 60
+    ended = await world.worker.work(operation)
+    assert ended.result is not None
+    assert (ended.faults, ended.attempts) == (MAX_FAULTS - 1, 2 * (MAX_FAULTS + 1) + MAX_FAULTS)
 
 
 async def test_a_job_that_kills_its_workers_ends(world: World, clock: Clock) -> None:
     operation = await world.create()
-    for _ in range(MAX_ATTEMPTS):  # workers that took it and were never seen again
+    for _ in range(MAX_INTERRUPTIONS):  # workers that took it and were never seen again
         await world.registry.change(operation.ref, lambda found: found.claim("dead", clock.now))
         clock.now += LEASE_S
     assert await reason(world, operation) == "ATTEMPTS_EXHAUSTED"
@@ -172,7 +206,7 @@ async def test_a_job_that_kills_its_workers_ends(world: World, clock: Clock) -> 
 async def test_our_own_faults_end_the_job_too(world: World, clock: Clock) -> None:
     world.script.errors = [ZeroDivisionError() for _ in range(9)]
     operation = await world.create()
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(MAX_FAULTS):
         operation = await world.worker.work(operation)
         clock.now += 60
     assert operation.failure is not None
@@ -302,7 +336,7 @@ async def test_a_long_job_keeps_its_lease(world: World, clock: Clock, monkeypatc
 async def test_inputs_that_are_not_the_ones_asked_for_are_refused(world: World, clock: Clock) -> None:
     operation = await world.create()
     world.blobs.blobs["acme", f"inputs/{operation.id}/source"] = b"another"
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(MAX_FAULTS):
         operation = await world.worker.work(operation)
         clock.now += 60
     assert operation.failure is not None

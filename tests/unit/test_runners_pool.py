@@ -288,7 +288,9 @@ async def test_a_runner_that_was_used_meanwhile_is_stopped_later() -> None:
         assert pool.pids() == {}
 
 
-@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "INTERNAL"])
+@pytest.mark.parametrize(
+    "code", ["INVALID_ARGUMENT", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL"]
+)
 async def test_our_errors_cross_the_boundary(pool: RunnerPool, code: str) -> None:
     """By code, reason, message and metadata."""
     with pytest.raises(errors.BY_CODE[code], match="Not this") as caught:

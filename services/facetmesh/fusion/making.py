@@ -14,7 +14,7 @@ from facetmesh.fusion.fuser import MEDIA_TYPE
 from facetmesh.fusion.lookups import Imprint
 from facetmesh.fusion.marker import Facts
 from facetmesh.fusion.matcher import admitted, likest
-from facetmesh.fusion.operations import MAX_ATTEMPTS, Fusion, LeftFace, Operation, Stage
+from facetmesh.fusion.operations import MAX_INTERRUPTIONS, Fusion, LeftFace, Operation, Stage
 from facetmesh.fusion.retention import day_of
 from facetmesh.kit.errors import Cancelled, FacetmeshError, Unavailable
 from facetmesh.kit.eventids import new_event_id
@@ -95,8 +95,8 @@ class Maker:
         """
         if attempt.cancelling:
             raise Cancelled("It was cancelled.", reason="OPERATION_CANCELLED")
-        if attempt.attempts > MAX_ATTEMPTS:
-            raise Unavailable("The work was begun too often without an end.", reason="ATTEMPTS_EXHAUSTED")
+        if attempt.interruptions > MAX_INTERRUPTIONS:
+            raise Unavailable("The work was interrupted too often.", reason="ATTEMPTS_EXHAUSTED")
         await self._check_consent(attempt)
         progress = await self._checkpoints.last(attempt)
         fused = progress.fused if progress is not None else None
@@ -194,8 +194,8 @@ class Maker:
 
 
 def _subject(attempt: Operation) -> str:
-    """What deaths of runners are held against."""
-    return f"operations/{attempt.id}"
+    """What deaths of runners are held against: this attempt, for the record counts those of the job."""
+    return f"operations/{attempt.id}/{attempt.attempts}"
 
 
 def _sorted_out(targets: Sequence[Face], fused: Fused) -> tuple[tuple[Box, ...], tuple[LeftFace, ...]]:

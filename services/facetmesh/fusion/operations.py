@@ -16,8 +16,10 @@ from facetmesh.fusion.line import Priority, Ticket
 from facetmesh.fusion.options import PLAIN, Options
 from facetmesh.kit.errors import BY_CODE, Aborted, Cancelled, FacetmeshError, FailedPrecondition, Internal
 
-MAX_ATTEMPTS = 5
-"""How often the work on a job is begun."""
+MAX_FAULTS = 5
+"""How many attempts may fail by what may be the job's own doing."""
+MAX_INTERRUPTIONS = 20
+"""How many may end by what is ours: with the rests between, an outage of some nine minutes."""
 LEASE_S = 10.0
 """How long a worker has a job without a sign of life."""
 BACKOFF_S = (2.0, 8.0, 15.0, 30.0)
@@ -179,6 +181,8 @@ class Operation:
     stage: Stage = Stage.QUEUED
     attempts: int = 0
     """How often the work was begun."""
+    faults: int = 0
+    """How many of them failed by what may be the job's own doing."""
     owner: str = ""
     """The worker that has it; empty for none."""
     until_s: float = 0.0
@@ -221,6 +225,11 @@ class Operation:
         return self.stage is Stage.DONE
 
     @property
+    def interruptions(self) -> int:
+        """How many attempts ended by what is ours, such as a worker's death; the present one counts until it ends."""
+        return self.attempts - self.faults
+
+    @property
     def percent(self) -> int:
         """How much is done, 0 to 100."""
         return PERCENT[self.stage]
@@ -258,15 +267,20 @@ class Operation:
         advanced = self.advance(attempt, now, Stage.FUSING)
         return replace(advanced, checkpoint=Checkpoint(finished, attempt.attempts))
 
-    def release(self, attempt: Operation, now: float) -> Operation:
+    def release(self, attempt: Operation, now: float, *, at_fault: bool) -> Operation:
         """Back in the queue, to be tried again after a rest.
+
+        Args:
+            attempt: What ends so.
+            now: The time.
+            at_fault: Whether the job itself may have made it fail.
 
         Raises:
             Aborted: The worker has lost the job.
         """
         self._check(attempt)
         rest = BACKOFF_S[min(self.attempts, len(BACKOFF_S)) - 1]
-        return replace(self, stage=Stage.QUEUED, owner="", until_s=now + rest)
+        return replace(self, stage=Stage.QUEUED, owner="", until_s=now + rest, faults=self.faults + at_fault)
 
     def finish(self, attempt: Operation, now: float, outcome: Fusion | FacetmeshError) -> Operation:
         """Done, with a result or an error.

@@ -121,7 +121,7 @@ def fingerprint(_: Context, __: Mapping[str, Any], blobs: Sequence[bytes]) -> Re
 
 
 def _lost() -> Marking:
-    raise Unavailable("The process was replaced while it marked the picture.", reason="RUNNER_DIED", retry_after_s=1)
+    raise Unavailable("The process was replaced while it marked the picture.", reason="RUNNER_REPLACED")
 
 
 def _backend(context: Context, name: str, models: Mapping[str, Mapping[str, str]]) -> Backend[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from facetmesh.fusion.accounting import METHOD
 from facetmesh.fusion.charging import charged_to
-from facetmesh.fusion.operations import LEASE_S, MAX_ATTEMPTS, Fusion, Operation
+from facetmesh.fusion.operations import LEASE_S, MAX_FAULTS, MAX_INTERRUPTIONS, Fusion, Operation
 from facetmesh.kit.errors import (
     Aborted,
     Cancelled,
@@ -36,6 +36,10 @@ HEARTBEAT_S = LEASE_S / 4
 LOOK_S = 0.75
 """How often it looks whether the job is still its own: what another replica cancelled stops within a second."""
 _MAY_PASS = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted, Cancelled, Internal)
+_OF_US = (Unavailable, ResourceExhausted, Cancelled)
+"""What a part answers that is away, busy or ending, whoever asks."""
+_DEADLY = {"RUNNER_DIED", "RUNNER_MEMORY"}
+"""These may be the job's own doing nevertheless: what it is made of may have ended the process."""
 _MEMORY_TRIES = 3
 """What ran out of memory is tried less often: each try may cost the tenant's runner."""
 _log = logging.getLogger(__name__)
@@ -130,8 +134,11 @@ class Worker:
                 "attempt failed",
                 extra={"operation": attempt.name, "attempt": attempt.attempts, "reason": outcome.reason},
             )
-            if isinstance(outcome, _MAY_PASS) and attempt.attempts < _tries(outcome) and not attempt.cancelling:
-                return await self._registry.change(attempt.ref, lambda found: found.release(attempt, self._clock()))
+            at_fault = not isinstance(outcome, _OF_US) or outcome.reason in _DEADLY
+            if isinstance(outcome, _MAY_PASS) and _may_repeat(attempt, outcome, at_fault=at_fault):
+                return await self._registry.change(
+                    attempt.ref, lambda found: found.release(attempt, self._clock(), at_fault=at_fault)
+                )
             await self._accounts.failed(attempt, outcome)
         return await self._registry.change(attempt.ref, lambda found: found.finish(attempt, self._clock(), outcome))
 
@@ -151,6 +158,10 @@ class Worker:
         return renewed if renewed.until_s - found.until_s >= HEARTBEAT_S else found
 
 
-def _tries(error: FacetmeshError) -> int:
-    """How often the work is begun that ends with this error."""
-    return _MEMORY_TRIES if error.reason == "RUNNER_MEMORY" else MAX_ATTEMPTS
+def _may_repeat(attempt: Operation, error: FacetmeshError, *, at_fault: bool) -> bool:
+    """Whether the work is begun again that ends with this error."""
+    if attempt.cancelling:
+        return False
+    if not at_fault:
+        return attempt.interruptions < MAX_INTERRUPTIONS
+    return attempt.faults + 1 < (_MEMORY_TRIES if error.reason == "RUNNER_MEMORY" else MAX_FAULTS)

@@ -47,7 +47,7 @@ _TASK_ERRORS = {
     kind.code: kind
     for kind in (
         errors.InvalidArgument, errors.NotFound, errors.FailedPrecondition, errors.ResourceExhausted,
-        errors.Unimplemented, errors.Internal,
+        errors.Unavailable, errors.Unimplemented, errors.Internal,
     )
 }  # fmt: skip
 
