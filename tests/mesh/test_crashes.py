@@ -11,6 +11,7 @@ import random
 import threading
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from .test_kill import killed, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from google.longrunning import operations_pb2
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 JOBS = int(os.environ.get("FACETMESH_CRASH_JOBS", "12"))
 END_S = 120 + 6 * JOBS
-BACK_S = 120
+BACK_S = 300
 VICTIMS = ("fusion", "fusion runner", "detection runner")
 
 
@@ -53,8 +55,8 @@ def serves(client: Client) -> bool:
 
 
 @contextmanager
-def killing(mesh: Mesh, client: Client, deaths: Counter[str]) -> Iterator[None]:
-    """Kills workers and what works for them, at random, one after the other has come back."""
+def killing(mesh: Mesh, client: Client, deaths: Counter[str]) -> Iterator[Future[None]]:
+    """Kills workers and what works for them, at random, one after the other has come back; gives what does so."""
     over, chance = threading.Event(), random.Random(os.urandom(8))  # noqa: S311 - who dies when is no secret
 
     def kill() -> None:
@@ -68,13 +70,13 @@ def killing(mesh: Mesh, client: Client, deaths: Counter[str]) -> Iterator[None]:
             until(back, f"{victim} is back", BACK_S)
             until(lambda: serves(client), "fusion serves", BACK_S)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(2 * BACK_S)
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(kill)
+        try:
+            yield work
+        finally:
+            over.set()
+        work.result(2 * BACK_S)  # raises what did not come back
 
 
 def ended(client: Client, name: str) -> operations_pb2.Operation | None:
@@ -106,7 +108,7 @@ def test_each_job_ends_once_however_often_workers_die(
     with running(tmp_path / "home", collector) as mesh, mesh.client(mesh.tenant("acme")) as client:
         consent = consented(client, astronaut)
         names = []
-        with killing(mesh, client, deaths):
+        with killing(mesh, client, deaths) as work:
             for _ in range(JOBS):
                 request_id = str(uuid.uuid4())
                 operation = patiently(
@@ -115,7 +117,7 @@ def test_each_job_ends_once_however_often_workers_die(
                     )
                 )
                 names.append(operation.name)
-            until(lambda: sum(deaths.values()) >= max(3, JOBS // 10), "enough have died", END_S)
+            until(lambda: work.done() or deaths.total() >= max(3, JOBS // 10), "enough have died", END_S)
         operations = [until(lambda name=name: ended(client, name), f"{name} ends", END_S) for name in names]
         assert len({operation.name for operation in operations}) == JOBS
         made = [fusion_of(operation) for operation in operations if operation.HasField("response")]
