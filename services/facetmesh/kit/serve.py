@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from facetmesh.kit import lifeline, logs, telemetry
+from facetmesh.kit import lifeline, logs, pauses, telemetry
 from facetmesh.kit.alerts import Alerts
 from facetmesh.kit.audit import Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
@@ -190,6 +190,7 @@ class Mesh:
         for name in ("", *services):
             await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         await server.start()
+        pauses.shorten()
         _log.info(
             "serving", extra={"port": port, "metrics_port": metrics_port, "callback_port": callback_port}
         )

@@ -14,6 +14,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.kit import pauses
 from facetmesh.kit.errors import FacetmeshError, Internal, ResourceExhausted
 from facetmesh.runners import frames, memory, sandbox, stopwatch
 from facetmesh.runners.settings import EngineSetting
@@ -114,6 +115,7 @@ def main() -> None:
     worker = Worker(socket.socket(fileno=int(fd)), tasks, context)
     for _ in range(options["concurrency"] - 1):
         threading.Thread(target=worker.serve, daemon=True).start()
+    pauses.shorten()
     worker.ready()
     worker.serve()
 

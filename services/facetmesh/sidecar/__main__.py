@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from facetmesh.kit import logs, shipped
+from facetmesh.kit import logs, pauses, shipped
 from facetmesh.kit.errors import FacetmeshError
 from facetmesh.kit.lifeline import watch
 from facetmesh.sidecar.mesh import Listener, StartError, open_sidecar
@@ -60,6 +60,7 @@ async def _serve(arguments: _Arguments) -> None:
     async with open_sidecar(arguments.home, arguments.components, arguments.listeners) as ports:
         for own in ports:
             _log.info("serving", extra={"app": own.app, "grpc_port": own.grpc, "http_port": own.http})
+        pauses.shorten()
         await stopping.wait()
         _log.info("draining")
 
