@@ -84,6 +84,7 @@ def test_images(
         ({"min_confidence": 2.0}, "INVALID_ARGUMENT", "FIELD_INVALID"),
         ({"min_confidence": float("nan")}, "INVALID_ARGUMENT", "FIELD_INVALID"),
         ({"max_detections": -1}, "INVALID_ARGUMENT", "FIELD_INVALID"),
+        ({"priority": 10}, "INVALID_ARGUMENT", "FIELD_INVALID"),
     ],
 )
 def test_arguments(mesh: Mesh, group: bytes, arguments: dict[str, object], code: str, reason: str) -> None:

@@ -121,6 +121,16 @@ def test_what_does_not_fit_is_told(acme: Caller) -> None:
         assert acme.refusal("ModelInfer", tensor(model=name)).reason == "MODEL_NOT_FOUND"
 
 
+def test_a_request_says_how_urgent_it_is(acme: Caller) -> None:
+    request = tensor()
+    request.parameters["priority"].uint64_param = 1
+    assert output(acme("ModelInfer", request)).shape == (1, 22, 2100)
+    request.parameters["priority"].int64_param = 10
+    refused = acme.refusal("ModelInfer", request)
+    assert (refused.code, refused.reason) == ("INVALID_ARGUMENT", "FIELD_INVALID")
+    assert "9 last" in refused.message
+
+
 def test_tenants_are_kept_apart(acme: Caller, mesh: Mesh) -> None:
     mesh.tenant("globex")  # has a model of that name
     for way in ("", "../", "tenants/acme/", "tenants/acme/../", "tenants/acme/../../", "tenants/acme/models/../../"):
@@ -172,6 +182,7 @@ def test_tritons_own_client(mesh: Mesh, triton: Path, assets: dict[str, Path]) -
     assert seen["ready"] == [True, True, True, False]
     assert seen["raw"] == ["r1", "1", [1, 22, 2100]]
     assert seen["faces"] >= 6
+    assert "9 last" in seen["priority"]
     assert seen["stream"] == [True, False, True]
     assert seen["shared memory"] == "StatusCode.UNIMPLEMENTED"
     assert "[1, 3, 8]" in seen["mismatch"]

@@ -76,6 +76,21 @@ def test_a_batch_has_an_answer_for_each(pets: Client) -> None:
     assert status.from_status(bad.status).reason == "IMAGE_NOT_RECOGNIZED"
 
 
+async def test_a_call_says_how_urgent_it_is(mesh: Mesh, pets: Client) -> None:
+    assert pets.detect("pets", picture(), priority=1).detections
+    assert [one.HasField("response") for one in pets.batch_detect("pets", [picture()] * 2, priority=9)] == [True, True]
+
+    async def video() -> AsyncIterator[bytes]:
+        yield picture()
+
+    async with AsyncClient(mesh.tenant("pets"), mesh.endpoints) as client:
+        answers = [answer async for answer in client.detect_stream("pets", video(), priority=2)]
+        assert [answer.HasField("response") for answer in answers] == [True]
+        with pytest.raises(FacetmeshError) as refusal:
+            _ = [answer async for answer in client.detect_stream("pets", video(), priority=10)]
+    assert refusal.value.reason == "FIELD_INVALID"
+
+
 async def test_frames_are_answered_in_their_order(mesh: Mesh, pets: Client) -> None:
     assert pets
     frames = [picture(), b"no image", *[picture()] * 10]

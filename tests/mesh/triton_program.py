@@ -33,7 +33,7 @@ def main() -> None:
 
         tensor = triton.InferInput("images", [1, 3, 320, 320], "FP32")
         tensor.set_data_from_numpy(np.zeros((1, 3, 320, 320), np.float32))
-        answer = client.infer("faces", [tensor], request_id="r1", headers=headers)
+        answer = client.infer("faces", [tensor], request_id="r1", priority=1, headers=headers)
         raw = answer.get_response(as_json=True)
         seen["raw"] = [raw["id"], raw["model_version"], list(answer.as_numpy("output0").shape)]
 
@@ -56,6 +56,10 @@ def main() -> None:
             client.get_system_shared_memory_status(headers=headers)
         except triton.InferenceServerException as error:
             seen["shared memory"] = error.status()
+        try:
+            client.infer("faces", [tensor], priority=10, headers=headers)
+        except triton.InferenceServerException as error:
+            seen["priority"] = error.message()
         try:
             client.infer("faces", [triton.InferInput("images", [1, 3, 8], "FP32").set_data_from_numpy(
                 np.zeros((1, 3, 8), np.float32))], headers=headers)

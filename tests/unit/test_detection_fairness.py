@@ -98,14 +98,24 @@ def test_what_ran_longer_than_expected_is_paid_back() -> None:
 
 
 def test_priority_orders_a_flow_and_not_the_flows() -> None:
-    """Higher first, then as they came."""
+    """Lower first, then as they came."""
     queue: FairQueue[str] = FairQueue()
-    for request, priority in (("a", 0), ("b", 5), ("c", 5)):
+    for request, priority in (("a", 5), ("b", 1), ("c", 1)):
         queue.put("one", request, cost=COST, priority=priority)
     queue.put("two", "d", cost=COST)
     order = [taken[1] for taken in iter(queue.take, None) if taken]
     assert [request for request in order if request != "d"] == ["b", "c", "a"]
     assert order.index("d") <= 1
+
+
+def test_what_is_ahead_of_an_urgent_one_is_what_is_as_urgent() -> None:
+    """And the last of a flow is the newest of the least urgent."""
+    queue: FairQueue[str] = FairQueue()
+    assert queue.last("one") is None
+    for request, cost, priority in (("a", 1.0, 9), ("b", 2.0, 5), ("c", 4.0, 9), ("d", 8.0, 1)):
+        queue.put("one", request, cost=cost, priority=priority)
+    assert [queue.ahead("one", priority=priority) for priority in (1, 4, 5, 9)] == [8, 8, 10, 15]
+    assert queue.last("one") == (9, "c")
 
 
 def test_one_that_may_not_start_is_passed_over() -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facetmesh.detection import priorities
 from facetmesh.detection.scheduler import Scheduler, SchedulerLimits, Served
 from facetmesh.kit import errors
 from facetmesh.runners.tasks import Reply
@@ -101,10 +102,11 @@ class World:
         priority: int = 0, blobs: Sequence[bytes] = (),
     ) -> asyncio.Task[Reply]:
         """A call in the background."""
-        return asyncio.create_task(self.scheduler.call(
-            domain=tenant, task="detect", arguments={"number": number}, blobs=blobs, subject=subject,
-            timeout_s=timeout_s, priority=priority,
-        ))  # fmt: skip
+        with priorities.at(priority):
+            return asyncio.create_task(self.scheduler.call(
+                domain=tenant, task="detect", arguments={"number": number}, blobs=blobs, subject=subject,
+                timeout_s=timeout_s,
+            ))  # fmt: skip
 
     async def teach(self, tenant: str, seconds: float, subject: str = "m") -> None:
         """Has one request of the tenant take so long."""
@@ -187,6 +189,53 @@ async def test_weights_come_from_the_tenants_plans() -> None:
         task.cancel()
     while world.runners.running:
         await world.runners.release()
+
+
+async def test_the_urgent_goes_first_among_its_tenants_own() -> None:
+    """Whenever it came; who does not say is in the middle."""
+    world = World(slots=1)
+    asked = [world.ask(number=number, priority=priority) for number, priority in enumerate((0, 9, 0, 1, 5))]
+    await settled()
+    order = []
+    while world.runners.running:
+        order.append(next(iter(world.runners.running.values()))[1]["number"])
+        await world.runners.release()
+    await asyncio.gather(*asked)
+    assert order == [0, 3, 2, 4, 1]
+
+
+async def test_of_more_than_may_wait_the_least_urgent_is_refused() -> None:
+    """The newest of those; one that is as urgent as any of them is refused itself."""
+    world = World(slots=1, queue=3)
+    running, *waiting = [world.ask(number=number, priority=priority) for number, priority in enumerate((5, 9, 9, 5))]
+    await settled()
+    urgent = world.ask(number=4, priority=1)
+    with pytest.raises(errors.ResourceExhausted) as caught:
+        await waiting[1]
+    assert caught.value.reason == "QUEUE_FULL"
+    assert caught.value.retry_after_s is not None
+    with pytest.raises(errors.ResourceExhausted) as caught:
+        await world.ask(priority=9)
+    assert caught.value.reason == "QUEUE_FULL"
+    assert world.scheduler.waiting() == 3
+    while world.runners.running:
+        await world.runners.release()
+    done = await asyncio.gather(running, waiting[0], waiting[2], urgent)
+    assert [reply.values["number"] for reply in done] == [0, 1, 3, 4]
+
+
+async def test_what_cannot_be_done_in_time_takes_nobodys_place() -> None:
+    """However urgent it is."""
+    world = World(slots=1, queue=1)
+    await world.teach("acme", 2.0)
+    asked = [world.ask(priority=5), world.ask(priority=9)]
+    await settled()
+    with pytest.raises(errors.ResourceExhausted) as caught:
+        await world.ask(priority=1, timeout_s=3.0)
+    assert caught.value.reason == "DEADLINE_UNREACHABLE"
+    while world.runners.running:
+        await world.runners.release()
+    await asyncio.gather(*asked)
 
 
 async def test_one_more_than_may_wait_is_refused_with_when_to_come_back() -> None:

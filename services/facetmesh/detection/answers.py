@@ -7,6 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from facetmesh.detection import priorities
 from facetmesh.detection.agreement import agreement
 from facetmesh.detection.charging import copying
 from facetmesh.detection.detector import Image, Options
@@ -111,7 +112,7 @@ class Answers:
         return result
 
     async def _mirror(self, shadow: Version, image: Image, options: Options, result: Result) -> None:
-        with contextlib.suppress(FacetmeshError), copying():
+        with contextlib.suppress(FacetmeshError), copying(), priorities.at(priorities.LOWEST):
             copy = await self._counted(shadow, self._detector.detect(shadow, image, options))
             self._statistics.found(shadow, copy)
             self._statistics.compared(shadow, agreement(result, copy))

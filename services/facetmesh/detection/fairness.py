@@ -33,7 +33,7 @@ class _Flow(Generic[T]):
     tag: float
     """The virtual time at which its next request starts."""
     queue: list[tuple[int, int, float, T]] = field(default_factory=list)
-    """Heap of (-priority, order of arrival, expected cost, request)."""
+    """Heap of (priority, order of arrival, expected cost, request)."""
     expected: float = 0.0
     """Core-seconds that its queue will take, as far as is known."""
     served: int = 0
@@ -70,7 +70,7 @@ class FairQueue(Generic[T]):
             request: What waits.
             cost: What it is expected to take, in core-seconds.
             weight: The flow's, from now on.
-            priority: Higher goes first, among the flow's own: nobody gets ahead of others by it.
+            priority: Lower goes first, among the flow's own: nobody gets ahead of others by it.
         """
         flow = self._flows.get(name)
         if flow is None:
@@ -79,7 +79,7 @@ class FairQueue(Generic[T]):
             # What it did not use while it was idle is gone.
             flow.tag = max(flow.tag, self._now)
         flow.weight = weight
-        heapq.heappush(flow.queue, (-priority, next(self._order), cost, request))
+        heapq.heappush(flow.queue, (priority, next(self._order), cost, request))
         flow.expected += cost
         self._length += 1
 
@@ -123,14 +123,22 @@ class FairQueue(Generic[T]):
                 return True
         return False
 
-    def ahead(self, name: str, weight: float = 1.0) -> float:
+    def last(self, name: str) -> tuple[int, T] | None:
+        """The priority of the flow's request that would be taken last, and the request; None if none waits."""
+        flow = self._flows.get(name)
+        if flow is None or not flow.queue:
+            return None
+        priority, _, _, request = max(flow.queue, key=lambda entry: entry[:2])
+        return priority, request
+
+    def ahead(self, name: str, weight: float = 1.0, priority: int = 0) -> float:
         """Core-seconds that would be served before a request that the flow added now.
 
-        That is all of its own queue, and of every other what starts at an earlier
-        virtual time.
+        That is what of its own queue goes before that priority, and of every other
+        what starts at an earlier virtual time.
         """
         flow = self._flows.get(name)
-        own = flow.expected if flow else 0.0
+        own = sum(entry[2] for entry in flow.queue if entry[0] <= priority) if flow else 0.0
         start = max(flow.tag if flow else 0.0, self._now) + own / weight
         others = (
             min(max(0.0, (start - other.tag) * other.weight), other.expected)

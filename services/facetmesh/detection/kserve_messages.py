@@ -55,6 +55,21 @@ def given(request: inference_pb2.ModelInferRequest) -> Array:
     return Array(tensor.name, tensor.datatype, tuple(tensor.shape), data)
 
 
+def priority(request: inference_pb2.ModelInferRequest) -> int:
+    """How urgent a request is, by its parameter `priority`; 0 where it has none.
+
+    Raises:
+        InvalidArgument: FIELD_INVALID: it is no whole number.
+    """
+    if "priority" not in request.parameters:
+        return 0
+    said = request.parameters["priority"]
+    kind = said.WhichOneof("parameter_choice")
+    if kind not in {"int64_param", "uint64_param"}:
+        raise InvalidArgument("priority: expected is int64_param or uint64_param.", reason="FIELD_INVALID")
+    return int(getattr(said, kind))
+
+
 def answer(
     request: inference_pb2.ModelInferRequest, version: Version, outputs: Sequence[Array]
 ) -> inference_pb2.ModelInferResponse:

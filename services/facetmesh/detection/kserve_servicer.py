@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from facetmesh import __version__
 from facetmesh.detection import kserve_messages as messages
+from facetmesh.detection import priorities
 from facetmesh.inference import inference_pb2, inference_pb2_grpc
 from facetmesh.kit import audit
 from facetmesh.kit.errors import FacetmeshError, NotFound
@@ -156,7 +157,8 @@ class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         tenant_id, model_id = _ids(request.model_name)
         version = await self._answers.choose(tenant_id, model_id, request.model_version, record.subject, digest)
         record.describe(model_version=version.name, model_sha256=version.sha256)
-        outputs = await self._answers.infer(version, given, [output.name for output in request.outputs])
+        with priorities.at(messages.priority(request)):
+            outputs = await self._answers.infer(version, given, [output.name for output in request.outputs])
         response = messages.answer(request, version, outputs)
         # The receipt's name is not part of what it vouches for.
         record.describe(output=hashlib.sha256(response.SerializeToString(deterministic=True)).digest())

@@ -20,6 +20,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from facetmesh.detection import priorities
 from facetmesh.detection.fairness import FairQueue
 from facetmesh.kit.errors import DeadlineExceeded, FacetmeshError, ResourceExhausted, Unavailable
 
@@ -71,7 +72,7 @@ class SchedulerLimits:
     widest: int = 8
     """Slots that one request may have when nothing else is to be done: engines gain little from more."""
     queue: int = 64
-    """Requests of one tenant that wait; one more is refused."""
+    """Requests of one tenant that wait; of one more the least urgent is refused."""
     run_s: float = 30.0
     """How long one may run, in seconds, whatever its caller's patience."""
 
@@ -121,6 +122,7 @@ class Scheduler:
         weight: A tenant's part of the compute, relative to the others'.
         served: Is told of each request that ran, in its caller's context.
         patience: How long the caller of the current request still waits, in seconds.
+        priority: How urgent the current request is among its tenant's own; lower goes first.
         clock: Seconds that never go back.
     """
 
@@ -132,6 +134,7 @@ class Scheduler:
         weight: Callable[[str], float] = lambda _: 1.0,
         served: Callable[[Served], None] = lambda _: None,
         patience: Callable[[], float] = lambda: math.inf,
+        priority: Callable[[], int] = priorities.current,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runners = runners
@@ -139,6 +142,7 @@ class Scheduler:
         self._weight = weight
         self._served = served
         self._patience = patience
+        self._priority = priority
         self._clock = clock
         self._waiting: FairQueue[_Job] = FairQueue()
         self._free = limits.slots
@@ -157,7 +161,6 @@ class Scheduler:
         blobs: Sequence[bytes] = (),
         subject: str,
         timeout_s: float,
-        priority: int = 0,
     ) -> Reply:
         """Runs a task in the tenant's process when its turn has come.
 
@@ -169,11 +172,10 @@ class Scheduler:
             subject: What is run, such as a model.
             timeout_s: Until when the answer is of use, in seconds from now, at the
                 most: its caller's patience may end before.
-            priority: Higher goes first, among the tenant's own.
 
         Raises:
-            ResourceExhausted: QUEUE_FULL: too many of the tenant's wait;
-                DEADLINE_UNREACHABLE: its turn would come too late.
+            ResourceExhausted: QUEUE_FULL: too many of the tenant's wait, and this is,
+                or became, the least urgent; DEADLINE_UNREACHABLE: its turn would come too late.
             DeadlineExceeded: DEADLINE_PASSED: it was over before anything ran.
             FacetmeshError: What the runner refuses or fails with.
         """
@@ -182,7 +184,8 @@ class Scheduler:
         key = (domain, task + subject)
         cost = self._costs.get(key, _FIRST_GUESS_S)
         weight = self._weight(domain)
-        self._admit(domain, cost, weight, timeout_s)
+        priority = self._priority()
+        self._admit(domain, cost, weight, timeout_s, priority)
         job = _Job(
             domain, task, arguments, blobs, subject, now + timeout_s, now, asyncio.get_running_loop().create_future()
         )
@@ -212,16 +215,16 @@ class Scheduler:
             _, job, _ = taken
             _fail(job, Unavailable("The service is shutting down.", reason="SHUTTING_DOWN", retry_after_s=1.0))
 
-    def _admit(self, domain: str, cost: float, weight: float, timeout_s: float) -> None:
+    def _admit(self, domain: str, cost: float, weight: float, timeout_s: float, priority: int) -> None:
         if timeout_s <= 0:
             raise _passed()
         if not self._waiting and self._free:
             return
-        wait_s = self._wait_s(domain, weight)
-        if self._waiting.waiting(domain) >= self._limits.queue:
-            raise ResourceExhausted(
-                "Too many of your calls are waiting.", reason="QUEUE_FULL", retry_after_s=max(wait_s, _LEAST_RETRY_S)
-            )
+        wait_s = self._wait_s(domain, weight, priority)
+        full = self._waiting.waiting(domain) >= self._limits.queue
+        last = self._waiting.last(domain) if full else None
+        if last is not None and last[0] <= priority:
+            raise _full(wait_s)
         if wait_s + cost > timeout_s:
             raise ResourceExhausted(
                 f"Your call's turn would come in about {wait_s:.2f} s, after its deadline.",
@@ -229,13 +232,18 @@ class Scheduler:
                 retry_after_s=max(wait_s, _LEAST_RETRY_S),
             )
 
-    def _wait_s(self, domain: str, weight: float) -> float:
+        if last is not None:
+            _, job = last
+            self._waiting.remove(domain, job)
+            _fail(job, _full(self._wait_s(domain, weight, last[0])))
+
+    def _wait_s(self, domain: str, weight: float, priority: int) -> float:
         """When a request that came now would start, in seconds from now, as far as is known."""
         now = self._clock()
         left = sum(
             max(0.0, cost - (now - began) * slots) for began, cost, slots in self._running.values()
         )
-        return (left + self._waiting.ahead(domain, weight)) / self._limits.slots
+        return (left + self._waiting.ahead(domain, weight, priority)) / self._limits.slots
 
     def _dispatch(self) -> None:
         while self._free and (taken := self._waiting.take(self._may_start)) is not None:
@@ -330,6 +338,12 @@ def _fail(job: _Job, error: BaseException) -> None:
         job.reply.set_exception(error)
         # Whoever asked may be gone; then nobody need hear of it.
         job.reply.exception()
+
+
+def _full(wait_s: float) -> ResourceExhausted:
+    return ResourceExhausted(
+        "Too many of your calls are waiting.", reason="QUEUE_FULL", retry_after_s=max(wait_s, _LEAST_RETRY_S)
+    )
 
 
 def _passed() -> DeadlineExceeded:

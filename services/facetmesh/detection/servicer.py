@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from facetmesh.detection import messages
+from facetmesh.detection import messages, priorities
 from facetmesh.detection.frames import Frames
 from facetmesh.detection.model_servicer import ids
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
@@ -47,7 +47,8 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         record.describe(inputs=[digest])
         version = await self._answers.choose(*ids(request.model), request.version, _sticky(request.sticky_key), digest)
         _describe(record, version)
-        response = await self._respond(version, image, messages.options(request))
+        with priorities.at(request.priority):
+            response = await self._respond(version, image, messages.options(request))
         record.describe(output=_digest(response))
         response.receipt = record.receipt
         return response
@@ -87,7 +88,8 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
                 image = messages.image(frame)
                 record.describe(resource=settings.model, inputs=[hashlib.sha256(image.data).digest()])
                 _describe(record, version)
-                response = await self._respond(version, image, options)
+                with priorities.at(settings.priority):
+                    response = await self._respond(version, image, options)
                 record.describe(output=_digest(response))
             response.receipt = record.receipt
             return response
@@ -113,7 +115,8 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         try:
             image = await self._image(request)
             digests.append(hashlib.sha256(image.data).digest())
-            response = await self._respond(version, image, messages.options(request))
+            with priorities.at(request.priority):
+                response = await self._respond(version, image, messages.options(request))
         except FacetmeshError as error:
             return detection_pb2.BatchDetectResult(status=status.to_status(error))
         return detection_pb2.BatchDetectResult(response=response)

@@ -627,7 +627,9 @@ class ModelInferRequest(_message.Message):
     """The caller's own name of the request, which the answer carries."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """What else is said of it."""
+        """What else is said of it: "priority", how urgent it is among the tenant's own
+        calls that wait. 1 goes first, 9 last; 5 when 0 or not there.
+        """
 
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInferRequest.InferInputTensor]:

@@ -30,7 +30,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&facetmesh/detection/v1/detection.proto\x12\x16\x66\x61\x63\x65tmesh.detection.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x17google/rpc/status.proto\"\xd3\x04\n\rDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12\x1d\n\x05image\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\tH\x00\x12\x30\n\x06pixels\x18\x07 \x01(\x0b\x32\x1e.facetmesh.detection.v1.PixelsH\x00\x12)\n\timage_uri\x18\x08 \x01(\tB\x14\xbaH\x11r\x0f\x10\t\x18\x80\x10:\x08https://H\x00\x12\x30\n\x0emin_confidence\x18\x03 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x01\x88\x01\x01\x12/\n\riou_threshold\x18\x04 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x02\x88\x01\x01\x12\'\n\x06labels\x18\x05 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x06 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x45\n\x07version\x18\t \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$\x12 \n\nsticky_key\x18\n \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\x42\x0e\n\x05input\x12\x05\xbaH\x02\x08\x01\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"h\n\x06Pixels\x12\x1f\n\x06height\x18\x01 \x01(\x05\x42\x0f\xe2\x41\x01\x02\xbaH\x08\x1a\x06\x18\xff\xff\x03(\x01\x12\x1e\n\x05width\x18\x02 \x01(\x05\x42\x0f\xe2\x41\x01\x02\xbaH\x08\x1a\x06\x18\xff\xff\x03(\x01\x12\x1d\n\x03rgb\x18\x03 \x01(\x0c\x42\x10\xe2\x41\x01\x02\xbaH\tz\x07\x10\x03\x18\x80\x80\x80\x1e\"\xdb\x01\n\x0e\x44\x65tectResponse\x12\x35\n\ndetections\x18\x01 \x03(\x0b\x32!.facetmesh.detection.v1.Detection\x12\x13\n\x0bimage_width\x18\x02 \x01(\x05\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x0f\n\x07receipt\x18\x05 \x01(\t\x12?\n\x0f\x63lassifications\x18\x06 \x03(\x0b\x32&.facetmesh.detection.v1.Classification\"\x8c\x02\n\tDetection\x12\x30\n\x03\x62ox\x18\x01 \x01(\x0b\x32#.facetmesh.detection.v1.BoundingBox\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\x05\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12\x33\n\tkeypoints\x18\x05 \x03(\x0b\x32 .facetmesh.detection.v1.Keypoint\x12*\n\x04mask\x18\x06 \x01(\x0b\x32\x1c.facetmesh.detection.v1.Mask\x12\x37\n\x0brotated_box\x18\x07 \x01(\x0b\x32\".facetmesh.detection.v1.RotatedBox\"E\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x02 \x01(\x05\x12\x12\n\nconfidence\x18\x03 \x01(\x02\"5\n\x04Mask\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\t\"b\n\nRotatedBox\x12\x10\n\x08\x63\x65nter_x\x18\x01 \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\x11\n\tangle_rad\x18\x05 \x01(\x02\"I\n\x0b\x42oundingBox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"C\n\x08Keypoint\x12\r\n\x05label\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"\xd3\x01\n\x12\x42\x61tchDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12G\n\x08requests\x18\x02 \x03(\x0b\x32%.facetmesh.detection.v1.DetectRequestB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10 \"b\n\x13\x42\x61tchDetectResponse\x12:\n\x07results\x18\x01 \x03(\x0b\x32).facetmesh.detection.v1.BatchDetectResult\x12\x0f\n\x07receipt\x18\x02 \x01(\t\"\x80\x01\n\x11\x42\x61tchDetectResult\x12:\n\x08response\x18\x01 \x01(\x0b\x32&.facetmesh.detection.v1.DetectResponseH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x90\x01\n\x13\x44\x65tectStreamRequest\x12:\n\x08settings\x18\x01 \x01(\x0b\x32&.facetmesh.detection.v1.StreamSettingsH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.facetmesh.detection.v1.FrameH\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xd8\x03\n\x0eStreamSettings\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12G\n\x04late\x18\x02 \x01(\x0e\x32+.facetmesh.detection.v1.StreamSettings.LateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12$\n\x0bmax_wait_ms\x18\x03 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xe0\xd4\x03(\x00\x12<\n\x07options\x18\x04 \x01(\x0b\x32%.facetmesh.detection.v1.DetectOptionsB\x04\xe2\x41\x01\x01\x12\x45\n\x07version\x18\x05 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$\x12 \n\nsticky_key\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\":\n\x04Late\x12\x14\n\x10LATE_UNSPECIFIED\x10\x00\x12\r\n\tLATE_WAIT\x10\x01\x12\r\n\tLATE_DROP\x10\x02\"\xe8\x01\n\rDetectOptions\x12\x30\n\x0emin_confidence\x18\x01 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x00\x88\x01\x01\x12/\n\riou_threshold\x18\x02 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12\'\n\x06labels\x18\x03 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x04 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"\x80\x01\n\x05\x46rame\x12\x16\n\x08\x66rame_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x05image\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\tH\x00\x12\x30\n\x06pixels\x18\x03 \x01(\x0b\x32\x1e.facetmesh.detection.v1.PixelsH\x00\x42\x0e\n\x05input\x12\x05\xbaH\x02\x08\x01\"\xa8\x01\n\x14\x44\x65tectStreamResponse\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x03\x12:\n\x08response\x18\x02 \x01(\x0b\x32&.facetmesh.detection.v1.DetectResponseH\x00\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x11\n\x07\x64ropped\x18\x04 \x01(\x08H\x00\x42\t\n\x07outcome2\xd0\x03\n\x10\x44\x65tectionService\x12\x95\x01\n\x06\x44\x65tect\x12%.facetmesh.detection.v1.DetectRequest\x1a&.facetmesh.detection.v1.DetectResponse\"<\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x82\xd3\xe4\x93\x02*\"%/v1/{model=tenants/*/models/*}:detect:\x01*\x12\xa9\x01\n\x0b\x42\x61tchDetect\x12*.facetmesh.detection.v1.BatchDetectRequest\x1a+.facetmesh.detection.v1.BatchDetectResponse\"A\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x82\xd3\xe4\x93\x02/\"*/v1/{model=tenants/*/models/*}:batchDetect:\x01*\x12x\n\x0c\x44\x65tectStream\x12+.facetmesh.detection.v1.DetectStreamRequest\x1a,.facetmesh.detection.v1.DetectStreamResponse\"\t\xba\xd7\x18\x05\n\x03\x03\x02\x05(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&facetmesh/detection/v1/detection.proto\x12\x16\x66\x61\x63\x65tmesh.detection.v1\x1a\x1b\x62uf/validate/validate.proto\x1a facetmesh/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x17google/rpc/status.proto\"\xf4\x04\n\rDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12\x1d\n\x05image\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\tH\x00\x12\x30\n\x06pixels\x18\x07 \x01(\x0b\x32\x1e.facetmesh.detection.v1.PixelsH\x00\x12)\n\timage_uri\x18\x08 \x01(\tB\x14\xbaH\x11r\x0f\x10\t\x18\x80\x10:\x08https://H\x00\x12\x30\n\x0emin_confidence\x18\x03 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x01\x88\x01\x01\x12/\n\riou_threshold\x18\x04 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x02\x88\x01\x01\x12\'\n\x06labels\x18\x05 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x06 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x45\n\x07version\x18\t \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$\x12 \n\nsticky_key\x18\n \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\x12\x1f\n\x08priority\x18\x0b \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\t(\x00\x42\x0e\n\x05input\x12\x05\xbaH\x02\x08\x01\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"h\n\x06Pixels\x12\x1f\n\x06height\x18\x01 \x01(\x05\x42\x0f\xe2\x41\x01\x02\xbaH\x08\x1a\x06\x18\xff\xff\x03(\x01\x12\x1e\n\x05width\x18\x02 \x01(\x05\x42\x0f\xe2\x41\x01\x02\xbaH\x08\x1a\x06\x18\xff\xff\x03(\x01\x12\x1d\n\x03rgb\x18\x03 \x01(\x0c\x42\x10\xe2\x41\x01\x02\xbaH\tz\x07\x10\x03\x18\x80\x80\x80\x1e\"\xdb\x01\n\x0e\x44\x65tectResponse\x12\x35\n\ndetections\x18\x01 \x03(\x0b\x32!.facetmesh.detection.v1.Detection\x12\x13\n\x0bimage_width\x18\x02 \x01(\x05\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x0f\n\x07receipt\x18\x05 \x01(\t\x12?\n\x0f\x63lassifications\x18\x06 \x03(\x0b\x32&.facetmesh.detection.v1.Classification\"\x8c\x02\n\tDetection\x12\x30\n\x03\x62ox\x18\x01 \x01(\x0b\x32#.facetmesh.detection.v1.BoundingBox\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\x05\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12\x33\n\tkeypoints\x18\x05 \x03(\x0b\x32 .facetmesh.detection.v1.Keypoint\x12*\n\x04mask\x18\x06 \x01(\x0b\x32\x1c.facetmesh.detection.v1.Mask\x12\x37\n\x0brotated_box\x18\x07 \x01(\x0b\x32\".facetmesh.detection.v1.RotatedBox\"E\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x10\n\x08\x63lass_id\x18\x02 \x01(\x05\x12\x12\n\nconfidence\x18\x03 \x01(\x02\"5\n\x04Mask\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\t\"b\n\nRotatedBox\x12\x10\n\x08\x63\x65nter_x\x18\x01 \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\x11\n\tangle_rad\x18\x05 \x01(\x02\"I\n\x0b\x42oundingBox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"C\n\x08Keypoint\x12\r\n\x05label\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"\xd3\x01\n\x12\x42\x61tchDetectRequest\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12G\n\x08requests\x18\x02 \x03(\x0b\x32%.facetmesh.detection.v1.DetectRequestB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10 \"b\n\x13\x42\x61tchDetectResponse\x12:\n\x07results\x18\x01 \x03(\x0b\x32).facetmesh.detection.v1.BatchDetectResult\x12\x0f\n\x07receipt\x18\x02 \x01(\t\"\x80\x01\n\x11\x42\x61tchDetectResult\x12:\n\x08response\x18\x01 \x01(\x0b\x32&.facetmesh.detection.v1.DetectResponseH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x90\x01\n\x13\x44\x65tectStreamRequest\x12:\n\x08settings\x18\x01 \x01(\x0b\x32&.facetmesh.detection.v1.StreamSettingsH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.facetmesh.detection.v1.FrameH\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xf9\x03\n\x0eStreamSettings\x12t\n\x05model\x18\x01 \x01(\tBe\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x66\x61\x63\x65tmesh.dev/Model\xbaHFrD2B^tenants/[a-z][a-z0-9-]{1,38}[a-z0-9]/models/[a-z][a-z0-9-]{0,62}$\x12G\n\x04late\x18\x02 \x01(\x0e\x32+.facetmesh.detection.v1.StreamSettings.LateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12$\n\x0bmax_wait_ms\x18\x03 \x01(\x05\x42\x0f\xe2\x41\x01\x01\xbaH\x08\x1a\x06\x18\xe0\xd4\x03(\x00\x12<\n\x07options\x18\x04 \x01(\x0b\x32%.facetmesh.detection.v1.DetectOptionsB\x04\xe2\x41\x01\x01\x12\x45\n\x07version\x18\x05 \x01(\tB4\xe2\x41\x01\x01\xbaH-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$\x12 \n\nsticky_key\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\x12\x1f\n\x08priority\x18\x07 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\t(\x00\":\n\x04Late\x12\x14\n\x10LATE_UNSPECIFIED\x10\x00\x12\r\n\tLATE_WAIT\x10\x01\x12\r\n\tLATE_DROP\x10\x02\"\xe8\x01\n\rDetectOptions\x12\x30\n\x0emin_confidence\x18\x01 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-o\x12\x83:H\x00\x88\x01\x01\x12/\n\riou_threshold\x18\x02 \x01(\x02\x42\x13\xe2\x41\x01\x01\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12\'\n\x06labels\x18\x03 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\xe8\x07\x18\x01\"\x06r\x04\x10\x01\x18\x64\x12&\n\x0emax_detections\x18\x04 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x42\x11\n\x0f_min_confidenceB\x10\n\x0e_iou_threshold\"\x80\x01\n\x05\x46rame\x12\x16\n\x08\x66rame_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x05image\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\xda\xc4\tH\x00\x12\x30\n\x06pixels\x18\x03 \x01(\x0b\x32\x1e.facetmesh.detection.v1.PixelsH\x00\x42\x0e\n\x05input\x12\x05\xbaH\x02\x08\x01\"\xa8\x01\n\x14\x44\x65tectStreamResponse\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x03\x12:\n\x08response\x18\x02 \x01(\x0b\x32&.facetmesh.detection.v1.DetectResponseH\x00\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x11\n\x07\x64ropped\x18\x04 \x01(\x08H\x00\x42\t\n\x07outcome2\xd0\x03\n\x10\x44\x65tectionService\x12\x95\x01\n\x06\x44\x65tect\x12%.facetmesh.detection.v1.DetectRequest\x1a&.facetmesh.detection.v1.DetectResponse\"<\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x82\xd3\xe4\x93\x02*\"%/v1/{model=tenants/*/models/*}:detect:\x01*\x12\xa9\x01\n\x0b\x42\x61tchDetect\x12*.facetmesh.detection.v1.BatchDetectRequest\x1a+.facetmesh.detection.v1.BatchDetectResponse\"A\x90\x02\x01\xba\xd7\x18\x05\n\x03\x03\x02\x05\x82\xd3\xe4\x93\x02/\"*/v1/{model=tenants/*/models/*}:batchDetect:\x01*\x12x\n\x0c\x44\x65tectStream\x12+.facetmesh.detection.v1.DetectStreamRequest\x1a,.facetmesh.detection.v1.DetectStreamResponse\"\t\xba\xd7\x18\x05\n\x03\x03\x02\x05(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,6 +57,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DETECTREQUEST'].fields_by_name['version']._serialized_options = b'\342A\001\001\272H-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$'
   _globals['_DETECTREQUEST'].fields_by_name['sticky_key']._loaded_options = None
   _globals['_DETECTREQUEST'].fields_by_name['sticky_key']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
+  _globals['_DETECTREQUEST'].fields_by_name['priority']._loaded_options = None
+  _globals['_DETECTREQUEST'].fields_by_name['priority']._serialized_options = b'\342A\001\001\272H\006\032\004\030\t(\000'
   _globals['_PIXELS'].fields_by_name['height']._loaded_options = None
   _globals['_PIXELS'].fields_by_name['height']._serialized_options = b'\342A\001\002\272H\010\032\006\030\377\377\003(\001'
   _globals['_PIXELS'].fields_by_name['width']._loaded_options = None
@@ -81,6 +83,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMSETTINGS'].fields_by_name['version']._serialized_options = b'\342A\001\001\272H-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,62})?$'
   _globals['_STREAMSETTINGS'].fields_by_name['sticky_key']._loaded_options = None
   _globals['_STREAMSETTINGS'].fields_by_name['sticky_key']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
+  _globals['_STREAMSETTINGS'].fields_by_name['priority']._loaded_options = None
+  _globals['_STREAMSETTINGS'].fields_by_name['priority']._serialized_options = b'\342A\001\001\272H\006\032\004\030\t(\000'
   _globals['_DETECTOPTIONS'].fields_by_name['min_confidence']._loaded_options = None
   _globals['_DETECTOPTIONS'].fields_by_name['min_confidence']._serialized_options = b'\342A\001\001\272H\014\n\n\035\000\000\200?-o\022\203:'
   _globals['_DETECTOPTIONS'].fields_by_name['iou_threshold']._loaded_options = None
@@ -102,41 +106,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DETECTIONSERVICE'].methods_by_name['DetectStream']._loaded_options = None
   _globals['_DETECTIONSERVICE'].methods_by_name['DetectStream']._serialized_options = b'\272\327\030\005\n\003\003\002\005'
   _globals['_DETECTREQUEST']._serialized_start=245
-  _globals['_DETECTREQUEST']._serialized_end=840
-  _globals['_PIXELS']._serialized_start=842
-  _globals['_PIXELS']._serialized_end=946
-  _globals['_DETECTRESPONSE']._serialized_start=949
-  _globals['_DETECTRESPONSE']._serialized_end=1168
-  _globals['_DETECTION']._serialized_start=1171
-  _globals['_DETECTION']._serialized_end=1439
-  _globals['_CLASSIFICATION']._serialized_start=1441
-  _globals['_CLASSIFICATION']._serialized_end=1510
-  _globals['_MASK']._serialized_start=1512
-  _globals['_MASK']._serialized_end=1565
-  _globals['_ROTATEDBOX']._serialized_start=1567
-  _globals['_ROTATEDBOX']._serialized_end=1665
-  _globals['_BOUNDINGBOX']._serialized_start=1667
-  _globals['_BOUNDINGBOX']._serialized_end=1740
-  _globals['_KEYPOINT']._serialized_start=1742
-  _globals['_KEYPOINT']._serialized_end=1809
-  _globals['_BATCHDETECTREQUEST']._serialized_start=1812
-  _globals['_BATCHDETECTREQUEST']._serialized_end=2023
-  _globals['_BATCHDETECTRESPONSE']._serialized_start=2025
-  _globals['_BATCHDETECTRESPONSE']._serialized_end=2123
-  _globals['_BATCHDETECTRESULT']._serialized_start=2126
-  _globals['_BATCHDETECTRESULT']._serialized_end=2254
-  _globals['_DETECTSTREAMREQUEST']._serialized_start=2257
-  _globals['_DETECTSTREAMREQUEST']._serialized_end=2401
-  _globals['_STREAMSETTINGS']._serialized_start=2404
-  _globals['_STREAMSETTINGS']._serialized_end=2876
-  _globals['_STREAMSETTINGS_LATE']._serialized_start=2818
-  _globals['_STREAMSETTINGS_LATE']._serialized_end=2876
-  _globals['_DETECTOPTIONS']._serialized_start=2879
-  _globals['_DETECTOPTIONS']._serialized_end=3111
-  _globals['_FRAME']._serialized_start=3114
-  _globals['_FRAME']._serialized_end=3242
-  _globals['_DETECTSTREAMRESPONSE']._serialized_start=3245
-  _globals['_DETECTSTREAMRESPONSE']._serialized_end=3413
-  _globals['_DETECTIONSERVICE']._serialized_start=3416
-  _globals['_DETECTIONSERVICE']._serialized_end=3880
+  _globals['_DETECTREQUEST']._serialized_end=873
+  _globals['_PIXELS']._serialized_start=875
+  _globals['_PIXELS']._serialized_end=979
+  _globals['_DETECTRESPONSE']._serialized_start=982
+  _globals['_DETECTRESPONSE']._serialized_end=1201
+  _globals['_DETECTION']._serialized_start=1204
+  _globals['_DETECTION']._serialized_end=1472
+  _globals['_CLASSIFICATION']._serialized_start=1474
+  _globals['_CLASSIFICATION']._serialized_end=1543
+  _globals['_MASK']._serialized_start=1545
+  _globals['_MASK']._serialized_end=1598
+  _globals['_ROTATEDBOX']._serialized_start=1600
+  _globals['_ROTATEDBOX']._serialized_end=1698
+  _globals['_BOUNDINGBOX']._serialized_start=1700
+  _globals['_BOUNDINGBOX']._serialized_end=1773
+  _globals['_KEYPOINT']._serialized_start=1775
+  _globals['_KEYPOINT']._serialized_end=1842
+  _globals['_BATCHDETECTREQUEST']._serialized_start=1845
+  _globals['_BATCHDETECTREQUEST']._serialized_end=2056
+  _globals['_BATCHDETECTRESPONSE']._serialized_start=2058
+  _globals['_BATCHDETECTRESPONSE']._serialized_end=2156
+  _globals['_BATCHDETECTRESULT']._serialized_start=2159
+  _globals['_BATCHDETECTRESULT']._serialized_end=2287
+  _globals['_DETECTSTREAMREQUEST']._serialized_start=2290
+  _globals['_DETECTSTREAMREQUEST']._serialized_end=2434
+  _globals['_STREAMSETTINGS']._serialized_start=2437
+  _globals['_STREAMSETTINGS']._serialized_end=2942
+  _globals['_STREAMSETTINGS_LATE']._serialized_start=2884
+  _globals['_STREAMSETTINGS_LATE']._serialized_end=2942
+  _globals['_DETECTOPTIONS']._serialized_start=2945
+  _globals['_DETECTOPTIONS']._serialized_end=3177
+  _globals['_FRAME']._serialized_start=3180
+  _globals['_FRAME']._serialized_end=3308
+  _globals['_DETECTSTREAMRESPONSE']._serialized_start=3311
+  _globals['_DETECTSTREAMRESPONSE']._serialized_end=3479
+  _globals['_DETECTIONSERVICE']._serialized_start=3482
+  _globals['_DETECTIONSERVICE']._serialized_end=3946
 # @@protoc_insertion_point(module_scope)

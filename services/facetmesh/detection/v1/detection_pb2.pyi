@@ -36,6 +36,7 @@ class DetectRequest(_message.Message):
     MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     STICKY_KEY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """tenants/{tenant}/models/{model}. The metadata x-facetmesh-model must be
     the same where it is sent.
@@ -60,6 +61,10 @@ class DetectRequest(_message.Message):
     """
     sticky_key: _builtins.str
     """What a sticky split between versions goes by; the caller when empty."""
+    priority: _builtins.int
+    """How urgent it is among the tenant's own calls that wait: 1 goes first, 9
+    last; 5 when 0. Nobody gets ahead of other tenants by it.
+    """
     @_builtins.property
     def pixels(self) -> Global___Pixels:
         """Pixels, for who has decoded them already."""
@@ -83,10 +88,11 @@ class DetectRequest(_message.Message):
         max_detections: _builtins.int = ...,
         version: _builtins.str = ...,
         sticky_key: _builtins.str = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "image", b"image", "image_uri", b"image_uri", "input", b"input", "iou_threshold", b"iou_threshold", "min_confidence", b"min_confidence", "pixels", b"pixels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "image", b"image", "image_uri", b"image_uri", "input", b"input", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence", "model", b"model", "pixels", b"pixels", "sticky_key", b"sticky_key", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "image", b"image", "image_uri", b"image_uri", "input", b"input", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence", "model", b"model", "pixels", b"pixels", "priority", b"priority", "sticky_key", b"sticky_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__iou_threshold: _TypeAlias = _typing.Literal["iou_threshold"]  # noqa: Y015
     _WhichOneofArgType__iou_threshold: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold"]  # noqa: Y015
@@ -417,7 +423,9 @@ class BatchDetectRequest(_message.Message):
     """tenants/{tenant}/models/{model}: the model of all of them."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectRequest]:
-        """What is asked of each image. Each names the same model."""
+        """What is asked of each image. Each names the same model, and has a priority
+        of its own.
+        """
 
     def __init__(
         self,
@@ -560,6 +568,7 @@ class StreamSettings(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     STICKY_KEY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """tenants/{tenant}/models/{model}."""
     late: Global___StreamSettings.Late.ValueType
@@ -574,6 +583,10 @@ class StreamSettings(_message.Message):
     """
     sticky_key: _builtins.str
     """What a sticky split between versions goes by; the caller when empty."""
+    priority: _builtins.int
+    """How urgent each frame is among the tenant's own calls that wait: 1 goes first, 9
+    last; 5 when 0. Nobody gets ahead of other tenants by it.
+    """
     @_builtins.property
     def options(self) -> Global___DetectOptions:
         """What is looked for."""
@@ -587,10 +600,11 @@ class StreamSettings(_message.Message):
         options: Global___DetectOptions | None = ...,
         version: _builtins.str = ...,
         sticky_key: _builtins.str = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["late", b"late", "max_wait_ms", b"max_wait_ms", "model", b"model", "options", b"options", "sticky_key", b"sticky_key", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["late", b"late", "max_wait_ms", b"max_wait_ms", "model", b"model", "options", b"options", "priority", b"priority", "sticky_key", b"sticky_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
