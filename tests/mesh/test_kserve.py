@@ -183,8 +183,15 @@ def test_tritons_own_client(mesh: Mesh, triton: Path, assets: dict[str, Path]) -
     assert seen["raw"] == ["r1", "1", [1, 22, 2100]]
     assert seen["faces"] >= 6
     assert "9 last" in seen["priority"]
-    assert seen["stream"] == [True, False, True]
+    first, refused, last = seen["stream"]
+    assert (first, last) == ("s0", "s2")
+    assert "MODEL_NOT_FOUND" in refused
     assert seen["shared memory"] == "StatusCode.UNIMPLEMENTED"
     assert "[1, 3, 8]" in seen["mismatch"]
     (statistics,) = seen["statistics"]["model_stats"]
-    assert int(statistics["inference_stats"]["success"]["count"]) >= 3
+    stats = statistics["inference_stats"]
+    assert int(stats["success"]["count"]) >= 3
+    stages = [stats[name] for name in ("queue", "compute_input", "compute_infer", "compute_output")]
+    assert all(int(stage["count"]) >= 3 for stage in stages)
+    assert sum(int(stage["ns"]) for stage in stages[1:3]) > 0
+    assert int(statistics["execution_count"]) >= 1

@@ -15,6 +15,11 @@ import numpy as np
 import tritonclient.grpc as triton  # type: ignore[import-not-found, unused-ignore]
 
 
+def _id(result: Any, error: Any) -> str:
+    """The id of an answer of a stream; of a refusal its message."""
+    return str(error.message() if error else result.get_response(as_json=True)["id"])
+
+
 def main() -> None:
     """Calls what the client offers."""
     address, token, photo = sys.argv[1:]
@@ -44,13 +49,14 @@ def main() -> None:
 
         answers: queue.Queue[Any] = queue.Queue()
         client.start_stream(lambda result, error: answers.put((result, error)), headers=headers)
-        for name in ("faces", "nobody", "faces"):
-            client.async_stream_infer(name, [tensor], request_id=name)
+        for number, name in enumerate(("faces", "nobody", "faces")):
+            client.async_stream_infer(name, [tensor], request_id=f"s{number}")
         stream = [answers.get(timeout=60) for _ in range(3)]
         client.stop_stream()
-        seen["stream"] = [error is None for _, error in stream]
+        seen["stream"] = [_id(*one) for one in stream]
 
         seen["statistics"] = client.get_inference_statistics("faces", headers=headers, as_json=True)
+        client.unload_model("faces", headers=headers)
         client.unload_model("faces", headers=headers)
         try:
             client.get_system_shared_memory_status(headers=headers)

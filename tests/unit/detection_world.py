@@ -78,7 +78,7 @@ async def serving(state: MemoryState, folder: Path, *, profiles: Any = None, **o
         quantizer = Quantizer(models, intake, shelf, workshop=workshop, policies=store, clock=time.time)
         statistics = Statistics()
         detector = Detector(shelf, pool)
-        answers = Answers(models, detector, TensorRunner(detector, pool), statistics)
+        answers = Answers(models, detector, TensorRunner(detector, pool, is_loaded=pool.warm), statistics)
         fetcher = Fetcher(tenancy)
         yield World(
             DetectionServicer(answers, fetcher, recorder),

@@ -21,14 +21,16 @@ class Ledger:
         self.charges.append((tenant, subject, model, images, compute_s))
 
 
-def ran(subject: str = "models/faces/versions/1", error: FacetmeshError | None = None) -> Served:
+def ran(
+    subject: str = "models/faces/versions/1", error: FacetmeshError | None = None, task: str = "infer"
+) -> Served:
     """A request that kept a slot busy for half a second."""
     return Served(
-        "acme", "infer", subject, queue_s=0.0, run_s=0.5, compute_s=0.5, cold=False, reply=None, error=error
+        "acme", task, subject, queue_s=0.0, run_s=0.5, compute_s=0.5, cold=False, reply=None, error=error
     )
 
 
-def test_an_answer_costs_an_image_a_failure_and_a_shadows_copy_only_their_compute() -> None:
+def test_an_answer_costs_an_image_a_failure_a_load_and_a_shadows_copy_only_their_compute() -> None:
     ledger = Ledger()
     charge = charged(ledger, lambda: KEY)
     charge(ran())
@@ -36,8 +38,10 @@ def test_an_answer_costs_an_image_a_failure_and_a_shadows_copy_only_their_comput
     with copying():
         charge(ran("models/faces/versions/2"))
     charge(ran("decode"))
+    charge(ran(task="load"))
     model = "tenants/acme/models/faces"
     assert ledger.charges == [
         ("tenants/acme", KEY, model, 1, 0.5), ("tenants/acme", KEY, model, 0, 0.5),
         ("tenants/acme", KEY, model, 0, 0.5), ("tenants/acme", KEY, "", 1, 0.5),
+        ("tenants/acme", KEY, model, 0, 0.5),
     ]  # fmt: skip

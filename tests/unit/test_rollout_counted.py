@@ -19,6 +19,7 @@ from facetmesh.detection.scheduler import Served
 from facetmesh.detection.statistics import Statistics
 from facetmesh.detection.versions import Facts, Version
 from facetmesh.kit.errors import Unavailable
+from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +103,7 @@ def statistics() -> Statistics:
     for cold in (True, False):
         statistics.cost(
             Served("acme", "detect", "models/faces/versions/2", queue_s=0, run_s=0.01, compute_s=0.02, cold=cold,
-                   reply=None, error=None)
+                   reply=Reply(timings_ms={"decode": 1, "infer": 5, "post": 2}, batch=2), error=None)
         )  # fmt: skip
     return statistics
 

@@ -167,7 +167,7 @@ async def main() -> None:
         )
         quantizer = Quantizer(models, intake, shelf, workshop=workshop, policies=store, clock=settings.now)
         detector = Detector(shelf, scheduler)
-        answers = Answers(models, detector, TensorRunner(detector, scheduler), statistics)
+        answers = Answers(models, detector, TensorRunner(detector, scheduler, is_loaded=pool.warm), statistics)
         stack.push_async_callback(answers.close)
         fetcher = Fetcher(mesh.leases)
         stack.push_async_callback(fetcher.close)

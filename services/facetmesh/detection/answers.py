@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 from facetmesh.detection import priorities
 from facetmesh.detection.agreement import agreement
 from facetmesh.detection.charging import copying
-from facetmesh.detection.detector import Image, Options
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from facetmesh.detection.detector import Detector, Result
+    from facetmesh.detection.detector import Detector, Image, Options, Result
     from facetmesh.detection.models import Models
     from facetmesh.detection.statistics import Statistics
     from facetmesh.detection.tensors import Array, TensorRunner
@@ -80,10 +79,8 @@ class Answers:
         return await self._counted(version, self._tensors.infer(version, given, wanted))
 
     async def load(self, version: Version) -> None:
-        """Loads a version and runs it once, so that its first call does not wait; raises what `detect` does."""
-        facts = version.facts
-        grey = Image(bytes(3 * facts.height * facts.width), facts.height, facts.width)
-        await self._detector.detect(version, grey, Options())
+        """Loads a version, so that its first `infer` does not wait; raises what that does."""
+        await self._tensors.load(version)
 
     async def unload(self, version: Version) -> None:
         """Gives a version's memory back; its next call loads it again."""

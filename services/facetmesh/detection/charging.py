@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from facetmesh.detection.stages import ANSWERING
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -42,7 +44,8 @@ def charged(charges: Charges, caller: Callable[[], str]) -> Callable[[Served], N
         model = served.subject.partition(_VERSIONS)[0]
         charges.charge(
             tenant, caller(), model=f"{tenant}/{model}" if model.startswith("models/") else "",
-            images=int(served.error is None and not _copies.get()), compute_s=served.compute_s,
+            images=int(served.task in ANSWERING and served.error is None and not _copies.get()),
+            compute_s=served.compute_s,
         )  # fmt: skip
 
     return charge

@@ -117,16 +117,24 @@ def config(name: str, version: Version) -> inference_pb2.ModelConfigResponse:
 
 
 def statistics(version: Version, tally: Tally) -> inference_pb2.ModelStatistics:
-    """What became of a version's calls."""
+    """What became of a version's calls. What the way to its process took is in none of the stages, but in `success`."""
+
+    def stage(name: str) -> inference_pb2.StatisticDuration:
+        return inference_pb2.StatisticDuration(count=tally.ran, ns=int(tally.stages_s[name] * _NS))
+
     return inference_pb2.ModelStatistics(
         name=version.model_id,
         version=str(version.number),
         last_inference=int(tally.last_s * 1000),
         inference_count=tally.succeeded,
-        execution_count=tally.succeeded,
+        execution_count=round(tally.engine_runs),
         inference_stats=inference_pb2.InferStatistics(
             success=inference_pb2.StatisticDuration(count=tally.succeeded, ns=int(tally.succeeded_s * _NS)),
             fail=inference_pb2.StatisticDuration(count=tally.failed, ns=int(tally.failed_s * _NS)),
+            queue=stage("queue"),
+            compute_input=stage("decode"),
+            compute_infer=stage("infer"),
+            compute_output=stage("post"),
         ),
     )
 

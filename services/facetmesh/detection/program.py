@@ -2,6 +2,7 @@
 
     detect      finds objects in an image
     infer       runs a model on a tensor, or an image, and returns its raw outputs (`raw`)
+    load        opens a model as infer does, before it is asked
     unload      lets go of a model
 
 Arguments of each task: `path` and `sha256` of the model's file, and `hints` for
@@ -108,4 +109,4 @@ def _open(context: Context, arguments: Mapping[str, Any]) -> tuple[Head, Model]:
     return context.once((sha256, *map(str, arguments["hints"].values())), make)
 
 
-TASKS: Mapping[str, Task] = {"detect": detect, "infer": raw.infer, "unload": raw.unload}
+TASKS: Mapping[str, Task] = {"detect": detect, "infer": raw.infer, "load": raw.load, "unload": raw.unload}

@@ -65,6 +65,21 @@ def infer(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]
     )
 
 
+def load(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) -> Reply:
+    """Opens a model as `infer` does, and runs it once on a black image.
+
+    Arguments: `path`, `sha256` and `hints` of the model; `datatype` and `shape` of its input.
+    """
+    head, model = _open(context, arguments)
+    black = np.zeros((*head.size, _CHANNELS), np.uint8)
+    array: NDArray[Any] = _fitted(black, head, head.size, arguments["shape"]).astype(_TYPES[arguments["datatype"]])
+    try:
+        model.infer(array, cores=arguments.get("cores", 0))
+    except RuntimeError as error:
+        raise FailedPrecondition("The model cannot be run.", reason="MODEL_UNREADABLE") from error
+    return Reply()
+
+
 def unload(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) -> Reply:
     """Lets go of the model whose file has the SHA-256 that is the argument `sha256`."""
     context.forget(arguments["sha256"])
@@ -84,6 +99,12 @@ def _open(context: Context, arguments: Mapping[str, Any]) -> tuple[Head, Model]:
 def image_input(data: bytes, head: Head, shape: Sequence[int]) -> NDArray[np.float32]:
     """An image file as the model wants to see it, in the layout of its input's shape."""
     image = decode_scaled(data, longer_side=max(head.size))
-    pixels, _ = letterbox(image.pixels, head.size, (image.height, image.width), fill=head.fill)
+    return _fitted(image.pixels, head, (image.height, image.width), shape)
+
+
+def _fitted(
+    image: NDArray[np.uint8], head: Head, original: tuple[int, int], shape: Sequence[int]
+) -> NDArray[np.float32]:
+    pixels, _ = letterbox(image, head.size, original, fill=head.fill)
     array: NDArray[np.float32] = (pixels.astype(np.float32) - head.mean) / head.scale
     return array.transpose(0, 3, 1, 2) if shape[1] == _CHANNELS else array

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 STAGES = ("queue", "decode", "infer", "post", "overhead")
 """Waiting for a slot; decoding, the engine and the rest of the work; and the way to the process and back."""
+ANSWERING = frozenset({"detect", "infer"})
+"""The tasks that answer a call; others load models and let go of them."""
 _LABELS = ("tenant", "model", "version")
 _KEPT = 4096
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from facetmesh.detection.rollout.samples import BOUNDS_S, SCORE_BINS, Histogram, Sample, Samples, bucket
 from facetmesh.detection.rollout.sequential import Tally as Total
+from facetmesh.detection.stages import ANSWERING, STAGES, stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ class Tally:
     failed: int = 0
     failed_s: float = 0.0
     """How long those took together."""
+    ran: int = 0
+    """Calls that its process ended, whether their callers still waited or not."""
+    stages_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """How long the stages of those took together."""
+    engine_runs: float = 0.0
+    """Runs of the engine for those; several may share one."""
     compared: int = 0
     """Copies of calls that it answered in the shadow of another version."""
     agreement: float = 0.0
@@ -91,9 +98,16 @@ class Statistics:
             tally.classes[one.class_id] += 1
 
     def cost(self, served: Served) -> None:
-        """Counts what a version's call cost, unless it had to load the model."""
-        if served.error is None and not served.cold and "/versions/" in served.subject:
-            self._tally(f"tenants/{served.tenant_id}/{served.subject}").compute[bucket(served.compute_s)] += 1
+        """Counts where a version's call spent its time, and what it cost, unless it had to load the model."""
+        if served.reply is None or served.task not in ANSWERING:
+            return
+        tally = self._tally(f"tenants/{served.tenant_id}/{served.subject}")
+        tally.ran += 1
+        tally.engine_runs += 1 / served.reply.batch
+        for stage, seconds in stages(served).items():
+            tally.stages_s[stage] += seconds
+        if not served.cold:
+            tally.compute[bucket(served.compute_s)] += 1
 
     def compared(self, version: Version, agreement: float) -> None:
         """Counts a copy of a call, and how much it agreed with the answer."""

@@ -10,7 +10,7 @@ from facetmesh.detection.detector import subject
 from facetmesh.kit.errors import Internal, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from facetmesh.detection.detector import Detector
     from facetmesh.detection.versions import Tensor, Version
@@ -43,11 +43,13 @@ class TensorRunner:
     Args:
         detector: Knows how they are opened.
         runners: Where they run.
+        is_loaded: Whether a tenant's process is up and has a subject's model.
     """
 
-    def __init__(self, detector: Detector, runners: Runners) -> None:
+    def __init__(self, detector: Detector, runners: Runners, *, is_loaded: Callable[[str, str], bool]) -> None:
         self._detector = detector
         self._runners = runners
+        self._is_loaded = is_loaded
 
     async def infer(self, version: Version, given: Array, wanted: Sequence[str]) -> list[Array]:
         """A model's outputs.
@@ -85,8 +87,23 @@ class TensorRunner:
         )
         return _arrays(reply)
 
+    async def load(self, version: Version) -> None:
+        """Opens a model and runs it once, so that its first call does not wait; raises what `Detector.detect` does."""
+        (expected,) = version.facts.inputs
+        await self._runners.call(
+            domain=version.tenant_id,
+            task="load",
+            arguments={
+                **await self._detector.opening(version), "datatype": expected.datatype, "shape": list(expected.shape),
+            },
+            subject=subject(version),
+            timeout_s=_TIMEOUT_S,
+        )  # fmt: skip
+
     async def unload(self, version: Version) -> None:
-        """Gives a model's memory back; its next call loads it again."""
+        """Gives a model's memory back; its next call loads it again. No process is started for that."""
+        if not self._is_loaded(version.tenant_id, subject(version)):
+            return
         await self._runners.call(
             domain=version.tenant_id, task="unload", arguments={"sha256": version.sha256}, subject=subject(version),
             timeout_s=_TIMEOUT_S,

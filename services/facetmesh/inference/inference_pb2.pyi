@@ -1056,11 +1056,11 @@ class InferStatistics(_message.Message):
 
     @_builtins.property
     def queue(self) -> Global___StatisticDuration:
-        """Waiting."""
+        """Waiting for a core."""
 
     @_builtins.property
     def compute_input(self) -> Global___StatisticDuration:
-        """Making the input ready."""
+        """Decoding the image."""
 
     @_builtins.property
     def compute_infer(self) -> Global___StatisticDuration:
@@ -1068,7 +1068,7 @@ class InferStatistics(_message.Message):
 
     @_builtins.property
     def compute_output(self) -> Global___StatisticDuration:
-        """Making the output ready."""
+        """The rest: fitting the image into the input, and making the output ready."""
 
     def __init__(
         self,
@@ -1109,7 +1109,7 @@ class ModelStatistics(_message.Message):
     inference_count: _builtins.int
     """Images."""
     execution_count: _builtins.int
-    """Calls of the model."""
+    """Runs of the model; images that ran together share one."""
     @_builtins.property
     def inference_stats(self) -> Global___InferStatistics:
         """What became of them."""
