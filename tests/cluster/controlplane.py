@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-DEADLINE_S = 120
+DEADLINE_S = 300
 
 
 @dataclass
@@ -122,7 +122,9 @@ class ControlPlane:
         """Applies resource definitions, of which each is a file or a folder of them, and waits until they serve."""
         for one in definitions:
             self.kubectl("apply", "--server-side", f"--filename={one}")
-        self.kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s")
+        self.kubectl(
+            "wait", "--for=condition=Established", "customresourcedefinitions", "--all", f"--timeout={DEADLINE_S - 60}s"
+        )
         # Where much else runs, their schemas take longer to be published than kubectl waits for them.
         self.until(
             lambda: self.kubectl("get", "--raw=/openapi/v2", check=False).returncode == 0, "schemas are published"
