@@ -10,6 +10,7 @@ from tests.unit.rollout_world import GOOD, NAME, Behaviour, sample
 
 from facetmesh.detection.rollout.decisions import carried_out, obey, watch
 from facetmesh.detection.rollout.gates import Baseline
+from facetmesh.detection.rollout.plan import CANARY, LOOK, Plan, Step
 from facetmesh.detection.rollout.record import Order, Rollout, State
 from facetmesh.detection.rollout.samples import Samples
 
@@ -60,6 +61,24 @@ def test_a_step_that_passes_is_left_when_its_window_is_over_and_not_before() -> 
     assert later.reference == STABLE
     assert later.outbox[0].cause == "passed"
     assert {finding.gate for finding in later.outbox[0].findings} >= {"errors", "agreement"}
+
+
+@pytest.mark.parametrize("steps", [(LOOK, *CANARY[1:]), CANARY])
+def test_the_first_calls_come_after_enough_of_the_stable_versions(steps: tuple[Step, ...]) -> None:
+    rollout = running(plan=Plan(steps))
+    early = replace(samples(), stable=sample(np.random.default_rng(1), GOOD, 4999))
+    assert watch(rollout, early, 400.0).step == 0
+    given_up = watch(rollout, early, 3700.0)
+    assert (given_up.state, given_up.outbox[0].cause) == (State.ROLLING_BACK, "undecided:calls")
+    later = watch(rollout, replace(early, stable=sample(np.random.default_rng(1), GOOD, 5000)), 400.0)
+    assert (later.state, later.step) == (State.RUNNING, 1)
+    assert next(one for one in later.outbox[0].findings if one.gate == "calls").limit == 5000
+
+
+def test_a_look_needs_no_calls_of_the_new_version() -> None:
+    only = Samples(STABLE)
+    assert watch(running(plan=Plan((LOOK, *CANARY[1:]))), only, 400.0).step == 1
+    assert watch(running(), only, 400.0).step == 0
 
 
 def test_the_last_step_is_compared_with_the_one_before_it() -> None:

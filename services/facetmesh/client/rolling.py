@@ -36,6 +36,7 @@ class Rolling(ABC):
             model: The model's name or id.
             to: The version, by number or alias.
             steps: Of 100 calls, how many it answers and how many it gets a copy of; the service's own when empty.
+                Where the first has calls, the service has a look at the stable version's and 1 percent go before it.
             window_s: How long a step lasts at the least, in seconds.
             patience_s: After which a step that has not passed is given up, in seconds.
             limits: How much worse it may be.

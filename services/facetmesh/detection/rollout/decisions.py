@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from facetmesh.detection.rollout.gates import Baseline, Finding, Verdict, judge, overall
+from facetmesh.detection.rollout.gates import Baseline, Finding, Verdict, before, judge, overall
 from facetmesh.detection.rollout.plan import WHOLE
 from facetmesh.detection.rollout.record import Order, Rollout, State
 
@@ -65,14 +65,21 @@ def carried_out(rollout: Rollout, now_s: float) -> Rollout:
 def _findings(rollout: Rollout, samples: Samples) -> tuple[Finding, ...]:
     if rollout.baseline is None:
         return ()
-    return judge(
+    step = rollout.current
+    findings: tuple[Finding, ...] = ()
+    if not step.percent:
+        needed = rollout.plan.calls_before(rollout.step, rollout.limits.samples)
+        findings = (before(samples.stable, needed),)
+        if not step.shadow_percent:
+            return findings
+    return findings + judge(
         samples.stable,
         samples.candidate,
         rollout.baseline,
         rollout.limits,
         alpha=rollout.limits.alpha / len(rollout.plan.steps),
-        mirrored=rollout.current.shadow_percent > 0,
-        served=rollout.current.percent > 0,
+        mirrored=step.shadow_percent > 0,
+        served=step.percent > 0,
     )
 
 

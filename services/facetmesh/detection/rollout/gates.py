@@ -93,6 +93,13 @@ def judge(
     return tuple(findings)
 
 
+def before(stable: Sample, needed: int) -> Finding:
+    """Whether the stable version has had enough calls for the candidate to get some."""
+    calls = stable.calls
+    verdict = _verdict(fails=False, passes=calls >= needed)
+    return Finding("calls", verdict, calls, calls, needed, calls)
+
+
 def overall(findings: tuple[Finding, ...]) -> Verdict:
     """FAIL where one fails, PASS where all pass."""
     verdicts = {finding.verdict for finding in findings}

@@ -27,12 +27,12 @@ _VERDICTS: Mapping[Verdict, rollout_pb2.Rollout.Finding.Verdict.ValueType] = {
 
 
 def plan(asked: rollout_pb2.Rollout) -> Plan:
-    """What is to be done."""
+    """What is to be done, with what goes before the first calls."""
     return Plan(
         tuple(Step(step.percent, step.shadow_percent) for step in asked.steps) or CANARY,
         asked.window.ToTimedelta().total_seconds() if asked.HasField("window") else _DEFAULTS.window_s,
         asked.patience.ToTimedelta().total_seconds() if asked.HasField("patience") else _DEFAULTS.patience_s,
-    )
+    ).led_in()
 
 
 def limits(asked: rollout_pb2.Rollout.Limits) -> Limits:

@@ -5,7 +5,7 @@ The API's owner checks it, the controller follows it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from facetmesh.kit.errors import InvalidArgument
@@ -30,6 +30,16 @@ CANARY = (SHADOW, Step(1), Step(10), Step(50), Step(WHOLE))
 """The default."""
 BLUE_GREEN = (Step(0, shadow_percent=WHOLE), Step(WHOLE))
 """All at once, after a look at it in the shadow."""
+LOOK = Step(0)
+"""Nothing is sent to the new version yet; the stable version's calls are counted."""
+FIRST = Step(1)
+"""What a version is given before anything more."""
+_MARGIN = 50
+"""How many of the stable version's calls go before the candidate's first, for each sample that a gate asks for.
+
+A bad version shows after about as many calls of its own as there are samples, a hundred times as many in all where it
+has one in a hundred. Half as many more beforehand keep its share under that, whatever lots are drawn.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,20 @@ class Plan:
     """How long a step lasts at the least."""
     patience_s: float = 3600.0
     """After which a step that has not passed is given up: no data is not good data."""
+
+    def led_in(self) -> Plan:
+        """The plan, and where it begins with calls, what goes before them: a look, and one call in a hundred.
+
+        So a version of which nothing was seen in the shadow has few when it fails.
+        """
+        if not self.steps or not 0 < self.steps[0].percent < WHOLE:
+            return self
+        small = (FIRST,) if self.steps[0].percent > FIRST.percent else ()
+        return replace(self, steps=(LOOK, *small, *self.steps))
+
+    def calls_before(self, step: int, samples: int) -> int:
+        """How many calls the stable version must have had before a step that sends none to the candidate passes."""
+        return samples * _MARGIN // self.steps[step + 1].percent
 
     def check(self) -> None:
         """Returns when it makes sense.
@@ -55,8 +79,8 @@ class Plan:
                 raise _invalid("steps: a percent is from 0 to 100.")
             if step.percent == WHOLE and step.shadow_percent:
                 raise _invalid("steps: where the new version answers all calls, none is left to copy.")
-            if not step.percent and not step.shadow_percent:
-                raise _invalid("steps: a step in which the new version gets no call shows nothing.")
+        if any(step == LOOK and later.percent > FIRST.percent for step, later in pairwise(self.steps)):
+            raise _invalid("steps: one without copies in which the new version gets no call comes before 1 percent.")
         if any(later.percent <= earlier.percent for earlier, later in pairwise(self.steps)):
             raise _invalid("steps: each must give the new version more calls than the one before.")
         if self.steps[-1].percent != WHOLE:

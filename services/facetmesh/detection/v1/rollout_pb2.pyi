@@ -198,7 +198,9 @@ class Rollout(_message.Message):
         LIMIT_FIELD_NUMBER: _builtins.int
         CALLS_FIELD_NUMBER: _builtins.int
         gate: _builtins.str
-        """errors, p50, p95, p99, cost, agreement, scores or classes."""
+        """errors, p50, p95, p99, cost, agreement, scores or classes; calls, of which
+        there must be enough before the new version answers any.
+        """
         verdict: Global___Rollout.Finding.Verdict.ValueType
         """What of it."""
         stable: _builtins.float
@@ -299,7 +301,9 @@ class Rollout(_message.Message):
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout.Step]:
         """The steps, each with more calls than the one before, the last with all: a
-        copy of 10 percent, then 1, 10, 50 and 100 percent when empty.
+        copy of 10 percent, then 1, 10, 50 and 100 percent when empty. Where the
+        first has calls, one without calls or copies goes before it, in which the
+        stable version's are counted, and then one of 1 percent if the first has more.
         """
 
     @_builtins.property
