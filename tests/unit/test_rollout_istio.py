@@ -67,7 +67,10 @@ class Server:
         self.applied = 0
 
     async def get(self, path: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.services[path.rpartition("/")[2]]
+        try:
+            found: dict[str, Any] = self.services[path.rpartition("/")[2]]
+        except KeyError:
+            raise NotFound("There is none.", reason="KUBERNETES_NOT_FOUND") from None
         return found
 
     async def apply(self, path: str, fields: Mapping[str, Any]) -> None:
@@ -153,11 +156,31 @@ async def test_a_rollback_leaves_no_trace_either(istio: Istio, server: Server, m
     await istio.withdraw(at(1))
 
 
+async def test_what_is_gone_has_nothing_to_be_taken_away(istio: Istio, server: Server, models: Models) -> None:
+    await istio.apply(at(1))
+    server.services.clear()
+    with pytest.raises(NotFound):
+        await istio.apply(at(1))
+    await istio.withdraw(at(1))
+    assert (await models.get("acme", "faces")).aliases == {"stable": 1}
+
+
+async def test_a_virtual_service_without_routes_is_refused(istio: Istio, server: Server) -> None:
+    del server.services["detection-ingress"]["spec"]["http"]
+    with pytest.raises(FailedPrecondition) as refused:
+        await istio.apply(at(1))
+    assert refused.value.reason == "ROUTE_MISSING"
+
+
 async def test_routes_that_are_not_ours_are_left_alone(istio: Istio, server: Server) -> None:
     server.services["detection-ingress"]["spec"]["http"].pop()
     with pytest.raises(FailedPrecondition) as refused:
         await istio.apply(at(1))
     assert refused.value.reason == "ROUTE_MISSING"
+
+
+async def _page(_: web.Request) -> web.Response:
+    return web.Response(text="<html>Please log in.</html>", content_type="text/html")
 
 
 @pytest.fixture
@@ -171,6 +194,7 @@ async def answering(tmp_path: Path) -> AsyncIterator[tuple[Resources, list[Any]]
 
     app = web.Application()
     app.router.add_route("*", "/{status}", answer)
+    app.router.add_get("/page/200", _page)
     token, authority = tmp_path / "token", tmp_path / "ca.pem"
     token.write_text("secret\n")
     authority.write_bytes(Authority().pem)
@@ -208,4 +232,13 @@ async def test_an_api_server_that_is_gone_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as away:
         await resources.get("/200")
     assert away.value.reason == "KUBERNETES_UNAVAILABLE"
+    (tmp_path / "token").unlink()  # it is being renewed, say
+    with pytest.raises(Unavailable):
+        await resources.get("/200")
     await resources.close()
+
+
+async def test_who_answers_in_its_place_is_not_believed(answering: tuple[Resources, list[Any]]) -> None:
+    with pytest.raises(Unavailable) as away:
+        await answering[0].get("/page/200")
+    assert away.value.reason == "KUBERNETES_UNAVAILABLE"

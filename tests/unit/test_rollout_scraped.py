@@ -72,3 +72,28 @@ async def test_metrics_that_cannot_be_had_are_none(url: str) -> None:
             with pytest.raises(Unavailable) as away:
                 await Scraped(source).read(ROLLOUT)
             assert away.value.reason == "METRICS_UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<html>Please log in.</html>", "[]", "{}", '{"data": {"result": [{"value": [0, "1"]}]}}',
+        '{"data": {"result": [{"metric": 7, "value": [0, "1"]}]}}',
+        *(
+            '{"data": {"result": [{"metric": {"__name__": "facetmesh_version_calls_total", "tenant": "acme",'
+            f'"model": "faces", "version": "1", "outcome": "ok", "instance": "a"}}, "value": [0, "{value}"]}}]}}}}'
+            for value in ("NaN", "+Inf", "many")
+        ),
+    ],
+)  # fmt: skip
+async def test_what_is_no_metrics_is_as_good_as_none(answer: str) -> None:
+    async def query(_: web.Request) -> web.Response:
+        return web.Response(text=answer)
+
+    app = web.Application()
+    app.router.add_get("/api/v1/query", query)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        url = str(server.make_url("")).rstrip("/")
+        with pytest.raises(Unavailable) as away:
+            await Scraped(Prometheus(session, url)).read(ROLLOUT)
+    assert away.value.reason == "METRICS_UNAVAILABLE"

@@ -83,9 +83,14 @@ class Istio:
     async def _route(self, rollout: Rollout, percent: int) -> None:
         for name in (GATEWAY, MESH):
             path = f"{self._folder}/{name}"
-            found = await self._resources.get(path)
-            there: Sequence[Mapping[str, Any]] = found["spec"]["http"]
             try:
+                found = await self._resources.get(path)
+            except NotFound:
+                if percent:
+                    raise
+                continue  # with it went the route
+            try:
+                there: Sequence[Mapping[str, Any]] = found["spec"]["http"]
                 wanted = (
                     routes.with_rollout(there, rollout, percent, claims=name == GATEWAY)
                     if percent

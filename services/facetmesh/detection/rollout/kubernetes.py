@@ -77,21 +77,21 @@ class Resources:
     async def _ask(
         self, verb: str, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        token = self._account.token_file.read_text().strip()
-        sent = {**(headers or {}), "Authorization": f"Bearer {token}"}
         try:
+            token = self._account.token_file.read_text().strip()
+            sent = {**(headers or {}), "Authorization": f"Bearer {token}"}
             async with self._session.request(
                 verb, self._account.url + path, data=data, headers=sent, ssl=self._tls
             ) as answer:
                 text = await answer.text()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(
-                f"The API server does not answer: {type(error).__name__}.", reason="KUBERNETES_UNAVAILABLE"
-            ) from error
-        if answer.ok:
+            if not answer.ok:
+                raise _problem(answer.status, text)
             found: dict[str, Any] = json.loads(text)
-            return found
-        raise _problem(answer.status, text)
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: it is no API server that answers
+            raise Unavailable(
+                f"The API server cannot be asked: {type(error).__name__}.", reason="KUBERNETES_UNAVAILABLE"
+            ) from error
+        return found
 
 
 def _problem(status: int, text: str) -> FacetmeshError:

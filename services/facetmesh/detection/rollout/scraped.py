@@ -24,6 +24,8 @@ Series = tuple[str, "Mapping[str, str]", float]
 """A metric's name, its labels, and its value."""
 _PREFIX = "facetmesh_version_"
 _TIMEOUT_S = 5.0
+_NOT_METRICS = (ValueError, OverflowError, LookupError, TypeError, AttributeError)
+"""What reading another's words ends in: a proxy's page, say, or numbers that are none."""
 
 
 class Source(Protocol):
@@ -50,16 +52,14 @@ class Scraped:
         Raises:
             Unavailable: METRICS_UNAVAILABLE.
         """
-        wanted = {"tenant": rollout.tenant_id, "model": rollout.model_id}
-        found = {}
-        for replica, series in (await self._source.series(rollout)).items():
-            ours = [one for one in series if wanted.items() <= one[1].items()]
-            stable, candidate = (
-                sample(one for one in ours if one[1].get("version") == str(number))
-                for number in (rollout.stable, rollout.candidate)
-            )
-            found[replica] = Samples(stable, candidate)
-        return found
+        try:
+            return {
+                replica: _samples(series, rollout) for replica, series in (await self._source.series(rollout)).items()
+            }
+        except _NOT_METRICS as error:
+            raise Unavailable(
+                f"What answers in the place of metrics is none: {type(error).__name__}.", reason="METRICS_UNAVAILABLE"
+            ) from error
 
 
 class Prometheus:
@@ -113,6 +113,17 @@ class Endpoints:
             ]
             for url in self._urls
         }
+
+
+def _samples(series: Sequence[Series], rollout: Rollout) -> Samples:
+    """Both versions' counters, out of a replica's series."""
+    wanted = {"tenant": rollout.tenant_id, "model": rollout.model_id}
+    ours = [one for one in series if wanted.items() <= one[1].items()]
+    stable, candidate = (
+        sample(one for one in ours if one[1].get("version") == str(number))
+        for number in (rollout.stable, rollout.candidate)
+    )
+    return Samples(stable, candidate)
 
 
 def sample(series: Iterable[Series]) -> Sample:
