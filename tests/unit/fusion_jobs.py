@@ -107,6 +107,8 @@ class Script:
     """Who faces may be; who others may be is not known."""
     backend: Backend = Backend.MESH
     """Which it is."""
+    copy: bytes = b""
+    """A smaller copy of what is made."""
     began: asyncio.Event = field(default_factory=asyncio.Event)
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
     running: int = 0
@@ -151,7 +153,7 @@ class Script:
             self.fused += [(source_face, face) for face in target_faces]
             refused = [REFUSED.get(face) if leave_refused else None for face in target_faces]
             made = b" ".join([source, b"into", target, b"for", tenant_id.encode()])
-            return Fused(made, tuple(refused), self.backend, (FACEMESH,))
+            return Fused(made, tuple(refused), self.backend, (FACEMESH,), self.copy)
         finally:
             self.running -= 1
 

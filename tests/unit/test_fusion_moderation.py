@@ -44,6 +44,17 @@ async def test_what_is_refused_leaves_nothing_but_a_record(world: World, image: 
     assert len(world.script.fused) == (which == "result")
 
 
+async def test_of_a_large_result_a_smaller_copy_is_looked_at(world: World) -> None:
+    world.script.copy = b"smaller"
+    world.script.seen[b"smaller"] = [NAKED]
+    assert await reason(world) == "CONTENT_REFUSED"
+    assert RESULT not in {image for _, _, image in world.script.found_in}
+    world.script.seen.clear()
+    ended = await world.worker.work(await world.create())
+    assert ended.result is not None
+    assert (await world.fusions.download(ended.ref))[1].startswith(RESULT)
+
+
 async def test_what_the_face_finder_saw_is_not_looked_for_again(world: World) -> None:
     await world.worker.work(await world.create())
     assert [image for _, _, image in world.script.found_in] == [b"source", b"target", RESULT]

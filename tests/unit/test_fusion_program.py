@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from facetmesh.fusion.pipeline.rendering import Mask, Region, Rendering
 from facetmesh.fusion.weights import LANDMARKS, CatalogWeights
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FailedPrecondition, InvalidArgument
-from facetmesh.runners.images import decode, encode_jpeg
+from facetmesh.runners.images import DEFAULT_LIMITS, ImageLimits, decode, encode_jpeg
 from facetmesh.runners.pool import RunnerPool
 
 from . import fusion_world as world
@@ -59,6 +60,26 @@ async def test_real_files_in_a_real_file_out(fuser: Fuser, source: bytes, target
     x_min, y_min, x_max, y_max = SMILES.box
     assert x_min - 20 < columns.min() < columns.max() < x_max + 20
     assert y_min - 20 < rows.min() < rows.max() < y_max + 20
+
+
+@pytest.mark.full
+async def test_a_file_larger_than_detection_takes_has_a_smaller_copy(fuser: Fuser, source: bytes) -> None:
+    group = world.group()
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 2600, 3), np.uint8)
+    noise[: group.shape[0], : group.shape[1]] = group
+    made = await fuser.fuse("acme", "operations/1", source, ASTRONAUT, encode_jpeg(noise, 80), [SMILES])
+    assert len(made.image) > DEFAULT_LIMITS.file_bytes > len(made.copy) > 0
+    assert made.shown == made.copy
+    copy = decode(made.copy).astype(np.float32)
+    large = decode(made.image, ImageLimits(file_bytes=1 << 30))
+    assert copy.shape == (2048, 1775, 3)
+    same = cv2.resize(large, (1775, 2048), interpolation=cv2.INTER_AREA).astype(np.float32)
+    x_min, y_min, x_max, y_max = (round(edge * 2048 / 3000) for edge in SMILES.box)
+    assert np.abs(copy - same)[y_min:y_max, x_min:x_max].mean() < 5
+    look = await fuser._runners.call(
+        domain="acme", task="fingerprint", arguments={}, blobs=[made.image], subject="operations/1", timeout_s=60
+    )
+    assert len(look.values["fingerprint"]) == 16
 
 
 async def test_known_eyes_lead_to_the_same_picture(fuser: Fuser, source: bytes, target: bytes) -> None:

@@ -51,7 +51,7 @@ class Progress:
             "source": asdict(self.source),
             "targets": [asdict(face) for face in self.targets],
             "model_version": self.model_version,
-            "fused": None if self.fused is None else {**asdict(self.fused), "image": None},
+            "fused": None if self.fused is None else {**asdict(self.fused), "image": None, "copy": None},
         }
         text = json.dumps(facts).encode()
         return len(text).to_bytes(_LENGTH_BYTES, "big") + text + (self.fused.image if self.fused else b"")

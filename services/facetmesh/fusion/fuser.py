@@ -40,6 +40,13 @@ class Fused:
     """What fused."""
     models: tuple[Model, ...] = ()
     """By which models."""
+    copy: bytes = b""
+    """A smaller JPEG of it, where the file is larger than detection takes; else empty."""
+
+    @property
+    def shown(self) -> bytes:
+        """What detection is shown of it."""
+        return self.copy or self.image
 
 
 class Fuser:
@@ -105,8 +112,11 @@ class Fuser:
             timeout_s=TIMEOUT_S,
         )
         match list(reply.blobs), reply.values.get("refused"):
-            case [image], [*refused] if image.startswith(PNG) and _sensible(refused, len(target_faces)):
-                return Fused(image, tuple(refused), self._backend, tuple(file.model for file in files))
+            case [image, *copies], [*refused] if (
+                image.startswith(PNG) and len(copies) <= 1 and _sensible(refused, len(target_faces))
+            ):
+                models = tuple(file.model for file in files)
+                return Fused(image, tuple(refused), self._backend, models, b"".join(copies))
         raise Internal("The pipeline's process gave no sensible answer.", reason="RUNNER_REPLY_INVALID")
 
 

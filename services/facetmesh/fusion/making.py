@@ -136,7 +136,7 @@ class Maker:
             attempt.tenant_id, _subject(attempt), source, progress.source, target, progress.targets, options.rendering,
             leave_refused=options.targets.pick is Pick.ALL,
         )
-        await self._stages.moderation.check(attempt.tenant_id, "result", fused.image)
+        await self._stages.moderation.check(attempt.tenant_id, "result", fused.shown)
         return fused
 
     async def _finish(self, attempt: Operation, progress: Progress, fused: Fused) -> Fusion:

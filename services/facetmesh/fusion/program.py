@@ -20,7 +20,7 @@ from facetmesh.fusion.pipeline.swapping import InsightFaceBackend, guesses, simi
 from facetmesh.fusion.weights import DETECTOR, GUESSER, LANDMARKS, RECOGNIZER, SWAPPER
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument, Unavailable
 from facetmesh.runners.engines import open_model
-from facetmesh.runners.images import decode, encode_png
+from facetmesh.runners.images import DEFAULT_LIMITS, ImageLimits, decode, encode_jpeg, encode_png
 from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetmesh.runners.tasks import Context, Task
+
+_OURS = ImageLimits(file_bytes=1 << 30)
+"""Files that were made here may be larger than those that are sent: a PNG is, beside the JPEG that it came of."""
+_COPY_PX = 2048
 
 # The runners of other tenants want the same cores.
 cv2.setNumThreads(1)
@@ -43,8 +47,8 @@ def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
     a Rendering; `leave_refused`: whether targets that will not do are left as they are,
     as long as one does.
 
-    Replies the PNG file as the one blob, and as `refused` the reason why each target
-    was left, null for those that were replaced.
+    Replies the PNG file; a smaller JPEG of it, where it is larger than files may be that are sent; and as `refused`
+    the reason why each target was left, null for those that were replaced.
     """
     source, target = (_decode(blob, which) for which, blob in zip(("source", "target"), blobs, strict=True))
     backend = _backend(context, arguments["backend"], arguments["models"])
@@ -64,7 +68,9 @@ def fuse(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
     rendering, made = Rendering.of(arguments["rendering"]), target
     for found in faces:
         made = backend.fuse(source, source_face, made, found, rendering)
-    return Reply({"refused": [error and error.reason for error in refusals]}, [encode_png(made)])
+    file = encode_png(made)
+    copies = [encode_jpeg(_smaller(made))] if len(file) > DEFAULT_LIMITS.file_bytes else []
+    return Reply({"refused": [error and error.reason for error in refusals]}, [file, *copies])
 
 
 def resemble(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
@@ -100,7 +106,7 @@ def mark(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
     """
     (image,) = blobs
     if arguments["label"]:
-        image = encode_png(labelled(decode(image), arguments["label"]))
+        image = encode_png(labelled(decode(image, _OURS), arguments["label"]))
     made = Marking(image, arguments["chain"], arguments["facts"])
     context.forget(arguments["id"])
     return Reply(blobs=[context.once(("mark", arguments["id"]), lambda: made).begin()])
@@ -117,7 +123,14 @@ def seal(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes])
 def fingerprint(_: Context, __: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
     """Says how an image looks: replies its `fingerprint`, 64 bits in hex."""
     (image,) = blobs
-    return Reply({"fingerprint": fingerprint_of(decode(image))})
+    return Reply({"fingerprint": fingerprint_of(decode(image, _OURS))})
+
+
+def _smaller(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    rows, columns = pixels.shape[:2]
+    scale = min(1.0, _COPY_PX / max(rows, columns))
+    size = max(1, round(columns * scale)), max(1, round(rows * scale))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
 def _lost() -> Marking:
