@@ -68,6 +68,28 @@ def test_a_mask_over_the_mouth_is_seen(who: str, cloth: tuple[int, int, int]) ->
     assert reason(masked(world.photo(photo), face, cloth), face) == "FACE_COVERED"
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (30, 30, 30), (128, 128, 128), (240, 240, 240)])
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("who", FACES)
+def test_what_hides_half_of_a_face_is_seen(who: str, side: int, colour: tuple[int, int, int]) -> None:
+    photo, box = FACES[who]
+    face = world.face(photo, box)
+    image = world.photo(photo).copy()
+    nose = round(float(face.flat[4, 0]))
+    image[:, slice(None, nose) if side == 0 else slice(nose, None)] = colour
+    assert reason(image, face) == "FACE_COVERED"
+
+
+@pytest.mark.parametrize("left", [0.15, 1.0])
+def test_a_side_in_shadow_is_not_hidden(left: float) -> None:
+    face = world.astronauts_face()
+    x_min, x_max = face.flat[:, 0].min(), face.flat[:, 0].max()
+    across = np.clip((np.arange(world.astronaut().shape[1]) - x_min) / (x_max - x_min), 0, 1)
+    light = (left + (1.15 - 2 * left) * across)[np.newaxis, :, np.newaxis]  # of 0.15 on one side to 1 on the other
+    linear = (world.astronaut() / 255) ** 2.2 * light
+    assert reason(np.asarray(linear ** (1 / 2.2) * 255, np.uint8), face) == ""
+
+
 @pytest.mark.parametrize("cloth", [(232, 232, 234), (38, 36, 38)])
 def test_it_is_seen_in_a_black_and_white_photo_too(cloth: tuple[int, int, int]) -> None:
     face = world.face("photo-six-faces", world.SMILES)

@@ -27,6 +27,8 @@ FOREIGN = 25.0
 """A colour so far from the skin's, in Lab units and whatever its lightness, is no shadow, beard or blush."""
 PALE = 0.4
 """A nose and upper lip less colourful than this share of the skin between and under the eyes are cloth."""
+ONE_SIDED = 0.2
+"""A cheek less colourful than this share of the other is behind something: one in shadow keeps twice as much."""
 COLOURFUL = 6.0
 """From which colourfulness on that can be said, in Lab units: a black and white photo has none."""
 LIGHTER, DARKER = 10.0, 35.0
@@ -49,6 +51,8 @@ _UPPER = (8, 168, 6, 193, 417, 23, 253)
 """Between the eyes and right under them: above any mask."""
 _MUZZLE = (1, 2, 4, 98, 327, 164, 36, 266)
 """The nose's tip and underside, and what is beside and under it."""
+_CHEEKS = (50, 101, 205, 118, 36), (280, 330, 425, 347, 266)
+"""The right one's and the left one's middle, which a turned face shows too."""
 
 
 def check(image: Pixels, face: Face, which: str) -> None:
@@ -64,7 +68,7 @@ def check(image: Pixels, face: Face, which: str) -> None:
     """
     with part("check"):
         lab, points = _seen(image, face, min(1.0, UNIT_PX / face.unit))
-        hidden = covered(lab, points) > MAX_COVERED or masked(lab, points)
+        hidden = covered(lab, points) > MAX_COVERED or masked(lab, points) or one_sided(lab, points)
         flat = drawn(*_seen(image, face, DRAWN_UNIT_PX / face.unit))
     if hidden:
         raise InvalidArgument(
@@ -100,13 +104,24 @@ def masked(lab: Image, points: Points) -> bool:
         lab: The image in CIE Lab, float32, (rows, columns, 3).
         points: The face's points in it, (468, 2).
     """
-    blur = max(mask.SHARPEST_PX, _BLUR * mesh.eye_distance(points))
-    soft = cv2.GaussianBlur(lab, (0, 0), blur).astype(np.float32)
+    soft = _soft(lab, points)
     upper, muzzle = (_middle(soft, points[list(part)]) for part in (_UPPER, _MUZZLE))
     colourful = float(np.linalg.norm(upper[1:]))
     if colourful > COLOURFUL:
         return float(np.linalg.norm(muzzle[1:])) < PALE * colourful
     return not -DARKER < float(muzzle[0] - upper[0]) < LIGHTER
+
+
+def one_sided(lab: Image, points: Points) -> bool:
+    """Whether one cheek is behind something black, grey or white: a door, a phone, a sheet of paper.
+
+    Args:
+        lab: The image in CIE Lab, float32, (rows, columns, 3).
+        points: The face's points in it, (468, 2).
+    """
+    soft = _soft(lab, points)
+    paler, other = sorted(float(np.linalg.norm(_middle(soft, points[list(cheek)])[1:])) for cheek in _CHEEKS)
+    return other > COLOURFUL and paler < ONE_SIDED * other
 
 
 def drawn(lab: Image, points: Points) -> bool:
@@ -131,6 +146,12 @@ def _seen(image: Pixels, face: Face, scale: float) -> tuple[Image, Points]:
     x, y, columns, rows = window_of(face.flat, image)
     small = resized(image[y : y + rows, x : x + columns], scale)
     return lab_of(small), scaled(face.flat - (x, y), scale)
+
+
+def _soft(lab: Image, points: Points) -> Image:
+    """Without grain."""
+    blur = max(mask.SHARPEST_PX, _BLUR * mesh.eye_distance(points))
+    return cv2.GaussianBlur(lab, (0, 0), blur).astype(np.float32)
 
 
 def _middle(lab: Image, points: Points) -> NDArray[np.float64]:
