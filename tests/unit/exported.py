@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
-from unittest import mock
 
 from prometheus_client import CollectorRegistry
 
 from facetmesh.audit.refused import RefusedEvents
-from facetmesh.detection.gpu import gpu_metrics
+from facetmesh.detection.gpu import GpuMetrics
 from facetmesh.detection.metrics import VersionMetrics
 from facetmesh.detection.scheduler import Served
 from facetmesh.detection.stages import StageMetrics
@@ -49,7 +47,7 @@ def _collectors() -> Iterator[Collector]:
     RefusedEvents(refused, lambda _: None, time.monotonic)
     yield from _of(refused)
     stages = StageMetrics(cast("Any", SimpleNamespace(
-        memory=lambda: {"acme": 1}, in_quarantine=lambda: {"acme": 1}, evicted=0,
+        memory=lambda: {"acme": 1}, gpu_memory=lambda: {"acme": 1}, in_quarantine=lambda: {"acme": 1}, evicted=0,
     )))  # fmt: skip
     stages.watch(cast("Any", SimpleNamespace(waiting=lambda: 0, running=lambda: 0)))
     stages.add(Served(
@@ -63,10 +61,7 @@ def _collectors() -> Iterator[Collector]:
     backlog = Backlog(time.time)
     backlog.see(())
     yield BacklogMetrics(backlog)
-    with mock.patch.dict(sys.modules, {"pynvml": _nvml()}):
-        cards = gpu_metrics()
-    assert cards is not None
-    yield cards
+    yield GpuMetrics(_nvml())
 
 
 def _of(registry: CollectorRegistry) -> Iterator[Collector]:
@@ -83,7 +78,7 @@ def _labels(collector: Any, metric: Any) -> frozenset[str]:
 def _nvml() -> Any:
     """A card."""
     return SimpleNamespace(
-        NVMLError=RuntimeError, nvmlInit=lambda: None, nvmlDeviceGetCount=lambda: 1,
+        NVMLError=RuntimeError, nvmlDeviceGetCount=lambda: 1,
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(used=1, total=2),
         nvmlDeviceGetUtilizationRates=lambda _: SimpleNamespace(gpu=0), nvmlDeviceGetPowerUsage=lambda _: 0,

@@ -23,6 +23,10 @@ class Pool:
         """By tenant."""
         return self.taken
 
+    def gpu_memory(self) -> dict[str, int]:
+        """By tenant."""
+        return {"acme": 7}
+
     def in_quarantine(self) -> dict[str, int]:
         """By tenant."""
         return {"acme": 2}
@@ -67,6 +71,7 @@ def test_sums_by_tenant_model_and_version() -> None:
     assert found["facetmesh_version_compute_seconds_total", "acme", "faces", "2"] == pytest.approx(0.08)
     assert found["facetmesh_version_loads_total", "acme", "faces", "2"] == 2
     assert found["facetmesh_runner_memory_bytes", "acme"] == 5
+    assert found["facetmesh_runner_gpu_memory_bytes", "acme"] == 7
     assert found["facetmesh_runner_evictions_total",] == 3
     assert found["facetmesh_stage_seconds_count", "queue"] == 2
 

@@ -18,7 +18,7 @@ from facetmesh.detection.charging import charged
 from facetmesh.detection.detector import Detector, subject
 from facetmesh.detection.facts import facts
 from facetmesh.detection.fetching import Fetcher
-from facetmesh.detection.gpu import gpu_metrics
+from facetmesh.detection.gpu import GpuMetrics
 from facetmesh.detection.intake import Intake
 from facetmesh.detection.kserve_servicer import KServeServicer
 from facetmesh.detection.metrics import VersionMetrics
@@ -48,6 +48,7 @@ from facetmesh.kit import catalog, deadlines, identity
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
+from facetmesh.runners.gpu import CardMemory, open_nvml
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.probe import probe
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
@@ -82,6 +83,8 @@ class DetectionSettings(ServiceSettings):
     """A model that ends its runner so often within a minute is quarantined."""
     runners_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 16384 * MEBIBYTE
     """What all runners may take together, as it is measured; the least recently used one makes room."""
+    runners_gpu_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] | None = None
+    """What all runners may take of NVIDIA cards' memory together, in the same way; all of it when unset."""
     pinned_tenants: frozenset[str] = frozenset()
     """Ids of tenants whose runners stay, idle or not, as a JSON list."""
     blobs: str = ""
@@ -106,6 +109,7 @@ async def main() -> None:
         limits = PoolLimits(
             runners=settings.runners,
             memory_bytes=settings.runners_memory_bytes,
+            gpu_memory_bytes=settings.runners_gpu_memory_bytes,
             queue=settings.runner_queue,
             idle_s=settings.runner_idle_s,
             deaths=settings.runner_deaths,
@@ -127,8 +131,14 @@ async def main() -> None:
             return [catalog.models_folder(), shelf.readable(domain)]
 
         processes = functools.partial(RunnerPool, setting=setting, readable=readable)
+        nvml = open_nvml()
         pool = await stack.enter_async_context(
-            processes("facetmesh.detection.program", limits=limits, pinned=settings.pinned_tenants.__contains__)
+            processes(
+                "facetmesh.detection.program",
+                limits=limits,
+                pinned=settings.pinned_tenants.__contains__,
+                gpu_bytes=CardMemory(nvml),
+            )
         )
         stages = StageMetrics(pool)
         statistics = Statistics(settings.now)
@@ -150,8 +160,8 @@ async def main() -> None:
         stack.callback(scheduler.close)
         stages.watch(scheduler)
         mesh.telemetry.metrics.registry.register(stages)
-        if (cards := gpu_metrics()) is not None:
-            mesh.telemetry.metrics.registry.register(cards)
+        if nvml is not None:
+            mesh.telemetry.metrics.registry.register(GpuMetrics(nvml))
         models = Models(store, serves=settings.serves_alias)
         uploads = Uploads(store, blobs, settings.now, max_bytes=settings.max_model_bytes)
         workshop = Workshop(processes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import GaugeMetricFamily
@@ -47,19 +46,6 @@ class GpuMetrics(Collector):
                 for metric, value in zip(metrics, values, strict=True):
                     metric.add_metric(labels, value)
         yield from (used, total, busy, power)
-
-
-def gpu_metrics() -> GpuMetrics | None:
-    """The cards of this machine; None where there is no driver, or nvidia-ml-py is not installed (extra `gpu`)."""
-    try:
-        nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    return GpuMetrics(nvml)
 
 
 def _memory(nvml: Any, card: Any) -> tuple[int, int]:

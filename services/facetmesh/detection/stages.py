@@ -99,13 +99,18 @@ class StageMetrics(Collector):
         )
         for tenant, size in self._pool.memory().items():
             memory.add_metric([tenant], size)
+        cards = GaugeMetricFamily(
+            "facetmesh_runner_gpu_memory_bytes", "What a tenant's runner takes of cards' memory.", labels=["tenant"]
+        )
+        for tenant, size in self._pool.gpu_memory().items():
+            cards.add_metric([tenant], size)
         evictions = CounterMetricFamily("facetmesh_runner_evictions", "Runners that made room.", self._pool.evicted)
         quarantined = GaugeMetricFamily(
             "facetmesh_models_quarantined", "A tenant's models that are not run for a while.", labels=["tenant"]
         )
         for tenant, models in self._pool.in_quarantine().items():
             quarantined.add_metric([tenant], models)
-        yield from (memory, evictions, quarantined)
+        yield from (memory, cards, evictions, quarantined)
         if self._scheduler is not None:
             yield GaugeMetricFamily("facetmesh_scheduler_waiting", "Requests that wait.", self._scheduler.waiting())
             yield GaugeMetricFamily("facetmesh_scheduler_running", "Requests that run.", self._scheduler.running())

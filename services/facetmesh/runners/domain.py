@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from facetmesh.runners.memory import Footprint
     from facetmesh.runners.runner import Runner
 
 
@@ -16,10 +17,10 @@ class Domain:
     Args:
         name: Its name, such as a tenant's id.
         concurrency: How many of its calls run at a time.
-        memory_bytes: What its runner will take, as far as one can say before it is measured.
+        takes: What its runner will take, as far as one can say before it is measured.
     """
 
-    def __init__(self, name: str, concurrency: int, memory_bytes: int) -> None:
+    def __init__(self, name: str, concurrency: int, takes: Footprint) -> None:
         self.name = name
         self.slots = asyncio.Semaphore(concurrency)
         self.waiting = 0
@@ -29,8 +30,8 @@ class Domain:
         """Calls that the present runner has ended."""
         self.answered: set[str] = set()
         """What the present runner has answered for and has not let go of since: these models are loaded."""
-        self.memory_bytes = memory_bytes
-        """What its runner takes, as it was last measured; of the one before, while there is none."""
+        self.takes = takes
+        """What its runner takes of memory, as it was last measured; of the one before, while there is none."""
         self.resident = False
         """Whether it has a runner that was not told to go, or is having one spawned."""
         self.deaths = 0

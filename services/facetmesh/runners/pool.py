@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from facetmesh.kit import telemetry
 from facetmesh.kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from facetmesh.runners.domain import Domain
-from facetmesh.runners.memory import resident_bytes
+from facetmesh.runners.memory import Footprint, resident_bytes
 from facetmesh.runners.quarantine import Quarantine
 from facetmesh.runners.residency import Residency
 from facetmesh.runners.runner import Runner
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S = 0.2
-_FIRST_GUESS_BYTES = 192 << 20
+_FIRST_GUESS = Footprint(192 << 20)
 """A runner with one small model, before any has been measured."""
 _LATEST = 15
 _MEASURE_EVERY_S = 5.0
@@ -49,6 +49,7 @@ class RunnerPool:
             for every file.
         pinned: Whether a domain's runner is kept, idle or not, whoever else wants
             its place.
+        gpu_bytes: What a process takes of the cards' memory, by its id: `gpu`.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class RunnerPool:
         limits: PoolLimits | None = None,
         readable: Sequence[Path] | Callable[[str], Sequence[Path]] | None = None,
         pinned: Callable[[str], bool] = lambda _: False,
+        gpu_bytes: Callable[[int], int] = lambda _: 0,
     ) -> None:
         self._readable = readable
         self._pinned = pinned
+        self._gpu_bytes = gpu_bytes
         self._program = program
         self._setting = setting or EngineSetting()
         self._limits = limits or PoolLimits()
@@ -75,7 +78,7 @@ class RunnerPool:
             self._domains, self._limits, pinned=pinned, evict=functools.partial(self._retire, drain=True)
         )
         # What runners took with one model, the latest of them: the next is taken for one like these.
-        self._first_bytes = deque([_FIRST_GUESS_BYTES], _LATEST)
+        self._first = deque([_FIRST_GUESS], _LATEST)
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -123,8 +126,11 @@ class RunnerPool:
         self._quarantine.check((domain, subject))
         state = self._domains.get(domain)
         if state is None:
-            usual_bytes = round(statistics.median(self._first_bytes))
-            state = self._domains[domain] = Domain(domain, self._limits.runner.concurrency, usual_bytes)
+            usual = Footprint(
+                round(statistics.median(one.ram_bytes for one in self._first)),
+                round(statistics.median(one.gpu_bytes for one in self._first)),
+            )
+            state = self._domains[domain] = Domain(domain, self._limits.runner.concurrency, usual)
         if state.waiting >= self._limits.queue:
             raise ResourceExhausted("Too many calls are waiting.", reason="QUEUE_FULL", retry_after_s=1.0)
         at_hand = state.runner is not None and not state.slots.locked()
@@ -167,7 +173,11 @@ class RunnerPool:
 
     def memory(self) -> dict[str, int]:
         """What each domain's runner takes, in bytes, as it was last measured."""
-        return {name: state.memory_bytes for name, state in self._domains.items() if state.runner is not None}
+        return {name: state.takes.ram_bytes for name, state in self._domains.items() if state.runner is not None}
+
+    def gpu_memory(self) -> dict[str, int]:
+        """What each domain's runner takes of the cards' memory, in bytes, as it was last measured."""
+        return {name: state.takes.gpu_bytes for name, state in self._domains.items() if state.runner is not None}
 
     @property
     def evicted(self) -> int:
@@ -238,9 +248,9 @@ class RunnerPool:
         if not is_new:
             return
         # Something was loaded for it: that is when a runner grows.
-        state.memory_bytes = resident_bytes(state.runner.pid)
+        state.takes = self._footprint(state.runner.pid)
         if len(state.answered) == 1:
-            self._first_bytes.append(state.memory_bytes)
+            self._first.append(state.takes)
         self._residency.grown()
 
     def _measure_soon(self, state: Domain) -> None:
@@ -256,10 +266,13 @@ class RunnerPool:
 
     async def _measure(self, state: Domain, runner: Runner) -> None:
         # On a thread: of a large process it takes some milliseconds.
-        found = await asyncio.to_thread(resident_bytes, runner.pid)
+        found = await asyncio.to_thread(self._footprint, runner.pid)
         if found and state.runner is runner:
-            state.memory_bytes = found
+            state.takes = found
             self._residency.grown()
+
+    def _footprint(self, pid: int) -> Footprint:
+        return Footprint(resident_bytes(pid), self._gpu_bytes(pid))
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -310,7 +323,7 @@ class RunnerPool:
         if runner is None:
             return
         runner.alive = state.resident = False
-        self._in_background(self._residency.leave(runner, state.memory_bytes, drain=drain))
+        self._in_background(self._residency.leave(runner, state.takes, drain=drain))
 
     def _set_idle_timer(self, state: Domain, delay_s: float) -> None:
         if state.idle_timer is None and state.idle and not self._closed:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from facetmesh.kit.errors import ResourceExhausted
+from facetmesh.runners.memory import Footprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -25,7 +27,7 @@ class Residency:
 
     Args:
         domains: All there are, as the pool knows them at each moment.
-        limits: Places and memory.
+        limits: Places and memory, the machine's and its cards'.
         pinned: Whether a domain's runner stays, whoever wants its place.
         evict: Tells a domain's runner to go when its calls have ended.
     """
@@ -41,14 +43,15 @@ class Residency:
         self.evicted = 0
         """How many runners had to make room for others so far."""
         self._domains = domains
-        self._limits = limits
+        gpu_bytes = sys.maxsize if limits.gpu_memory_bytes is None else limits.gpu_memory_bytes
+        self._budget = Footprint(limits.memory_bytes, gpu_bytes)
         self._pinned = pinned
         self._tell_to_go = evict
         self._places = asyncio.Semaphore(limits.runners)
         self._starts_waiting = 0
         self._admission = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._leaving: dict[Runner, int] = {}
+        self._leaving: dict[Runner, Footprint] = {}
         """Runners that were told to go, and the memory that they take until then."""
 
     async def enter(self, state: Domain) -> None:
@@ -81,11 +84,11 @@ class Residency:
 
     def grown(self) -> None:
         """A runner was measured anew."""
-        self._free_memory(self._memory_in_use() - self._limits.memory_bytes)
+        self._free_memory(self._in_use() - self._budget)
 
-    def leave(self, runner: Runner, memory_bytes: int, *, drain: bool) -> Coroutine[None, None, None]:
+    def leave(self, runner: Runner, takes: Footprint, *, drain: bool) -> Coroutine[None, None, None]:
         """Counts a runner as leaving from now on, and returns what closes it."""
-        self._leaving[runner] = memory_bytes
+        self._leaving[runner] = takes
         return self._close(runner, drain=drain)
 
     async def _close(self, runner: Runner, *, drain: bool) -> None:
@@ -98,8 +101,10 @@ class Residency:
     async def _admit(self, state: Domain) -> None:
         """Waits until there is memory for the domain's runner; starts are admitted in the order in which they come."""
         async with self._admission:
-            while (short := self._memory_in_use() + state.memory_bytes - self._limits.memory_bytes) > 0:
-                others = [other.name for other in self._domains.values() if other.resident]
+            while short := self._in_use() + state.takes - self._budget:
+                others = [
+                    other.name for other in self._domains.values() if other.resident and other.takes.eases(short)
+                ]
                 if not others and not self._leaving:
                     break  # it would not get less by waiting
                 if not self._leaving and all(map(self._pinned, others)):
@@ -111,21 +116,23 @@ class Residency:
                 await self._changed.wait()
             state.began()
 
-    def _memory_in_use(self) -> int:
+    def _in_use(self) -> Footprint:
         """What runners take that are up or about to be; those that leave are still there."""
-        present = sum(state.memory_bytes for state in self._domains.values() if state.resident)
-        return present + sum(self._leaving.values())
+        present = (state.takes for state in self._domains.values() if state.resident)
+        return sum((*present, *self._leaving.values()), Footprint())
 
-    def _free_memory(self, short: int) -> None:
-        """Lets idle runners go until so many bytes will be free, else a busy one."""
-        short -= sum(self._leaving.values())
+    def _free_memory(self, short: Footprint) -> None:
+        """Lets idle runners go until so much will be free, else a busy one."""
+        short -= sum(self._leaving.values(), Footprint())
         victims: list[Domain] = []
         for state in self._evictable():
-            if short <= 0:
+            if not short:
                 break
+            if not state.takes.eases(short):
+                continue
             if state.idle or not (victims or self._draining()):
                 victims.append(state)
-                short -= state.memory_bytes
+                short -= state.takes
         self._evict(victims)
 
     def _make_room(self) -> None:
@@ -158,5 +165,7 @@ class Residency:
     def _evict(self, victims: Sequence[Domain]) -> None:
         for state in victims:
             self.evicted += 1
-            logger.info("runner makes room", extra={"domain": state.name, "memory_bytes": state.memory_bytes})
+            logger.info("runner makes room", extra={
+                "domain": state.name, "memory_bytes": state.takes.ram_bytes, "gpu_bytes": state.takes.gpu_bytes,
+            })  # fmt: skip
             self._tell_to_go(state)

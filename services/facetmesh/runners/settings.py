@@ -59,6 +59,8 @@ class PoolLimits:
     """Live processes; the least recently used one makes room."""
     memory_bytes: int = 16 << 30
     """What they may take together, as it is measured; the least recently used ones make room."""
+    gpu_memory_bytes: int | None = None
+    """What they may take together of all cards' memory, in the same way; None for all of it."""
     queue: int = 32
     """Calls of one domain that wait; one more is refused."""
     idle_s: float = 300.0
