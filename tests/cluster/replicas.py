@@ -29,6 +29,7 @@ from facetmesh.detection.store import DaprStore
 from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import status
 from facetmesh.kit.errors import FacetmeshError, Internal
+from facetmesh.runners.tasks import Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -73,7 +74,7 @@ class Replica:
             raise Internal("It does not work.")
         self._statistics.cost(
             Served(version.tenant_id, "detect", f"models/{version.model_id}/versions/{version.number}", queue_s=0,
-                   run_s=like.seconds, compute_s=like.seconds, cold=False, reply=None, error=None)
+                   run_s=like.seconds, compute_s=like.seconds, cold=False, reply=Reply(), error=None)
         )  # fmt: skip
         box = (like.left, 10.0, like.left + 20, 30.0)
         return Result((Detection(box, "cat", 0, min(0.99, self._random.gauss(0.8, 0.05))),), 64, 64)
