@@ -94,6 +94,13 @@ def test_where_prometheus_is_is_said_once() -> None:
             assert (trigger["type"], trigger["metadata"].get("serverAddress")) == ("prometheus", None)
 
 
+def test_istio_is_told_of_each_service_by_its_name() -> None:
+    """`istioctl analyze` of a cluster knows no service by a pattern, and warns."""
+    rules = documents(BASE.parent / "istio" / "mesh" / "destinations.yaml")
+    hosts = sorted(rule["spec"]["host"] for rule in rules)
+    assert hosts == [f"{service}.facetmesh.svc.cluster.local" for service in sorted(SERVICES)]
+
+
 def test_no_secret_stands_in_a_manifest() -> None:
     for path in BASE.parent.rglob("*.yaml"):
         for document in documents(path):
