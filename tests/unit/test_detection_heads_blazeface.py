@@ -10,6 +10,7 @@ import pytest
 
 from facetmesh.detection import heads
 from facetmesh.detection.heads.blazeface import BlazeFace, anchors
+from facetmesh.detection.heads.geometry import Overlap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,5 +87,5 @@ def test_faces_that_overlap_are_merged() -> None:
     for index, shift in ((0, 0), (1, 2)):
         tensors["r"][0, index] = [shift, 0, 20, 20, *[0] * 12]
         tensors["c"][0, index] = 3
-    kept = head.select(head.candidates(tensors, 0.5), 0.3, 10)
+    kept = head.select(head.candidates(tensors, 0.5), Overlap(0.3), 10)
     assert kept.boxes.tolist() == [pytest.approx([-5, -6, 15, 14])]

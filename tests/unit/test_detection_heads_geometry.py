@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facetmesh.detection.heads.geometry import Candidates, letterbox, overlaps, suppress
+from facetmesh.detection.heads.geometry import Candidates, Overlap, letterbox, overlaps, suppress
 
 sizes = st.integers(1, 3000)
 
@@ -67,20 +67,20 @@ boxes_strategy = st.lists(
 )
 
 
-@given(found=boxes_strategy, threshold=st.floats(0, 1), at_most=st.integers(1, 30))
+@given(found=boxes_strategy, threshold=st.floats(0, 1), at_most=st.integers(1, 30), across=st.booleans())
 def test_suppression_is_what_it_is_defined_as(
-    found: list[tuple[int, ...]], threshold: float, at_most: int
+    found: list[tuple[int, ...]], threshold: float, at_most: int, *, across: bool
 ) -> None:
-    """Best first; one more is kept if it overlaps none of its class that was kept."""
+    """Best first; one more is kept if it overlaps none of its class that was kept, or none at all."""
     boxes = [(x, y, x + w, y + h) for x, y, w, h, _, _ in found]
     given_candidates = candidates(boxes, [c / 100 for *_, c, _ in found], [k for *_, k in found])
     expected: list[int] = []
     for index in sorted(range(len(found)), key=lambda i: -found[i][4]):
         box = np.array(boxes[index], np.float32)
-        kept = [np.array(boxes[i], np.float32) for i in expected if found[i][5] == found[index][5]]
+        kept = [np.array(boxes[i], np.float32) for i in expected if across or found[i][5] == found[index][5]]
         if all(overlaps(other, box[np.newaxis])[0] <= np.float32(threshold) for other in kept):
             expected.append(index)
-    result = suppress(given_candidates, threshold, at_most)
+    result = suppress(given_candidates, Overlap(threshold, across_classes=across), at_most)
     assert result.boxes.tolist() == [list(boxes[i]) for i in expected[:at_most]]
     assert (np.diff(result.confidences) <= 0).all()
 
@@ -90,7 +90,7 @@ def test_merging_takes_the_weighted_mean_of_place_and_points() -> None:
     result = suppress(
         candidates([(0, 0, 10, 10), (2, 0, 12, 10), (50, 50, 60, 60)], [0.75, 0.25, 0.5],
                    keypoints=[[[1, 1]], [[5, 1]], [[55, 55]]]),
-        0.3, 10, merge=True,
+        Overlap(0.3), 10, merge=True,
     )  # fmt: skip
     np.testing.assert_allclose(result.boxes, [(0.5, 0, 10.5, 10), (50, 50, 60, 60)], rtol=1e-6)
     np.testing.assert_allclose(result.keypoints[0], [[2, 1]], rtol=1e-6)
@@ -99,5 +99,5 @@ def test_merging_takes_the_weighted_mean_of_place_and_points() -> None:
 
 def test_boxes_without_area_end() -> None:
     """They overlap nothing, not even themselves."""
-    result = suppress(candidates([(1, 1, 1, 1)] * 3, [0.1, 0.2, 0.3]), 0.5, 10)
+    result = suppress(candidates([(1, 1, 1, 1)] * 3, [0.1, 0.2, 0.3]), Overlap(0.5), 10)
     assert len(result.confidences) == 3

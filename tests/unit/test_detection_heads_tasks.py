@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from facetmesh.detection import heads
 from facetmesh.detection.heads import masks
 from facetmesh.detection.heads.classify import YoloClassify
-from facetmesh.detection.heads.geometry import Placement, cover
+from facetmesh.detection.heads.geometry import Overlap, Placement, cover
 from facetmesh.detection.heads.obb import YoloObb
 from facetmesh.detection.heads.pose import YoloPose
 from facetmesh.detection.heads.segment import YoloSegment
@@ -84,7 +84,7 @@ def test_boxes_without_overlaps_are_taken_as_they_are() -> None:
     rows = np.zeros((1, 300, 6), np.float32)
     rows[0, :3] = [(1, 2, 30, 40, 0.9, 1), (2, 2, 30, 40, 0.8, 1), (0, 0, 5, 5, np.nan, np.nan)]
     model = head([(1, 300, 6)], names=NAMES)
-    found = model.select(model.candidates({"o": rows}, 0.25), 0.45, 100)
+    found = model.select(model.candidates({"o": rows}, 0.25), Overlap(0.45), 100)
     assert found.boxes.tolist() == [[1, 2, 30, 40], [2, 2, 30, 40]]
 
 
@@ -166,7 +166,7 @@ def test_rotated_boxes() -> None:
     output[0, :, 2] = (32, 32, 20, 10, 0.7, 0, 0)  # across
     output[0, :, 3] = (10, 10, 8, 4, 0.6, 0, 0)
     model = head([(1, 7, 8)], task="obb", names=NAMES)
-    found = model.select(model.candidates({"o": output}, 0.25), 0.6, 100)
+    found = model.select(model.candidates({"o": output}, 0.25), Overlap(0.6), 100)
     assert found.confidences.tolist() == pytest.approx([0.9, 0.7, 0.6])
     assert found.boxes[0].tolist() == pytest.approx([27, 22, 37, 42], abs=1e-3)
     detail = model.details(found, {}, Placement(0.5, 0.5, 2, 0), (SIDE, SIDE))[0]
@@ -210,7 +210,7 @@ def test_nonsense_out_of_a_model_is_left_out(
         array[random.uniform(0, 1, shape) < 0.3] = poison
         outputs[f"output{index}"] = array
     with np.errstate(all="ignore"):
-        found = model.select(model.candidates(outputs, 0.25), 0.45, 5)
+        found = model.select(model.candidates(outputs, 0.25), Overlap(0.45), 5)
         details = model.details(found, outputs, AS_IT_IS, (SIDE, SIDE))
     assert np.isfinite(found.boxes).all()
     assert (found.confidences <= 1).all()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from facetmesh.detection import heads
+from facetmesh.detection.heads.geometry import Overlap
 from facetmesh.detection.heads.yolo import Yolo
 from facetmesh.kit.errors import FailedPrecondition
 
@@ -92,9 +93,9 @@ def test_overlaps_of_a_class_are_one_object_and_those_of_two_are_two() -> None:
     head = yolo()
     box = (50.0, 50.0, 20.0, 20.0)
     found = head.candidates(output((box, (0.5, 0)), (box, (0.9, 0)), (box, (0, 0.7))), 0.25)
-    kept = head.select(found, 0.45, 10)
+    kept = head.select(found, Overlap(0.45), 10)
     assert kept.confidences.tolist() == pytest.approx([0.9, 0.7])
-    assert head.select(found, 0.45, 1).confidences.tolist() == pytest.approx([0.9])
+    assert head.select(found, Overlap(0.45), 1).confidences.tolist() == pytest.approx([0.9])
 
 
 @pytest.mark.parametrize(

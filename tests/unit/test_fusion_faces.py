@@ -84,13 +84,24 @@ async def test_only_faces_count_and_eyes_come_along(detection: tuple[Detection, 
         pb.Detection(label=label, box=pb.BoundingBox(x_max=width, y_max=10), keypoints=points)
         for label, width, points in (
             ("FEET_EXPOSED", 90, []), ("FACE_MALE", 10, []),
-            ("face", 20, [pb.Keypoint(label="left_eye", x=15, y=5), pb.Keypoint(label="right_eye", x=5, y=5)]),
+            ("face", 30, [pb.Keypoint(label="left_eye", x=15, y=5), pb.Keypoint(label="right_eye", x=5, y=5)]),
         )
     ])  # fmt: skip
     found = await client.find("acme", MODEL, b"image")
     assert list(found.faces) == [
-        Face((0, 0, 10, 10), label="FACE_MALE"), Face((0, 0, 20, 10), (5, 5), (15, 5), "face")
+        Face((0, 0, 10, 10), label="FACE_MALE"), Face((0, 0, 30, 10), (5, 5), (15, 5), "face")
     ]
+
+
+async def test_a_face_that_is_seen_under_two_labels_is_one(detection: tuple[Detection, DetectionFaces]) -> None:
+    servicer, client = detection
+    servicer.answer = pb.DetectResponse(detections=[
+        pb.Detection(label=label, confidence=sure, box=pb.BoundingBox(x_min=left, x_max=left + 10, y_max=10))
+        for label, sure, left in (("FACE_MALE", 0.6, 1), ("FACE_FEMALE", 0.5, 0), ("FACE_FEMALE", 0.4, 7))
+    ])  # fmt: skip
+    found = await client.find("acme", MODEL, b"image")
+    assert [(face.label, face.box[0]) for face in found.faces] == [("FACE_MALE", 1), ("FACE_FEMALE", 7)]
+    assert len(found.seen) == 3
 
 
 async def test_what_else_is_there_is_told_with_its_confidence(detection: tuple[Detection, DetectionFaces]) -> None:

@@ -33,6 +33,7 @@ class Detecting(ABC):
         iou_threshold: float | None = None,
         max_detections: int = 0,
         priority: int = 0,
+        class_agnostic: bool = False,
     ) -> detection_pb2.DetectResponse:
         """Finds objects in an image.
 
@@ -45,11 +46,12 @@ class Detecting(ABC):
             iou_threshold: Of two boxes of a class that overlap more, one is kept; the service's default when None.
             max_detections: At most this many; the service's default when 0.
             priority: Among the tenant's own calls that wait 1 goes first, 9 last; 5 when 0.
+            class_agnostic: Whether boxes of different classes count as overlapping, too.
         """
         name = await self._name("models", model)
         request = detection_pb2.DetectRequest(
             model=name, version=version, labels=labels, min_confidence=min_confidence, iou_threshold=iou_threshold,
-            max_detections=max_detections, priority=priority,
+            max_detections=max_detections, priority=priority, class_agnostic=class_agnostic,
         )
         if isinstance(image, str):
             request.image_uri = image

@@ -32,6 +32,8 @@ class Options:
     """Only these; all when empty."""
     max_detections: int = 100
     """At most so many, the best first."""
+    class_agnostic: bool = False
+    """Whether boxes that overlap are one object whatever their classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ def arguments(image: Image, options: Options, classes: Sequence[int] | None = No
         "min_confidence": options.min_confidence,
         "iou_threshold": options.iou_threshold,
         "max_detections": options.max_detections,
+        "class_agnostic": options.class_agnostic,
         "classes": classes,
     }
 

@@ -39,6 +39,7 @@ def options(asked: detection_pb2.DetectRequest | detection_pb2.DetectOptions) ->
         asked.iou_threshold if asked.HasField("iou_threshold") else _DEFAULTS.iou_threshold,
         tuple(asked.labels),
         asked.max_detections or _DEFAULTS.max_detections,
+        asked.class_agnostic,
     )
 
 

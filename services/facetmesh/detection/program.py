@@ -18,7 +18,7 @@ import numpy as np
 
 from facetmesh.detection import heads, raw
 from facetmesh.detection.heads.classify import YoloClassify
-from facetmesh.detection.heads.geometry import cover, letterbox
+from facetmesh.detection.heads.geometry import Overlap, cover, letterbox
 from facetmesh.detection.hints import Hints
 from facetmesh.runners.engines import ImageInput, read_model
 from facetmesh.runners.images import Scaled, decode_scaled
@@ -36,8 +36,8 @@ def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes
     """Finds objects in the image that is the one blob: a file, or pixels.
 
     Further arguments: `pixels`, height and width of the pixels, or null for a
-    file; `min_confidence`, `iou_threshold`, `max_detections`, and `classes`, the
-    ids of the classes that count, or null for all.
+    file; `min_confidence`, `iou_threshold`, `class_agnostic`, `max_detections`, and
+    `classes`, the ids of the classes that count, or null for all.
 
     Replies `width` and `height` of the image after its EXIF orientation was
     applied, and `detections`, the most confident first: `box` [x_min, y_min,
@@ -60,7 +60,8 @@ def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes
     found = head.candidates(outputs, arguments["min_confidence"])
     if arguments["classes"] is not None:
         found = found[np.isin(found.classes, arguments["classes"])]
-    found = head.select(found, arguments["iou_threshold"], arguments["max_detections"])
+    overlap = Overlap(arguments["iou_threshold"], across_classes=arguments["class_agnostic"])
+    found = head.select(found, overlap, arguments["max_detections"])
     boxes = placement.to_image(found.boxes.reshape(-1, 2, 2), image.width, image.height).reshape(-1, 4)
     visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     found, boxes = found[visible], boxes[visible]

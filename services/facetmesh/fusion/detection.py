@@ -9,7 +9,7 @@ import grpc
 
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc, model_pb2, model_pb2_grpc
 from facetmesh.fusion.charging import charged
-from facetmesh.fusion.faces import LABEL_PREFIX, Face, Found, Seen
+from facetmesh.fusion.faces import LABEL_PREFIX, Face, Found, Seen, distinct
 from facetmesh.fusion.moderation import CATALOG_IDS, Moderator
 from facetmesh.kit import identity, status, telemetry
 from facetmesh.kit.errors import Unauthenticated
@@ -62,7 +62,9 @@ class DetectionFaces:
             model=model, image=image, max_detections=_MAX_FOUND, version=version.rpartition("/")[2]
         )
         response = await self._call(f"tenants/{tenant_id}", self._stub.Detect, request, model)
-        faces = [_face(found) for found in response.detections if found.label.lower().startswith(LABEL_PREFIX)]
+        faces = distinct(
+            [_face(found) for found in response.detections if found.label.lower().startswith(LABEL_PREFIX)]
+        )
         seen = [Seen(one.label, one.confidence) for one in response.detections]
         return Found(faces, response.model_version, seen)
 

@@ -118,6 +118,8 @@ class Guess:
     """In years."""
 
 
+_SAME = 0.45
+"""Two faces whose boxes overlap more are one: as detection has it of boxes of one class."""
 MIN_SIMILARITY = 0.4
 """How much a face must look like the reference's unless a request says it."""
 
@@ -179,6 +181,28 @@ _ORDERS: Mapping[Order, Callable[[Face], float]] = {
     Order.TOPMOST: lambda face: face.centre[1],
     Order.LOWEST: lambda face: -face.centre[1],
 }
+
+
+def distinct(faces: Sequence[Face]) -> list[Face]:
+    """Each face once: a detector may take one for female and, a little less surely, for male.
+
+    Args:
+        faces: The surest first.
+    """
+    kept: list[Face] = []
+    for face in faces:
+        if all(overlap(face.box, other.box) <= _SAME for other in kept):
+            kept.append(face)
+    return kept
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The intersection over union of two boxes: x_min, y_min, x_max, y_max."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(width, 0) * max(height, 0)
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
+    return shared / union if union > 0 else 0.0
 
 
 def select(faces: Sequence[Face], index: int, which: str, selection: Selection = PLAIN) -> list[Face]:

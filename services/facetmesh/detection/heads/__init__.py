@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from facetmesh.detection.heads.geometry import Candidates, Placement
+    from facetmesh.detection.heads.geometry import Candidates, Overlap, Placement
     from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
 
@@ -62,8 +62,8 @@ class Head(Protocol):
     def candidates(self, outputs: Mapping[str, NDArray[np.float32]], min_confidence: float) -> Candidates:
         """Reads the model's outputs: what reaches the confidence, before overlaps are removed."""
 
-    def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
-        """Returns the best, most confident first, without those that overlap a better one of their class."""
+    def select(self, candidates: Candidates, overlap: Overlap, at_most: int) -> Candidates:
+        """Returns the best, most confident first, without those that overlap a better one."""
 
     def details(
         self, found: Candidates, outputs: Mapping[str, NDArray[np.float32]], placement: Placement,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from facetmesh.detection.heads.geometry import Placement
+    from facetmesh.detection.heads.geometry import Overlap, Placement
     from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
 
@@ -87,9 +87,9 @@ class BlazeFace:
             np.empty((len(chosen), 0), np.float32),
         )
 
-    def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
+    def select(self, candidates: Candidates, overlap: Overlap, at_most: int) -> Candidates:
         """Returns the best, each merged with its overlaps."""
-        return suppress(candidates, iou_threshold, at_most, merge=True)
+        return suppress(candidates, overlap, at_most, merge=True)
 
     def details(
         self, found: Candidates, outputs: Mapping[str, NDArray[np.float32]], placement: Placement,

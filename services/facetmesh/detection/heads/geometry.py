@@ -44,6 +44,16 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlap:
+    """When two boxes are of one object."""
+
+    iou_threshold: float
+    """They overlap more than this."""
+    across_classes: bool = False
+    """Whether they are so even where their classes differ."""
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Where an image lies in a model's input, as `letterbox` put it there."""
 
@@ -143,17 +153,17 @@ def box_overlaps(candidates: Candidates, index: int) -> Floats:
 
 def suppress(
     candidates: Candidates,
-    iou_threshold: float,
+    overlap: Overlap,
     at_most: int,
     *,
     merge: bool = False,
     overlaps_with: Callable[[Candidates, int], Floats] = box_overlaps,
 ) -> Candidates:
-    """Keeps, of those of a class that overlap, the most confident: greedy non-maximum suppression.
+    """Keeps, of those that overlap, the most confident: greedy non-maximum suppression.
 
     Args:
         candidates: What the model may have seen.
-        iou_threshold: Two that overlap more than this are one object.
+        overlap: When two are one object.
         at_most: So many are kept.
         merge: Whether what is kept takes the mean place of what it replaces,
             weighted by confidence, as BlazeFace's authors do (Bazarevsky et al.,
@@ -172,7 +182,9 @@ def suppress(
             break
         if not left[index]:
             continue
-        same = left & (ranked.classes == ranked.classes[index]) & (overlaps_with(ranked, index) > iou_threshold)
+        same = left & (overlaps_with(ranked, index) > overlap.iou_threshold)
+        if not overlap.across_classes:
+            same &= ranked.classes == ranked.classes[index]
         # A box without area does not even overlap itself.
         same[index] = True
         if merge:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from facetmesh.detection.heads.geometry import Candidates, Placement
+    from facetmesh.detection.heads.geometry import Candidates, Overlap, Placement
     from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
 
@@ -66,9 +66,9 @@ class YoloObb(YoloBase):
             extras=np.concatenate([centre, sides, angle], axis=1),
         )
 
-    def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
+    def select(self, candidates: Candidates, overlap: Overlap, at_most: int) -> Candidates:
         """Returns the best without their overlaps."""
-        return suppress(candidates, iou_threshold, at_most, overlaps_with=_overlaps_with)
+        return suppress(candidates, overlap, at_most, overlaps_with=_overlaps_with)
 
     def details(
         self, found: Candidates, outputs: Mapping[str, Floats], placement: Placement, image: tuple[int, int]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from facetmesh.detection.heads.geometry import Candidates, suppress
+from facetmesh.detection.heads.geometry import Candidates, Overlap, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,9 +52,9 @@ class YoloBase:
         """The names of the points that come with each box: none."""
         return ()
 
-    def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
+    def select(self, candidates: Candidates, overlap: Overlap, at_most: int) -> Candidates:
         """Returns the best without their overlaps."""
-        return suppress(candidates, iou_threshold, at_most)
+        return suppress(candidates, overlap, at_most)
 
     def details(
         self, found: Candidates, outputs: Mapping[str, NDArray[np.float32]], placement: Placement,
@@ -128,9 +128,9 @@ class YoloRows(YoloBase):
             )
         )
 
-    def select(self, candidates: Candidates, iou_threshold: float, at_most: int) -> Candidates:
+    def select(self, candidates: Candidates, overlap: Overlap, at_most: int) -> Candidates:
         """Returns the best; without their overlaps, if the model has not seen to that."""
-        return suppress(candidates, 1.0 if self.end_to_end else iou_threshold, at_most)
+        return suppress(candidates, Overlap(1.0) if self.end_to_end else overlap, at_most)
 
 
 def columns(output: NDArray[np.float32], classes: int, min_confidence: float) -> Candidates:

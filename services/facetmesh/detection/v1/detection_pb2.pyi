@@ -37,6 +37,7 @@ class DetectRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     STICKY_KEY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    CLASS_AGNOSTIC_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """tenants/{tenant}/models/{model}. The metadata x-facetmesh-model must be
     the same where it is sent.
@@ -65,6 +66,11 @@ class DetectRequest(_message.Message):
     """How urgent it is among the tenant's own calls that wait: 1 goes first, 9
     last; 5 when 0. Nobody gets ahead of other tenants by it.
     """
+    class_agnostic: _builtins.bool
+    """Whether boxes of different classes count as overlapping, too: for models
+    that take one thing for now this, now that. Not where the model classifies,
+    or gives boxes without overlaps itself.
+    """
     @_builtins.property
     def pixels(self) -> Global___Pixels:
         """Pixels, for who has decoded them already."""
@@ -89,10 +95,11 @@ class DetectRequest(_message.Message):
         version: _builtins.str = ...,
         sticky_key: _builtins.str = ...,
         priority: _builtins.int = ...,
+        class_agnostic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "image", b"image", "image_uri", b"image_uri", "input", b"input", "iou_threshold", b"iou_threshold", "min_confidence", b"min_confidence", "pixels", b"pixels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "image", b"image", "image_uri", b"image_uri", "input", b"input", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence", "model", b"model", "pixels", b"pixels", "priority", b"priority", "sticky_key", b"sticky_key", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "class_agnostic", b"class_agnostic", "image", b"image", "image_uri", b"image_uri", "input", b"input", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence", "model", b"model", "pixels", b"pixels", "priority", b"priority", "sticky_key", b"sticky_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__iou_threshold: _TypeAlias = _typing.Literal["iou_threshold"]  # noqa: Y015
     _WhichOneofArgType__iou_threshold: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold"]  # noqa: Y015
@@ -620,6 +627,7 @@ class DetectOptions(_message.Message):
     IOU_THRESHOLD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
+    CLASS_AGNOSTIC_FIELD_NUMBER: _builtins.int
     min_confidence: _builtins.float
     """Boxes below this confidence are left out; 0.25 when unset."""
     iou_threshold: _builtins.float
@@ -628,6 +636,11 @@ class DetectOptions(_message.Message):
     """
     max_detections: _builtins.int
     """At most this many, the best first; 100 when 0."""
+    class_agnostic: _builtins.bool
+    """Whether boxes of different classes count as overlapping, too: for models
+    that take one thing for now this, now that. Not where the model classifies,
+    or gives boxes without overlaps itself.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these labels; all when empty. INVALID_ARGUMENT for one that the model
@@ -641,10 +654,11 @@ class DetectOptions(_message.Message):
         iou_threshold: _builtins.float | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
         max_detections: _builtins.int = ...,
+        class_agnostic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "iou_threshold", b"iou_threshold", "min_confidence", b"min_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold", "_min_confidence", b"_min_confidence", "class_agnostic", b"class_agnostic", "iou_threshold", b"iou_threshold", "labels", b"labels", "max_detections", b"max_detections", "min_confidence", b"min_confidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__iou_threshold: _TypeAlias = _typing.Literal["iou_threshold"]  # noqa: Y015
     _WhichOneofArgType__iou_threshold: _TypeAlias = _typing.Literal["_iou_threshold", b"_iou_threshold"]  # noqa: Y015

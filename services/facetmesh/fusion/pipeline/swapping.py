@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 
+from facetmesh.fusion.faces import overlap
 from facetmesh.fusion.pipeline import checks, landmarks, warp
 from facetmesh.fusion.pipeline.fuse import Front, put
 from facetmesh.kit.errors import InvalidArgument
@@ -160,9 +161,9 @@ def guesses(analysis: Analysis, guesser: Guesser, image: Pixels, boxes: Sequence
 
 def nearest(faces: Sequence[Any], box: Box) -> Any | None:
     """InsightFace's face that lies in a box, by another detector; None where there is none."""
-    wanted = np.array([box.x_min, box.y_min, box.x_max, box.y_max], np.float64)
-    best = max(faces, key=lambda face: _overlap(face.bbox, wanted), default=None)
-    return best if best is not None and _overlap(best.bbox, wanted) >= MIN_OVERLAP else None
+    wanted = box.x_min, box.y_min, box.x_max, box.y_max
+    best = max(faces, key=lambda face: overlap(face.bbox, wanted), default=None)
+    return best if best is not None and overlap(best.bbox, wanted) >= MIN_OVERLAP else None
 
 
 def _placed(drawn: Pixels, matrix: Image, view: View) -> Front:
@@ -180,14 +181,6 @@ def _placed(drawn: Pixels, matrix: Image, view: View) -> Front:
     larger = view.scale / float(np.sqrt(abs(np.linalg.det(turn))))
     # It has the target's own expression: all that is open in the target is open in what was drawn.
     return Front(warp.resample(drawn, field, scale=larger), shown, view.points)
-
-
-def _overlap(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Intersection over union of two boxes."""
-    sides = np.minimum(one[2:4], other[2:4]) - np.maximum(one[:2], other[:2])
-    common = float(np.prod(np.maximum(sides, 0)))
-    union = _area(one) + _area(other) - common
-    return common / union if union > 0 else 0.0
 
 
 def _area(box: NDArray[Any]) -> float:
