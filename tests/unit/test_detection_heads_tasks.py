@@ -20,6 +20,7 @@ from facetmesh.detection.heads.pose import YoloPose
 from facetmesh.detection.heads.segment import YoloSegment
 from facetmesh.detection.heads.yolo import Yolo, YoloRows
 from facetmesh.detection.hints import Hints
+from facetmesh.kit.errors import FailedPrecondition
 
 SIDE = 64
 AS_IT_IS = Placement(1.0, 1.0, 0, 0)
@@ -49,6 +50,10 @@ def head(shapes: list[tuple[int | None, ...]], hints: Hints | None = None, **met
         ([(1, 84, 7)], {"names": NAMES}, YoloRows, ("cat", "dog")),
         ([(1, 300, 6)], {"names": NAMES}, YoloRows, ("cat", "dog")),
         ([(1, 300, 6)], {"names": str({0: "cat"})}, YoloRows, ("cat",)),
+        ([(1, 252, 6)], {}, YoloRows, ("0",)),
+        ([(None, None, 7)], {"names": NAMES}, YoloRows, ("cat", "dog")),
+        ([(1, 6, 5)], {"names": NAMES}, Yolo, ("cat", "dog")),
+        ([(1, 14, 8)], {"names": str(dict(enumerate("abcdefghij")))}, Yolo, tuple("abcdefghij")),
         ([(1, 38, 84), (1, 32, 16, 16)], {"names": NAMES}, YoloSegment, ("cat", "dog")),
         ([(1, 32, 16, 16), (1, 38, 84)], {"names": NAMES}, YoloSegment, ("cat", "dog")),
         ([(1, 56, 84)], {"task": "pose", "kpt_shape": "[17, 3]", "names": str({0: "person"})}, YoloPose, ("person",)),
@@ -63,6 +68,42 @@ def test_a_head_is_found_from_the_shapes(
     found = head(shapes, **metadata)
     assert type(found) is kind
     assert (found.labels, found.size) == (labels, (SIDE, SIDE))
+
+
+@pytest.mark.parametrize(
+    ("rows", "metadata", "end_to_end"),
+    [
+        (300, {"names": str({0: "cat"})}, True),  # v10's most boxes
+        (252, {"names": str({0: "cat"})}, False),  # v5: three for each cell of 64 pixels square
+        (255, {"names": str({0: "cat"})}, False),  # with a fourth grid
+        (252, {"names": str({0: "cat"}), "end2end": "True"}, True),
+        (300, {"names": str({0: "cat"}), "end2end": "False"}, False),
+        (None, {"names": str({0: "cat"})}, False),
+    ],
+)
+def test_six_numbers_are_v5s_where_there_are_as_many_rows_as_it_has(
+    rows: int | None, metadata: dict[str, str], *, end_to_end: bool
+) -> None:
+    """Of one class, both have six."""
+    assert head([(1, rows, 6)], **metadata).end_to_end is end_to_end
+
+
+def test_classes_that_only_their_numbers_tell_must_be_named() -> None:
+    """Else all but the first would be left out."""
+    with pytest.raises(FailedPrecondition) as caught:
+        head([(1, 300, 6)])
+    assert caught.value.reason == "MODEL_UNSUPPORTED"
+    assert "labels" in caught.value.message
+    assert head([(1, 300, 6)], Hints(labels=("cat", "dog"))).labels == ("cat", "dog")
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "obb"])
+def test_an_end_to_end_export_of_another_task_is_refused(task: str) -> None:
+    """Its rows would be taken for classes."""
+    with pytest.raises(FailedPrecondition) as caught:
+        head([(1, 300, 57)], task=task, end2end="True", names=str({0: "person"}))
+    assert caught.value.reason == "MODEL_UNSUPPORTED"
+    assert "end2end=False" in caught.value.message
 
 
 def test_what_the_file_does_not_say_can_be_hinted() -> None:

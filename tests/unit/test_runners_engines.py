@@ -110,13 +110,16 @@ def test_what_is_no_model_is_unreadable(tmp_path: Path, content: bytes) -> None:
 ONNX_RUNTIME = EngineSetting("onnxruntime", engine="onnxruntime")
 
 
-def onnx_file(path: Path, shape: list[int | str]) -> Path:
+def onnx_file(path: Path, shape: list[int | str], kind: int = TensorProto.FLOAT) -> Path:
     """An ONNX file that doubles its input."""
     two = numpy_helper.from_array(np.float32(2), "two")
     graph = helper.make_graph(
-        [helper.make_node("Mul", ["images", "two"], ["doubled"])],
+        [
+            helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["floats", "two"], ["doubled"]),
+        ],
         "double",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("images", kind, shape)],
         [helper.make_tensor_value_info("doubled", TensorProto.FLOAT, shape)],
         [two],
     )
@@ -137,6 +140,21 @@ def test_two_engines_say_the_same_of_an_image(tmp_path: Path, shape: list[int | 
     ]
     assert [list(result) for result in results] == [["doubled"], ["doubled"]]
     np.testing.assert_allclose(results[0]["doubled"], results[1]["doubled"], atol=1e-5)
+
+
+@pytest.mark.parametrize("setting", [SETTING, ONNX_RUNTIME], ids=["openvino", "onnxruntime"])
+def test_who_takes_bytes_sees_them_as_they_are(tmp_path: Path, setting: EngineSetting) -> None:
+    """Scaled to 0 and 1 they would be black; of other whole numbers nobody knows what they mean."""
+    pytest.importorskip("onnxruntime")
+    image = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3), np.uint8)
+    file = onnx_file(tmp_path / "bytes.onnx", [1, 3, 4, 6], TensorProto.UINT8)
+    seen = read_model(file).compile(setting, ImageInput(4, 6)).infer(image)["doubled"]
+    np.testing.assert_array_equal(seen, 2 * image.astype(np.float32).transpose(0, 3, 1, 2))
+    for kind in (TensorProto.INT8, TensorProto.INT64):
+        file = onnx_file(tmp_path / "integers.onnx", [1, 3, 4, 6], kind)
+        with pytest.raises(FailedPrecondition) as caught:
+            read_model(file).compile(setting, ImageInput(4, 6))
+        assert caught.value.reason == "MODEL_UNSUPPORTED"
 
 
 def test_a_device_that_is_not_there_is_no_reason_to_use_another(tmp_path: Path) -> None:

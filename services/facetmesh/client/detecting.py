@@ -22,7 +22,7 @@ class Detecting(ABC):
 
     _detection: Any  # detection_pb2_grpc.DetectionServiceStub, whose stubs differ for grpc.aio
 
-    async def detect(
+    async def detect(  # noqa: PLR0913 - one for each field that is often set
         self,
         model: str,
         image: bytes | str,

@@ -50,6 +50,8 @@ def inspect(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) 
         compiled = graph.compile(context.setting, ImageInput(height, width, head.mean, head.scale))
         outputs = compiled.infer(np.full((1, height, width, 3), _GREY, np.uint8))
     except (RuntimeError, FailedPrecondition) as error:
+        if isinstance(error, FailedPrecondition) and error.reason == "MODEL_UNSUPPORTED":
+            raise
         if "alloc" in f"{error} {error.__cause__}":
             raise MemoryError from error
         raise FailedPrecondition("The model cannot be run on an image.", reason="MODEL_UNREADABLE") from error

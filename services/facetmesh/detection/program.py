@@ -51,12 +51,12 @@ def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes
     original = image.height, image.width
     if isinstance(head, YoloClassify):
         pixels, _ = cover(image.pixels, head.size, original)
-        classes = head.classes(model.infer(pixels, cores=arguments.get("cores", 0)), arguments["min_confidence"])
+        classes = head.classes(raw.run(model, pixels, arguments), arguments["min_confidence"])
         wanted = [one for one in classes if arguments["classes"] is None or one[0] in arguments["classes"]]
         best = wanted[: arguments["max_detections"]]
         return Reply({"width": image.width, "height": image.height, "detections": [], "classes": best})
     pixels, placement = letterbox(image.pixels, head.size, original, fill=head.fill)
-    outputs = model.infer(pixels, cores=arguments.get("cores", 0))
+    outputs = raw.run(model, pixels, arguments)
     found = head.candidates(outputs, arguments["min_confidence"])
     if arguments["classes"] is not None:
         found = found[np.isin(found.classes, arguments["classes"])]

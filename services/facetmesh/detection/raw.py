@@ -46,13 +46,10 @@ def infer(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]
     kind = _TYPES[arguments["datatype"]]
     array: NDArray[Any]
     if arguments["image"]:
-        array = image_input(blobs[0], head, arguments["shape"]).astype(kind)
+        array = image_input(blobs[0], head, arguments["shape"], kind)
     else:
         array = np.frombuffer(blobs[0], kind).reshape(arguments["shape"])
-    try:
-        results = model.infer(array, cores=arguments.get("cores", 0))
-    except RuntimeError as error:
-        raise FailedPrecondition("The model cannot be run on this input.", reason="MODEL_UNREADABLE") from error
+    results = run(model, array, arguments)
     wanted = [(name, results[name]) for name in arguments["wanted"] or results]
     return Reply(
         {
@@ -72,12 +69,21 @@ def load(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) -> 
     """
     head, model = _open(context, arguments)
     black = np.zeros((*head.size, _CHANNELS), np.uint8)
-    array: NDArray[Any] = _fitted(black, head, head.size, arguments["shape"]).astype(_TYPES[arguments["datatype"]])
-    try:
-        model.infer(array, cores=arguments.get("cores", 0))
-    except RuntimeError as error:
-        raise FailedPrecondition("The model cannot be run.", reason="MODEL_UNREADABLE") from error
+    run(model, _fitted(black, head, head.size, arguments["shape"], _TYPES[arguments["datatype"]]), arguments)
     return Reply()
+
+
+def run(model: Model, array: NDArray[Any], arguments: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """A model's outputs; of the task's arguments, `cores` counts.
+
+    Raises:
+        FailedPrecondition: MODEL_UNREADABLE: it cannot be run on this input, such as one that makes it ask for more
+            memory than there is.
+    """
+    try:
+        return model.infer(array, cores=arguments.get("cores", 0))
+    except RuntimeError as error:
+        raise FailedPrecondition("The model cannot be run on this input.", reason="MODEL_UNREADABLE") from error
 
 
 def unload(context: Context, arguments: Mapping[str, Any], _: Sequence[bytes]) -> Reply:
@@ -96,15 +102,19 @@ def _open(context: Context, arguments: Mapping[str, Any]) -> tuple[Head, Model]:
     return context.once(("raw", sha256), make)
 
 
-def image_input(data: bytes, head: Head, shape: Sequence[int]) -> NDArray[np.float32]:
-    """An image file as the model wants to see it, in the layout of its input's shape."""
+def image_input(
+    data: bytes, head: Head, shape: Sequence[int], kind: type[np.generic] = np.float32
+) -> NDArray[Any]:
+    """An image file as the model wants to see it, in the layout of its input's shape and of its type."""
     image = decode_scaled(data, longer_side=max(head.size))
-    return _fitted(image.pixels, head, (image.height, image.width), shape)
+    return _fitted(image.pixels, head, (image.height, image.width), shape, kind)
 
 
 def _fitted(
-    image: NDArray[np.uint8], head: Head, original: tuple[int, int], shape: Sequence[int]
-) -> NDArray[np.float32]:
+    image: NDArray[np.uint8], head: Head, original: tuple[int, int], shape: Sequence[int], kind: type[np.generic]
+) -> NDArray[Any]:
     pixels, _ = letterbox(image, head.size, original, fill=head.fill)
-    array: NDArray[np.float32] = (pixels.astype(np.float32) - head.mean) / head.scale
+    array: NDArray[Any] = pixels
+    if kind is not np.uint8:  # who takes bytes takes them as they are
+        array = ((pixels.astype(np.float32) - head.mean) / head.scale).astype(kind)
     return array.transpose(0, 3, 1, 2) if shape[1] == _CHANNELS else array

@@ -13,7 +13,7 @@ from facetmesh.detection.heads.classify import YoloClassify
 from facetmesh.detection.heads.obb import YoloObb
 from facetmesh.detection.heads.pose import YoloPose
 from facetmesh.detection.heads.segment import YoloSegment
-from facetmesh.detection.heads.yolo import Yolo, YoloRows
+from facetmesh.detection.heads.yolo import Yolo, YoloRows, task
 from facetmesh.detection.hints import NONE
 from facetmesh.kit.errors import FailedPrecondition
 
@@ -84,6 +84,8 @@ _RECOGNISE: tuple[Callable[[Graph, Hints], Head | None], ...] = (
     YoloSegment.recognise, YoloPose.recognise, YoloObb.recognise, YoloRows.recognise, Yolo.recognise,
     YoloClassify.recognise, BlazeFace.recognise,
 )  # fmt: skip
+_OVERLAPPING = frozenset({"segment", "pose", "obb"})
+"""The tasks of which no end-to-end export is known here."""
 
 
 def of(graph: Graph, hints: Hints = NONE) -> Head:
@@ -96,6 +98,12 @@ def of(graph: Graph, hints: Hints = NONE) -> Head:
     Raises:
         FailedPrecondition: MODEL_UNSUPPORTED: its shapes are those of no head that is known here.
     """
+    if graph.metadata.get("end2end") == "True" and task(graph, hints) in _OVERLAPPING:
+        raise FailedPrecondition(
+            f"It is an end-to-end export for the task {task(graph, hints)}, of which only the other kind is read here: "
+            "export it with end2end=False.",
+            reason="MODEL_UNSUPPORTED",
+        )
     for recognise in _RECOGNISE:
         head = recognise(graph, hints)
         if head is not None:

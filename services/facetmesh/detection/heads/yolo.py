@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from facetmesh.detection.heads.geometry import Candidates, Overlap, suppress
+from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,7 @@ _MAX_SIZE = 4096
 _MAX_LABEL = 100
 _BOX = 4
 _END_TO_END = 6
+_STRIDES = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,12 @@ class YoloRows(YoloBase):
     def recognise(cls, graph: Graph, hints: Hints) -> Self | None:
         """Returns the model's head, or None if it has another."""
         match list(graph.outputs.values()):
-            case [(_, int(rows), int(width))] if rows > width > _BOX + 1 and is_image(graph):
+            case [(_, rows, int(width))] if (rows is None or rows > width) and width > _BOX + 1 and is_image(graph):
                 named = len(hints.labels) or len(names(graph))
-                if width == _END_TO_END and (named > 1 or graph.metadata.get("end2end") == "True"):
-                    return cls(labels(graph, hints, max(1, named)), size(graph, hints), end_to_end=True)
+                if rows is not None and named == rows - _BOX != width - _BOX - 1:
+                    return None  # v8's columns, of which there are few where there are many classes and a small input
+                if width == _END_TO_END and (named > 1 or _is_end_to_end(graph, hints, rows)):
+                    return cls(labels(graph, hints, _named(named)), size(graph, hints), end_to_end=True)
                 return cls(labels(graph, hints, width - _BOX - 1), size(graph, hints))
         return None
 
@@ -131,6 +135,31 @@ class YoloRows(YoloBase):
     def select(self, candidates: Candidates, overlap: Overlap, at_most: int) -> Candidates:
         """Returns the best; without their overlaps, if the model has not seen to that."""
         return suppress(candidates, Overlap(1.0) if self.end_to_end else overlap, at_most)
+
+
+def _is_end_to_end(graph: Graph, hints: Hints, rows: int | None) -> bool:
+    """Whether rows of six numbers are boxes with their class, and not v5's for one class.
+
+    v5 has as many rows for each cell of its grids, whose strides are 8, 16 and 32, and of some models 4 or 64 as well.
+    """
+    if "end2end" in graph.metadata:
+        return graph.metadata["end2end"] == "True"
+    if rows is None:
+        return False
+    height, width = size(graph, hints)
+    grids = [sum((height // stride) * (width // stride) for stride in strides) for strides in _STRIDES]
+    return not any(cells and rows % cells == 0 for cells in grids)
+
+
+def _named(count: int) -> int:
+    """How many classes there are where only names tell."""
+    if not count:
+        raise FailedPrecondition(
+            "The model's boxes carry the numbers of their classes, and nothing says how many there are: give its "
+            "labels with the upload, or export it with its metadata.",
+            reason="MODEL_UNSUPPORTED",
+        )
+    return count
 
 
 def columns(output: NDArray[np.float32], classes: int, min_confidence: float) -> Candidates:

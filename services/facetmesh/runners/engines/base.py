@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from facetmesh.kit.errors import FailedPrecondition
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -21,7 +23,8 @@ P = TypeVar("P")
 class ImageInput:
     """Makes a model take (1, H, W, 3) uint8 RGB images, which are converted as it wants them.
 
-    The model sees (value - mean) / scale, in the layout it was made for.
+    The model sees (value - mean) / scale, in the layout it was made for; one that takes uint8 sees the values as they
+    are.
     """
 
     height: int
@@ -94,6 +97,14 @@ class Plans(Generic[P]):
 
     def _add(self, cores: int) -> None:
         self._ready[cores] = self._make(cores)
+
+
+def unsupported_input(kind: str) -> FailedPrecondition:
+    """The refusal of a model whose input's type is none that says what a colour's value is."""
+    return FailedPrecondition(
+        f"The model's input has the type {kind}; images are given as floats from 0 to 1, or as uint8.",
+        reason="MODEL_UNSUPPORTED",
+    )
 
 
 def machine_cores() -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from facetmesh.runners.engines.base import Plans
+from facetmesh.runners.engines.base import Plans, unsupported_input
 from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ PROVIDERS = {
     "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"],
 }
 """ONNX Runtime's names of what runs a model, by the setting's device."""
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+_TYPES = {
+    "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(uint8)": np.uint8,
+}  # fmt: skip
 
 
 class OnnxRuntimeModel:
@@ -46,6 +48,8 @@ class OnnxRuntimeModel:
         self._plans = Plans(lambda cores: _open(path, setting, cores))
         session = self._plans.get(1)
         (self._input,) = session.get_inputs()
+        if image is not None and self._input.type not in _TYPES:
+            raise unsupported_input(self._input.type)
         self._planar = self._input.shape[1] == 3  # noqa: PLR2004 - the colours
         self.outputs: Mapping[str, Shape] = {
             port.name: tuple(size if isinstance(size, int) else None for size in port.shape)
@@ -63,10 +67,13 @@ class OnnxRuntimeModel:
         return dict(zip(self.outputs, results, strict=True))
 
     def _converted(self, array: NDArray[Any], image: ImageInput) -> NDArray[Any]:
-        values = (array.astype(np.float32) - np.float32(image.mean)) / np.float32(image.scale)
+        kind = _TYPES[self._input.type]
+        values: NDArray[Any] = array
+        if kind != np.uint8:
+            values = (array.astype(np.float32) - np.float32(image.mean)) / np.float32(image.scale)
         if self._planar:
             values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-        return values.astype(_TYPES[self._input.type], copy=False)
+        return values.astype(kind, copy=False)
 
 
 def session_options(cores: int = 0) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
-from facetmesh.runners.engines.base import Plans, machine_cores
+from facetmesh.runners.engines.base import Plans, machine_cores, unsupported_input
 from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
@@ -114,12 +114,16 @@ def _with_image_input(model: Any, image: ImageInput, batch: Any = 1) -> Any:
     (shape,) = (_shape(port) for port in model.inputs)
     planar = shape[1] == 3  # noqa: PLR2004 - the colours
     height, width = image.height, image.width
+    (kind,) = (port.get_element_type() for port in model.inputs)
+    if not kind.is_real() and kind != ov.Type.u8:
+        raise unsupported_input(kind.get_type_name())
     model.reshape(ov.PartialShape([batch, 3, height, width] if planar else [batch, height, width, 3]))
     processor = PrePostProcessor(model)
     entry = processor.input()
     entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     entry.model().set_layout(ov.Layout("NCHW" if planar else "NHWC"))
-    entry.preprocess().convert_element_type(ov.Type.f32).mean(image.mean).scale(image.scale)
+    if kind.is_real():
+        entry.preprocess().convert_element_type(ov.Type.f32).mean(image.mean).scale(image.scale)
     return processor.build()
 
 
