@@ -35,6 +35,7 @@ class Runners:
     began: list[str] = field(default_factory=list)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
     fails: bool = False
+    paused: set[str] = field(default_factory=set)
     resting: dict[str, float] = field(default_factory=dict)
 
     async def call(
@@ -46,7 +47,8 @@ class Runners:
         number, release = next(self.numbers), asyncio.Event()
         self.running[number] = (domain, arguments, release)
         self.began.append(domain)
-        self.most = max(self.most, sum(arguments["cores"] for _, arguments, _ in self.running.values()))
+        at_work = [arguments["cores"] for domain, arguments, _ in self.running.values() if domain not in self.paused]
+        self.most = max(self.most, sum(at_work))
         try:
             await release.wait()
         finally:
@@ -64,10 +66,19 @@ class Runners:
         """Whether the test did not say that it is cold."""
         return (domain, subject) not in self.cold
 
+    def pause(self, domain: str) -> None:
+        """Is remembered."""
+        assert domain not in self.paused
+        self.paused.add(domain)
+
+    def resume(self, domain: str) -> None:
+        """Is remembered."""
+        self.paused.remove(domain)
+
     async def release(self, count: int = 1) -> None:
-        """Lets the oldest end, one after the other."""
+        """Lets the oldest end that does not stand still, one after the other."""
         for _ in range(count):
-            number = min(self.running)
+            number = min(number for number, (domain, _, _) in self.running.items() if domain not in self.paused)
             self.running[number][2].set()
             while number in self.running:
                 await asyncio.sleep(0)
@@ -455,3 +466,90 @@ def test_never_an_answer_to_another_caller(slots: int, steps: list[tuple[str, An
         assert (world.scheduler.running(), world.scheduler.waiting()) == (0, 0)
 
     asyncio.run(scenario())
+
+
+async def test_who_asks_for_little_does_not_wait_for_who_asks_for_too_much() -> None:
+    """The flood's process is paused until the answer is there, gets all its slots back, and pays for none of it."""
+    world = World(slots=2, queue=100)
+    flood = [world.ask("flood", number=index) for index in range(20)]
+    await settled()
+    little = world.ask("little", number=99)
+    await settled()
+    assert world.runners.paused == {"flood"}
+    assert [domain for domain, _, _ in world.runners.running.values()] == ["flood", "little"]
+    world.now += 0.01
+    await world.runners.release()
+    assert (await little).values["cores"] == 2
+    assert not world.runners.paused
+    world.now += 0.03
+    await world.runners.release()
+    seen = {(served.tenant_id, round(served.run_s, 3), round(served.queue_s, 3)) for served in world.served}
+    assert seen == {("little", 0.01, 0.0), ("flood", 0.03, 0.01)}
+    for task in flood:
+        task.cancel()
+    while world.runners.running:
+        await world.runners.release()
+
+
+async def test_those_that_ask_for_too_much_do_not_pause_each_other() -> None:
+    """They take turns."""
+    world = World(slots=2, queue=100)
+    asked = [world.ask(tenant) for _ in range(10) for tenant in ("acme", "globex")]
+    await settled()
+    while world.runners.running:
+        world.now += 0.02
+        await world.runners.release()
+        assert not world.runners.paused
+    await asyncio.gather(*asked)
+
+
+async def test_who_has_had_its_part_pauses_nobody() -> None:
+    """However little it asks for at a time: the flood gets its part of the time."""
+    world = World(slots=1, queue=200)
+    flood = [world.ask("flood") for _ in range(150)]
+    await settled()
+    seconds = Counter[str]()
+    mine = world.ask("always")
+    for _ in range(100):
+        await settled()
+        (at_work,) = [one for one, _, _ in world.runners.running.values() if one not in world.runners.paused]
+        world.now += 0.02
+        seconds[at_work] += 1
+        await world.runners.release()
+        if mine.done():
+            mine = world.ask("always")
+    assert 40 <= seconds["flood"] <= 60, seconds
+    for task in (*flood, mine):
+        task.cancel()
+    while world.runners.running:
+        await world.runners.release()
+
+
+async def test_nobody_stands_still_for_long() -> None:
+    """What was thought to be short and is not has the cores with the others then."""
+    world = World(slots=1, queue=100)
+    asked = [world.ask("flood") for _ in range(3)]
+    await settled()
+    asked.append(world.ask("little"))
+    await settled()
+    assert world.runners.paused == {"flood"}
+    async with asyncio.timeout(60):
+        while world.runners.paused:
+            await asyncio.sleep(0.01)
+    while world.runners.running:
+        await world.runners.release()
+    await asyncio.gather(*asked)
+
+
+async def test_what_takes_long_pauses_nobody() -> None:
+    """It waits for its turn."""
+    world = World(slots=1, queue=100)
+    await world.teach("heavy", 5.0)
+    asked = [world.ask("flood") for _ in range(5)]
+    await settled()
+    asked.append(world.ask("heavy"))
+    await settled()
+    assert not world.runners.paused
+    while world.runners.running:
+        await world.runners.release()
+    await asyncio.gather(*asked)

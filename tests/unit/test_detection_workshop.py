@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,26 @@ if TYPE_CHECKING:
 
 
 class Inspector:
-    """A runner that has looked at a file."""
+    """A runner that looks at a file."""
+
+    def __init__(self, *, done: bool = True) -> None:
+        self.began, self.done = asyncio.Event(), asyncio.Event()
+        self.told: list[tuple[str, str]] = []
+        if done:
+            self.done.set()
 
     async def call(self, **_: Any) -> Reply:
+        self.began.set()
+        await self.done.wait()
         return Reply({"labels": ["face"], "task": "detect", "height": 32, "width": 32, "inputs": [], "outputs": []})
+
+    def pause(self, domain: str) -> None:
+        """Is remembered."""
+        self.told.append(("pause", domain))
+
+    def resume(self, domain: str) -> None:
+        """Is remembered."""
+        self.told.append(("resume", domain))
 
 
 async def test_who_inspects_leaves_the_cores_to_those_who_serve() -> None:
@@ -35,3 +52,28 @@ async def test_who_inspects_leaves_the_cores_to_those_who_serve() -> None:
     facts = await Workshop(processes).inspect(Path("/upload_1/model.onnx"), "", Hints())
     assert facts.labels == ("face",)
     assert [limits.runner.nice > RunnerLimits().nice for limits in seen] == [True]
+
+
+async def test_it_stands_still_when_told_to_but_no_more_than_half_of_the_time() -> None:
+    inspector, now = Inspector(done=False), 0.0
+
+    @asynccontextmanager
+    async def processes(_program: str, /, *, limits: PoolLimits) -> AsyncIterator[Inspector]:
+        del limits
+        yield inspector
+
+    workshop = Workshop(processes, clock=lambda: now)
+    inspection = asyncio.create_task(workshop.inspect(Path("/upload_1/model.onnx"), "", Hints()))
+    async with asyncio.timeout(60):
+        await inspector.began.wait()
+    for now in range(12):
+        workshop.pause("")
+        now += 0.9  # noqa: PLW2901 - the clock
+        workshop.resume("")
+    told = [("pause", "upload_1"), ("resume", "upload_1")]
+    assert inspector.told == told * 6
+    inspector.done.set()
+    await inspection
+    now += 100
+    workshop.pause("")
+    assert inspector.told == told * 6

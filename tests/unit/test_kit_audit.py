@@ -12,6 +12,7 @@ import pytest
 
 from facetmesh.kit import outbox
 from facetmesh.kit.audit import Record, Recorder
+from facetmesh.kit.errors import NotFound
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 
@@ -104,3 +105,30 @@ async def test_nobody_waits_long_for_others() -> None:
         await accept(recorder, 2)
     await recorder.close()
     assert sum(broker.batches) == 2
+
+
+async def test_refusals_go_with_the_answers_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of them costs few publishes."""
+    monkeypatch.setattr(outbox, "_LONGEST_LINGER_S", 2 * DEADLINE_S)
+    broker = Broker()
+    recorder = recorder_to(broker)
+    for _ in range(9):
+        recorder.offer(Record("facetmesh.Test/Do", TENANT), NotFound("no"))
+    await accept(recorder, 1)
+    assert broker.batches == [10]
+    recorder.offer(Record("facetmesh.Test/Do", TENANT), NotFound("no"))
+    await recorder.close()
+    assert broker.batches == [10, 1]
+
+
+async def test_refusals_go_together_where_nobody_waits() -> None:
+    """After a moment."""
+    broker = Broker()
+    recorder = recorder_to(broker)
+    for _ in range(9):
+        recorder.offer(Record("facetmesh.Test/Do", TENANT), NotFound("no"))
+    async with asyncio.timeout(DEADLINE_S):
+        while not broker.batches:
+            await asyncio.sleep(0.01)
+    assert broker.batches == [9]
+    await recorder.close()

@@ -490,6 +490,40 @@ async def test_what_a_child_writes_is_logged_up_to_a_point(pool: RunnerPool, cap
     assert len(caplog.records) < 110
 
 
+def standing(pid: int) -> bool:
+    """Whether a process is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+async def test_a_domain_stands_still_until_it_may_go_on(pool: RunnerPool) -> None:
+    """And nobody else does; nor is a process that is spawned meanwhile an exception."""
+    pool.pause("nobody")
+    pool.resume("nobody")
+    first = (await pool.call(domain="acme", task="echo")).values["pid"]
+    pool.pause("acme")
+    await until(lambda: standing(first))
+    answer = asyncio.create_task(pool.call(domain="acme", task="echo"))
+    await pool.call(domain="globex", task="echo")
+    assert standing(first)
+    assert not answer.done()
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(errors.Unavailable):
+        await answer
+    again = asyncio.create_task(pool.call(domain="acme", task="echo"))
+    await until(lambda: any(standing(one.pid) for one in runner_processes()))
+    pool.resume("acme")
+    assert (await again).values["pid"] != first
+
+
+async def test_who_stands_still_can_be_told_to_go() -> None:
+    """In good order: it goes on for that."""
+    async with pool_with() as pool:
+        pid = (await pool.call(domain="acme", task="echo")).values["pid"]
+        pool.pause("acme")
+        await until(lambda: standing(pid))
+    assert not running(pid)
+
+
 async def test_closing_leaves_no_process(tmp_path: Path) -> None:
     """Not the idle one, not the busy one, not the one that is just starting."""
     async with pool_with() as pool:

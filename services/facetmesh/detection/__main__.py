@@ -150,11 +150,13 @@ async def main() -> None:
             charge(served)
             statistics.cost(served)
 
+        workshop = Workshop(processes)
         scheduler = Scheduler(
             pool,
             SchedulerLimits(settings.slots, queue=settings.runner_queue),
             weight=lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight,
             served=account,
+            background=workshop,
             patience=deadlines.seconds_left,
         )
         stack.callback(scheduler.close)
@@ -164,7 +166,6 @@ async def main() -> None:
             mesh.telemetry.metrics.registry.register(GpuMetrics(nvml))
         models = Models(store, serves=settings.serves_alias)
         uploads = Uploads(store, blobs, settings.now, max_bytes=settings.max_model_bytes)
-        workshop = Workshop(processes)
         intake = Intake(
             models,
             catalog,

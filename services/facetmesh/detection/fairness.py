@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -130,6 +130,20 @@ class FairQueue(Generic[T]):
             return None
         priority, _, _, request = max(flow.queue, key=lambda entry: entry[:2])
         return priority, request
+
+    def heads(self) -> Iterator[T]:
+        """Of each flow the request that is its next."""
+        return (flow.queue[0][3] for flow in self._flows.values() if flow.queue)
+
+    def sparse(self, name: str) -> bool:
+        """Whether a flow asks for no more than one request at a time: one waits, and none is in service."""
+        flow = self._flows[name]
+        return len(flow.queue) == 1 and not flow.served
+
+    def lead(self, name: str, other: str) -> float:
+        """Core-seconds that a flow was given beyond its part, compared with another that waits."""
+        flow = self._flows[name]
+        return (flow.tag - self._flows[other].tag) * flow.weight
 
     def ahead(self, name: str, weight: float = 1.0, priority: int = 0) -> float:
         """Core-seconds that would be served before a request that the flow added now.

@@ -160,7 +160,7 @@ class Intake:
                 metadata={"licence": entry.licence},
             )
         self.check_allowed(tenant_id, model_id, entry.licence)
-        path = self._catalog.path(catalog_id)
+        path = await asyncio.to_thread(self._catalog.path, catalog_id)  # it reads the whole file
         if (existing := await self._existing(tenant_id, model_id)) is not None:
             first = await self._models.version(tenant_id, model_id, existing.versions[0])
             if (first.catalog_id, first.sha256) != (catalog_id, entry.sha256):
@@ -231,7 +231,8 @@ class Intake:
             sha256 = spec.sha256
             await self._uploads.assemble(upload, path)
             if spec.converted:
-                sha256 = await asyncio.to_thread(write, path, await self._workshop.convert(path.read_bytes()))
+                converted = await self._workshop.convert(await asyncio.to_thread(path.read_bytes))
+                sha256 = await asyncio.to_thread(write, path, converted)
             facts = await self._workshop.inspect(path, sha256, spec.hints)
             version = Version(
                 upload.tenant_id, model_id, 0, sha256, path.stat().st_size, spec.licence, facts, self._clock(),

@@ -6,6 +6,10 @@ never oversubscribed; a short request on an idle machine gets several of them,
 because what is best for one is not best for many. A model that must be loaded
 first is work like any other, but never takes the last slot.
 
+A short request of a tenant that asks for little does not wait for those of a
+tenant that asks for more than its part: their process is paused until it is
+done (as fq_codel puts sparse flows first, and gang schedulers suspend jobs).
+
 What cannot be done in time is refused before it costs anything, and who stops
 waiting still pays for what runs: native code cannot be stopped.
 """
@@ -22,11 +26,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.detection import priorities
 from facetmesh.detection.fairness import FairQueue
+from facetmesh.detection.running import BACKGROUND, Run, Running
 from facetmesh.kit.errors import DeadlineExceeded, FacetmeshError, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from facetmesh.detection.running import Pausable
     from facetmesh.runners.tasks import Reply
 
 _REMEMBERED = 4096
@@ -34,7 +40,7 @@ _REMEMBERED = 4096
 _SHARE_OF_NEW = 0.2
 _FIRST_GUESS_S = 0.02
 _LEAST_RETRY_S = 0.05
-# What takes longer leaves the other slots to those who come meanwhile.
+# What takes longer leaves the other slots to those who come meanwhile, and nobody stands still for it any longer.
 _SHORT_S = 0.1
 
 
@@ -62,6 +68,14 @@ class Runners(Protocol):
         """How long the domain's process, which died again and again, is not started anew, in seconds."""
         ...
 
+    def pause(self, domain: str) -> None:
+        """Stops the domain's process where it is."""
+        ...
+
+    def resume(self, domain: str) -> None:
+        """Lets it go on."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
@@ -86,7 +100,7 @@ class Served:
     subject: str
     """What ran, such as a model."""
     queue_s: float
-    """How long it waited for a slot, in seconds."""
+    """How long it waited for a slot, in seconds, and stood still for others."""
     run_s: float
     """How long it ran, in seconds."""
     compute_s: float
@@ -109,6 +123,8 @@ class _Job:
     deadline: float
     arrived: float
     reply: asyncio.Future[Reply]
+    before: frozenset[str] = frozenset()
+    """Tenants that stand still while it runs."""
     # Its traces and its charge belong to whoever asked.
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
@@ -121,6 +137,7 @@ class Scheduler:
         limits: What may run and wait.
         weight: A tenant's part of the compute, relative to the others'.
         served: Is told of each request that ran, in its caller's context.
+        background: Work that has no slots, and stands still while short requests run.
         patience: How long the caller of the current request still waits, in seconds.
         priority: How urgent the current request is among its tenant's own; lower goes first.
         clock: Seconds that never go back.
@@ -133,6 +150,7 @@ class Scheduler:
         *,
         weight: Callable[[str], float] = lambda _: 1.0,
         served: Callable[[Served], None] = lambda _: None,
+        background: Pausable | None = None,
         patience: Callable[[], float] = lambda: math.inf,
         priority: Callable[[], int] = priorities.current,
         clock: Callable[[], float] = time.monotonic,
@@ -145,11 +163,9 @@ class Scheduler:
         self._priority = priority
         self._clock = clock
         self._waiting: FairQueue[_Job] = FairQueue()
-        self._free = limits.slots
-        self._loads = 0
+        self._running = Running(runners, limits.slots, clock, background)
         self._alarm: asyncio.TimerHandle | None = None
-        self._running: dict[asyncio.Task[None], tuple[float, float, int]] = {}
-        """Of each: when it began, what it is expected to cost, and its slots."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._costs: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     async def call(
@@ -218,7 +234,7 @@ class Scheduler:
     def _admit(self, domain: str, cost: float, weight: float, timeout_s: float, priority: int) -> None:
         if timeout_s <= 0:
             raise _passed()
-        if not self._waiting and self._free:
+        if not self._waiting and self._running.free > 0:
             return
         wait_s = self._wait_s(domain, weight, priority)
         full = self._waiting.waiting(domain) >= self._limits.queue
@@ -239,28 +255,29 @@ class Scheduler:
 
     def _wait_s(self, domain: str, weight: float, priority: int) -> float:
         """When a request that came now would start, in seconds from now, as far as is known."""
-        now = self._clock()
-        left = sum(
-            max(0.0, cost - (now - began) * slots) for began, cost, slots in self._running.values()
-        )
-        return (left + self._waiting.ahead(domain, weight, priority)) / self._limits.slots
+        return (self._running.left_s() + self._waiting.ahead(domain, weight, priority)) / self._limits.slots
 
     def _dispatch(self) -> None:
-        while self._free and (taken := self._waiting.take(self._may_start)) is not None:
+        while (taken := self._waiting.take(self._may_start)) is not None:
             domain, job, expected = taken
             if job.reply.done():  # it gave up a moment ago
                 self._waiting.settle(domain, expected=expected, actual=0.0)
                 continue
             cold = not self._runners.warm(domain, job.subject)
-            alone = not self._waiting and self._free == self._limits.slots
+            free = self._running.free + self._running.held(job.before)
+            alone = free == self._limits.slots and not any(
+                self._ready(other) for other in self._waiting.heads() if other.domain not in job.before
+            )
             wide = alone and not cold and expected <= _SHORT_S
-            slots = min(self._free, self._limits.widest) if wide else 1
-            self._free -= slots
-            self._loads += cold
-            run = self._run(job, expected=expected, slots=slots, cold=cold)
-            task = asyncio.get_running_loop().create_task(run, context=job.context)
-            self._running[task] = (self._clock(), expected, slots)
-            task.add_done_callback(self._running.pop)
+            slots = min(free, self._limits.widest) if wide else 1
+            run = Run(domain, self._clock(), expected, slots, cold)
+            self._running.begin(run, job.before)
+            loop = asyncio.get_running_loop()
+            if job.before:
+                loop.call_later(_SHORT_S, self._running.release, run)
+            task = loop.create_task(self._run(job, run), context=job.context)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _may_start(self, job: _Job) -> bool:
         """Whether a job may have a slot now: loads leave one to those whose models are there.
@@ -271,7 +288,34 @@ class Scheduler:
         if rests_s > 0:
             self._dispatch_in(rests_s)
             return False
-        return self._loads < max(1, self._limits.slots - 1) or self._runners.warm(job.domain, job.subject)
+        if not self._ready(job):
+            return False
+        job.before = self._before(job)
+        return self._running.free + self._running.held(job.before) > 0
+
+    def _ready(self, job: _Job) -> bool:
+        """Whether a job lacks nothing but a slot."""
+        if self._runners.rests_s(job.domain) > 0 or self._running.stands(job.domain):
+            return False
+        full = self._running.loads >= max(1, self._limits.slots - 1)
+        return not full or self._runners.warm(job.domain, job.subject)
+
+    def _before(self, job: _Job) -> frozenset[str]:
+        """Tenants that stand still so that a job gets the cores: those that had more than their part, and want more."""
+        warm = self._runners.warm(job.domain, job.subject)
+        if not warm or self._cost(job) > _SHORT_S or not self._waiting.sparse(job.domain):
+            return frozenset()
+        if self._running.free >= min(self._limits.slots, self._limits.widest):
+            return frozenset({BACKGROUND})
+        leads = {
+            other: self._waiting.lead(other, job.domain) for other in self._running.domains() if other != job.domain
+        }
+        return frozenset({BACKGROUND}).union(
+            other for other, lead in leads.items() if lead > (0.0 if self._waiting.waiting(other) else _SHORT_S)
+        )
+
+    def _cost(self, job: _Job) -> float:
+        return self._costs.get((job.domain, job.task + job.subject), _FIRST_GUESS_S)
 
     def _dispatch_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -282,15 +326,14 @@ class Scheduler:
             self._alarm.cancel()
         self._alarm = loop.call_later(seconds, self._dispatch)
 
-    async def _run(self, job: _Job, *, expected: float, slots: int, cold: bool) -> None:
-        began = self._clock()
+    async def _run(self, job: _Job, run: Run) -> None:
         reply: Reply | None = None
         problem: FacetmeshError | None = None
         try:
             reply = await self._runners.call(
                 domain=job.domain,
                 task=job.task,
-                arguments={**job.arguments, "cores": slots},
+                arguments={**job.arguments, "cores": run.slots},
                 blobs=job.blobs,
                 subject=job.subject,
                 timeout_s=self._limits.run_s,
@@ -304,17 +347,16 @@ class Scheduler:
             _fail(job, error)
             raise
         finally:
-            took = self._clock() - began
-            self._free += slots
-            self._loads -= cold
-            self._waiting.settle(job.domain, expected=expected, actual=took * slots)
-            if reply is not None and not cold:
-                self._learn((job.domain, job.task + job.subject), took * slots)
+            now, took = self._clock(), self._running.end(run)
+            self._waiting.settle(job.domain, expected=run.expected, actual=took * run.slots)
+            if reply is not None and not run.cold:
+                self._learn((job.domain, job.task + job.subject), took * run.slots)
+            self._running.release(run)
             self._dispatch()
         self._served(
             Served(
-                job.domain, job.task, job.subject, queue_s=began - job.arrived, run_s=took, compute_s=took * slots,
-                cold=cold, reply=reply, error=problem,
+                job.domain, job.task, job.subject, queue_s=now - job.arrived - took, run_s=took,
+                compute_s=took * run.slots, cold=run.cold, reply=reply, error=problem,
             )
         )
 

@@ -96,7 +96,7 @@ class Shelf:
         """Keeps the file of a version; returns the version with its place."""
         blob, parts = secrets.token_hex(16), 0
         with path.open("rb") as file:
-            while data := file.read(PART_BYTES):
+            while data := await asyncio.to_thread(file.read, PART_BYTES):
                 await self._blobs.put(version.tenant_id, _key(blob, parts), data)
                 parts += 1
         return replace(version, blob=blob, parts=parts)
@@ -112,10 +112,13 @@ class Shelf:
         fresh = path.with_suffix(".new")
         try:
             with fresh.open("wb") as file:
-                for part in range(version.parts):
-                    data = await self._blobs.get(version.tenant_id, _key(version.blob, part))
+
+                def take(data: bytes) -> None:
                     digest.update(data)
-                    await asyncio.to_thread(file.write, data)
+                    file.write(data)
+
+                for part in range(version.parts):
+                    await asyncio.to_thread(take, await self._blobs.get(version.tenant_id, _key(version.blob, part)))
             if digest.hexdigest() != version.sha256:
                 raise FailedPrecondition("The model's file is not what was stored.", reason="MODEL_CHANGED")
             fresh.replace(path)

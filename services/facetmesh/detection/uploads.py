@@ -6,6 +6,7 @@ encrypted under the tenant's key; who never finishes loses it after a day.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-PART_BYTES = 8 << 20
+PART_BYTES = 2 << 20
 """How much is kept at a time: so much is sent again after a break, at most."""
 KEPT_S = 24 * 3600.0
 """How long a transfer may rest."""
@@ -189,10 +190,13 @@ class Uploads:
         """
         digest = hashlib.sha256()
         with path.open("wb") as file:
-            for part in range(upload.parts):
-                data = await self._blobs.get(upload.tenant_id, _key(upload, part))
+
+            def take(data: bytes) -> None:
                 digest.update(data)
                 file.write(data)
+
+            for part in range(upload.parts):
+                await asyncio.to_thread(take, await self._blobs.get(upload.tenant_id, _key(upload, part)))
         if digest.hexdigest() != upload.sha256:
             await self.discard(upload)
             raise FailedPrecondition(

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
+import time
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.detection.detector import Image, Options, Result, arguments, read_result
+from facetmesh.detection.running import Pausable
 from facetmesh.detection.versions import Facts, Tensor
 from facetmesh.kit.errors import DeadlineExceeded, FailedPrecondition, Internal, ResourceExhausted, Unavailable
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
+from facetmesh.runners.tasks import Runners
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from facetmesh.detection.hints import Hints
-    from facetmesh.runners.tasks import Reply, Runners
+    from facetmesh.runners.tasks import Reply
 
 LIMITS = PoolLimits(
     runners=1, runner=RunnerLimits(memory_bytes=4 << 30, start_timeout_s=120.0, max_blob_bytes=1 << 30, nice=5)
@@ -69,10 +73,14 @@ class Works(Protocol):
         ...
 
 
+class PausableRunners(Runners, Pausable, Protocol):
+    """Runners that can be made to stand still."""
+
+
 class Processes(Protocol):
     """Makes runners: `runners.pool.RunnerPool`."""
 
-    def __call__(self, program: str, /, *, limits: PoolLimits) -> AbstractAsyncContextManager[Runners]:
+    def __call__(self, program: str, /, *, limits: PoolLimits) -> AbstractAsyncContextManager[PausableRunners]:
         """Runners of a program, which end with the context."""
         ...
 
@@ -88,9 +96,13 @@ class _Bench:
 class Workshop:
     """Works on models' files, one at a time.
 
+    It stands still while a short request runs, but not for more than half of the
+    time: uploads get on, however many ask.
+
     Args:
         processes: Makes runners.
         inspect_timeout_s: How long a file may be looked at.
+        clock: Seconds that never go back.
     """
 
     def __init__(
@@ -98,12 +110,32 @@ class Workshop:
         processes: Processes,
         *,
         inspect_timeout_s: float = INSPECT_TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._processes = processes
         self._inspect_timeout_s = inspect_timeout_s
+        self._clock = clock
+        self._at_work: list[tuple[PausableRunners, str]] = []
+        self._paused_at: float | None = None
+        self._runs_until = -math.inf
         self._quick = _Bench(LIMITS)
         # What takes minutes has a turn of its own: nobody's upload waits for it.
         self._slow = _Bench(SLOW_LIMITS)
+
+    def pause(self, _: str) -> None:
+        """Has the processes stand still, unless they have not run yet for as long as they stood."""
+        if self._clock() >= self._runs_until:
+            self._paused_at = self._clock()
+            for runners, domain in self._at_work:
+                runners.pause(domain)
+
+    def resume(self, _: str) -> None:
+        """Has them go on."""
+        if self._paused_at is not None:
+            self._runs_until = 2 * self._clock() - self._paused_at
+            self._paused_at = None
+            for runners, domain in self._at_work:
+                runners.resume(domain)
 
     async def inspect(self, path: Path, sha256: str, hints: Hints) -> Facts:
         """What a model's file is.
@@ -181,7 +213,7 @@ class Workshop:
             InvalidArgument: An image is refused (`runners.images`).
         """
         opening, results = _opening(path, sha256, hints), []
-        async with self._processing(DETECTION, self._slow, QUANTIZE_TIMEOUT_S) as runners:
+        async with self._processing(DETECTION, _domain(path), self._slow, QUANTIZE_TIMEOUT_S) as runners:
             for data in images:
                 reply = await runners.call(
                     domain=_domain(path), task="detect", arguments={**opening, **arguments(Image(data), Options())},
@@ -201,19 +233,25 @@ class Workshop:
         bench: _Bench,
         timeout_s: float,
     ) -> Reply:
-        async with self._processing(program, bench, timeout_s) as runners:
+        async with self._processing(program, domain, bench, timeout_s) as runners:
             return await runners.call(
                 domain=domain, task=task, arguments=arguments, blobs=blobs, subject=task, timeout_s=timeout_s
             )
 
     @asynccontextmanager
-    async def _processing(self, program: str, bench: _Bench, timeout_s: float) -> AsyncIterator[Runners]:
+    async def _processing(
+        self, program: str, domain: str, bench: _Bench, timeout_s: float
+    ) -> AsyncIterator[Runners]:
         """Runners of a program, when it is its turn; their failures become the model's."""
         try:
             async with (
                 bench.turn, asyncio.timeout(timeout_s), self._processes(program, limits=bench.limits) as runners
             ):  # fmt: skip
-                yield runners
+                self._at_work.append((runners, domain))
+                try:
+                    yield runners
+                finally:
+                    self._at_work.remove((runners, domain))
         except (DeadlineExceeded, TimeoutError):
             raise FailedPrecondition(
                 f"The model was not done within {timeout_s:.0f} s.", reason="MODEL_TOO_SLOW"

@@ -190,7 +190,7 @@ class Recorder:
 
     def _offer(self, record: Record, error: FacetmeshError | None) -> None:
         try:
-            future = self._put(record, error)
+            future = self._put(record, error, idle=True)
         except Unavailable:
             self._metrics.audit_dropped.inc()
             return
@@ -229,8 +229,9 @@ class Recorder:
             for record, error in self._refusals.folded():
                 self._offer(record, error)
 
-    def _put(self, record: Record, error: FacetmeshError | None) -> asyncio.Future[None]:
-        return self._outbox.put(self._event(record, error), took_s=time.perf_counter() - record.started)
+    def _put(self, record: Record, error: FacetmeshError | None, *, idle: bool = False) -> asyncio.Future[None]:
+        took_s = time.perf_counter() - record.started
+        return self._outbox.put(self._event(record, error), took_s=took_s, idle=idle)
 
     def _event(self, record: Record, error: FacetmeshError | None) -> event_pb2.AuditEvent:
         salt = os.urandom(_SALT_BYTES)

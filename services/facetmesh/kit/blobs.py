@@ -6,7 +6,9 @@ environment variables).
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import asyncio
+import os
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
     from facetmesh.kit.keyring import Keyring
+
+_MUCH_BYTES = 1 << 20
 
 
 def open_store(location: str) -> ObjectStore:
@@ -54,6 +58,8 @@ class Blobs:
         sealed = await self._keyring.encrypt(tenant, data, key.encode())
         try:
             await obstore.put_async(self._store, _path(tenant, key), sealed)
+            if self._folder is not None and len(sealed) > _MUCH_BYTES:
+                await asyncio.to_thread(_flush, Path(self._folder, _path(tenant, key)))
         except (BaseError, OSError) as error:
             raise Unavailable("The blob store refused the data.", reason="BLOB_STORE", retry_after_s=5) from error
 
@@ -98,6 +104,16 @@ class Blobs:
                 await obstore.delete_async(self._store, [one["path"] for one in found])
         except (BaseError, OSError) as error:  # FileNotFoundError too: another replica is at it
             raise Unavailable("The blob store did not answer.", reason="BLOB_STORE", retry_after_s=5) from error
+
+
+def _flush(path: Path) -> None:
+    """Has the kernel write a file now.
+
+    It would write all that came within seconds at once, and whoever must have a few bytes on the same disk, such as an
+    audit event, would wait for that.
+    """
+    with suppress(FileNotFoundError), path.open("rb") as file:  # it may have been deleted at once
+        os.fdatasync(file.fileno())
 
 
 def _path(tenant: str, key: str) -> str:

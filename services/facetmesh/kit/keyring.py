@@ -39,6 +39,7 @@ _VERSION = b"\x02"
 _NUMBER_BYTES = 4
 _HEADER_BYTES = 1 + _NUMBER_BYTES
 _KEPT = 4096
+_MUCH_BYTES = 256 << 10
 _FRESH_S = 60.0
 """How long keys are used without a look whether they were destroyed or rotated by another replica."""
 _BUCKETS = 16
@@ -122,8 +123,9 @@ class Keyring:
                 raise _destroyed()
             ring = await self._change(tenant, lambda record: record if record.keys else self._with_key(tenant, record))
         number = max(ring.keys)
-        sealed = seal(ring.keys[number], plaintext, _bound(tenant, aad))
-        return _VERSION + number.to_bytes(_NUMBER_BYTES, "big") + sealed
+        header = _VERSION + number.to_bytes(_NUMBER_BYTES, "big")
+        key, bound = ring.keys[number], _bound(tenant, aad)
+        return await _aside(len(plaintext), lambda: header + seal(key, plaintext, bound))
 
     async def decrypt(self, tenant: str, sealed: bytes, aad: bytes = b"") -> bytes:
         """The plaintext of sealed.
@@ -139,7 +141,8 @@ class Keyring:
         if number not in ring.keys and number > ring.destroyed:
             ring = await self._read(tenant)  # another replica may have just made it
         if number in ring.keys:
-            return unseal(ring.keys[number], sealed[_HEADER_BYTES:], _bound(tenant, aad))
+            key, bound = ring.keys[number], _bound(tenant, aad)
+            return await _aside(len(sealed), lambda: unseal(key, sealed[_HEADER_BYTES:], bound))
         if number <= ring.destroyed or not ring.keys:
             raise _destroyed()
         raise Internal("Stored data was changed or belongs elsewhere.", reason="DATA_CORRUPT")
@@ -269,6 +272,11 @@ async def keep_wrapped(keyring: Keyring, fetch: Callable[[], Awaitable[Keks]], e
 
 def _name(tenant: str) -> str:
     return f"data-keys/{tenant}"
+
+
+async def _aside(size: int, work: Callable[[], bytes]) -> bytes:
+    """What work returns; of much data on a thread, since it takes milliseconds in which nobody else would be served."""
+    return await asyncio.to_thread(work) if size > _MUCH_BYTES else work()
 
 
 def _bound(tenant: str, aad: bytes) -> bytes:

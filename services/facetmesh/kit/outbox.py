@@ -1,6 +1,7 @@
 """Audit events on their way out: those of all calls in progress share one bulk publish.
 
-While one publish is on its way, the next events gather. A call waits for its own event only.
+While one publish is on its way, the next events gather. A call waits for its own event only. Events for which none
+waits, such as refusals, go with the others, or together after a moment.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class Outbox:
         self._metrics = metrics
         self._limit = limit
         self._waiting: deque[_Waiting] = deque()
+        self._idle: deque[_Waiting] = deque()
+        """Those for which no call waits."""
+        self._hurry: asyncio.TimerHandle | None = None
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
         self._company = _LARGEST_BATCH
@@ -88,27 +92,34 @@ class Outbox:
             if not self._coming[tenant]:
                 del self._coming[tenant]
 
-    def put(self, event: event_pb2.AuditEvent, *, took_s: float) -> asyncio.Future[None]:
+    def put(self, event: event_pb2.AuditEvent, *, took_s: float, idle: bool = False) -> asyncio.Future[None]:
         """Takes an event; what is returned is done once it was accepted, or raises Unavailable.
 
         Args:
             event: The event.
             took_s: How long the call took that it records, in seconds: it may wait for others in proportion.
+            idle: No call waits for it.
 
         Raises:
             Unavailable: AUDIT_BACKLOG: too many wait.
         """
-        if len(self._waiting) >= self._limit:
+        if len(self._waiting) + len(self._idle) >= self._limit:
             raise Unavailable("Too many uses wait to be recorded.", reason="AUDIT_BACKLOG", retry_after_s=1)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._empty())
-        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        accepted: asyncio.Future[None] = loop.create_future()
+        if idle:
+            self._idle.append(_Waiting(event, telemetry.carrier(), accepted, 0.0))
+            if self._hurry is None:
+                self._hurry = loop.call_later(_LONGEST_LINGER_S, self._send_idle)
+            return accepted
         coming = self._coming[event.tenant]
         share = _SHARE_OF_SOME if coming <= _SOME else _SHARE_OF_MANY
         linger_s = min(took_s / share, _LONGEST_LINGER_S)
         self._company = min(self._company, coming // share)
         self._waiting.append(_Waiting(event, telemetry.carrier(), accepted, linger_s))
-        self._metrics.audit_pending.set(len(self._waiting))
+        self._count()
         self._some.set()
         if self._gathered():
             self._enough.set()
@@ -117,12 +128,28 @@ class Outbox:
     async def close(self) -> None:
         """Sends what waits, then ends."""
         deadline = time.monotonic() + _CLOSING_S
+        self._send_idle()
         while self._waiting and self._task is not None and not self._task.done() and time.monotonic() < deadline:
             await asyncio.wait([self._waiting[-1].accepted], timeout=deadline - time.monotonic())
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def _send_idle(self) -> None:
+        """Has what waits for company go now."""
+        if self._hurry is not None:
+            self._hurry.cancel()
+            self._hurry = None
+        if self._idle:
+            self._waiting.extend(self._idle)
+            self._idle.clear()
+            self._company = 0
+            self._some.set()
+            self._enough.set()
+
+    def _count(self) -> None:
+        self._metrics.audit_pending.set(len(self._waiting) + len(self._idle))
 
     def _gathered(self) -> bool:
         return len(self._waiting) >= self._company
@@ -139,9 +166,11 @@ class Outbox:
             self._company = 0 if self._waiting else _LARGEST_BATCH
             if not self._waiting:
                 self._some.clear()
+            room = _LARGEST_BATCH - len(batch)
+            batch = [self._idle.popleft() for _ in range(min(len(self._idle), room))] + batch
             if batch:
                 await self._send(batch)
-            self._metrics.audit_pending.set(len(self._waiting))
+            self._count()
 
     async def _send(self, batch: Sequence[_Waiting]) -> None:
         refused: set[str] = set()

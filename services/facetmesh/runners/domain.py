@@ -26,6 +26,10 @@ class Domain:
         self.waiting = 0
         self.running = 0
         self.start: asyncio.Task[Runner] | None = None
+        self.child: Runner | None = None
+        """The process that was spawned last, ready or not, alive or not."""
+        self.paused = False
+        """Whether its process is to stand still."""
         self.served = 0
         """Calls that the present runner has ended."""
         self.answered: set[str] = set()

@@ -163,6 +163,23 @@ class RunnerPool:
         state = self._domains.get(domain)
         return 0.0 if state is None else max(0.0, state.not_before - time.monotonic())
 
+    def pause(self, domain: str) -> None:
+        """Stops the domain's process where it is, and any that is spawned for it, until `resume`.
+
+        Its calls' time goes on. For moments: others, who have waited longer for the cores, get them.
+        """
+        if (state := self._domains.get(domain)) is not None:
+            state.paused = True
+            if state.child is not None:
+                state.child.pause()
+
+    def resume(self, domain: str) -> None:
+        """Lets the domain's process go on."""
+        if (state := self._domains.get(domain)) is not None and state.paused:
+            state.paused = False
+            if state.child is not None:
+                state.child.resume()
+
     def pids(self) -> dict[str, int]:
         """The process id of each domain that has a runner up."""
         return {name: state.runner.pid for name, state in self._domains.items() if state.runner is not None}
@@ -291,6 +308,7 @@ class RunnerPool:
                 limits=self._limits.runner,
                 readable=self._readable(state.name) if callable(self._readable) else self._readable,
                 on_exit=functools.partial(self._exited, state),
+                on_spawn=functools.partial(self._spawned, state),
             )
         except BaseException as error:
             state.resident = False
@@ -304,6 +322,11 @@ class RunnerPool:
             extra={"domain": state.name, "runner_pid": runner.pid, "ms": round((time.monotonic() - began) * 1000)},
         )
         return runner
+
+    def _spawned(self, state: Domain, runner: Runner) -> None:
+        state.child = runner
+        if state.paused:
+            runner.pause()
 
     def _exited(self, state: Domain, culprits: frozenset[str] | None) -> None:
         self._residency.left()

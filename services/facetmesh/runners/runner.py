@@ -104,6 +104,7 @@ class Runner:
         limits: RunnerLimits,
         readable: Sequence[Path] | None,
         on_exit: OnExit,
+        on_spawn: Callable[[Runner], None] = lambda _: None,
     ) -> Self:
         """Spawns a child and waits until it has imported its program.
 
@@ -114,12 +115,14 @@ class Runner:
             limits: What it may use.
             readable: Folders whose files it may read; None for all.
             on_exit: As for the class; called too for a child that never got ready.
+            on_spawn: Gets the runner before it is ready.
 
         Raises:
             Unavailable: RUNNER_DIED: it died, or was not ready in time.
             OSError: No process could be made.
         """
         runner = cls(await spawn(program, setting, limits, readable), domain=domain, limits=limits, on_exit=on_exit)
+        on_spawn(runner)
         try:
             async with asyncio.timeout(limits.start_timeout_s):
                 await runner._ready
@@ -159,12 +162,18 @@ class Runner:
         self._child.frames.writer.writelines(parts)
         return reply
 
+    def pause(self) -> None:
+        """Stops the child where it is, until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets the child go on."""
+        self._signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """Kills the child now; its calls fail as soon as it is gone."""
         self.alive = False
-        if self._child.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     async def close(self, *, drain: bool) -> None:
         """Stops the child, by force where asking does not do, and waits until it is gone.
@@ -176,6 +185,7 @@ class Runner:
         if drain and self._pending:
             await asyncio.wait([pending.reply for pending in self._pending.values()])
         self._asked_to_go = True
+        self.resume()  # or it would not hear of it
         self._child.frames.writer.close()
         try:
             await asyncio.wait([self._life], timeout=_STOP_S)
@@ -186,6 +196,11 @@ class Runner:
     async def gone(self) -> None:
         """Waits until the child is gone."""
         await asyncio.wait([self._life])
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._child.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
     async def _live(self) -> None:
         relaying = asyncio.create_task(relay(self._child.stderr.reader, self._fields))

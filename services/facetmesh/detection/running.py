@@ -1,0 +1,140 @@
+"""What runs now: which slots it holds, and which of it stands still so that another may go first.
+
+A tenant's process is paused as a whole. What it holds is free meanwhile, and it
+pays for none of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+BACKGROUND = ""
+"""The domain of work that has no slots."""
+
+
+class Pausable(Protocol):
+    """Where work is done: `runners.pool.RunnerPool`."""
+
+    def pause(self, domain: str) -> None:
+        """Stops the domain's process where it is."""
+        ...
+
+    def resume(self, domain: str) -> None:
+        """Lets it go on."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A request that runs."""
+
+    domain: str
+    began: float
+    """When, by the scheduler's clock."""
+    expected: float
+    """What it is expected to cost, in core-seconds."""
+    slots: int
+    cold: bool
+    """Whether its model may have to be loaded first."""
+    paused_at: float | None = None
+    """Since when it stands still; None while it does not."""
+    paused_s: float = 0.0
+    """How long it stood still before, in seconds."""
+
+    def ran_s(self, now: float) -> float:
+        """How long it has run, in seconds."""
+        return (now if self.paused_at is None else self.paused_at) - self.began - self.paused_s
+
+
+class Running:
+    """The requests that run.
+
+    Args:
+        runners: Where they do.
+        slots: Cores that they may keep busy.
+        clock: Seconds that never go back.
+        background: Where work is done that has no slots.
+    """
+
+    def __init__(
+        self, runners: Pausable, slots: int, clock: Callable[[], float], background: Pausable | None = None
+    ) -> None:
+        self._runners = runners
+        self._background = background
+        self._slots = slots
+        self._clock = clock
+        self._runs: set[Run] = set()
+        self._pauses: dict[str, set[Run]] = {}
+        """For whom each domain stands still that does."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._runs)
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody uses; fewer than none where who stood still goes on before the other has ended."""
+        return self._slots - sum(run.slots for run in self._runs if run.paused_at is None)
+
+    @property
+    def loads(self) -> int:
+        """How many may have a model to load."""
+        return sum(run.cold for run in self._runs)
+
+    def domains(self) -> set[str]:
+        """Those that have something running."""
+        return {run.domain for run in self._runs}
+
+    def held(self, domains: Iterable[str]) -> int:
+        """Slots that would be free if these domains stood still, and are not now."""
+        return sum(run.slots for run in self._runs if run.paused_at is None and run.domain in domains)
+
+    def stands(self, domain: str) -> bool:
+        """Whether a domain stands still."""
+        return domain in self._pauses
+
+    def left_s(self) -> float:
+        """Core-seconds that they will take yet, as far as is known."""
+        now = self._clock()
+        return sum(max(0.0, run.expected - run.ran_s(now) * run.slots) for run in self._runs)
+
+    def begin(self, run: Run, before: Iterable[str] = ()) -> None:
+        """Adds a request; these domains stand still until `release`."""
+        for domain in before:
+            if domain == BACKGROUND and self._background is None:
+                continue
+            if domain not in self._pauses:
+                self._pauses[domain] = set()
+                self._where(domain).pause(domain)
+                for other in self._of(domain):
+                    other.paused_at = self._clock()
+            self._pauses[domain].add(run)
+        self._runs.add(run)
+
+    def end(self, run: Run) -> float:
+        """Takes out a request; returns for how long it ran, in seconds. It is not released."""
+        self._runs.discard(run)
+        return run.ran_s(self._clock())
+
+    def release(self, run: Run) -> None:
+        """Whoever stands still for this request, and for no other, goes on."""
+        for domain, others in list(self._pauses.items()):
+            others.discard(run)
+            if not others:
+                del self._pauses[domain]
+                self._where(domain).resume(domain)
+                for paused in self._of(domain):
+                    if paused.paused_at is not None:
+                        paused.paused_s += self._clock() - paused.paused_at
+                        paused.paused_at = None
+
+    def _where(self, domain: str) -> Pausable:
+        return self._background if domain == BACKGROUND and self._background is not None else self._runners
+
+    def _of(self, domain: str) -> list[Run]:
+        return [run for run in self._runs if run.domain == domain]
