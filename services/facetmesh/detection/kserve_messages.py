@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from facetmesh.detection.tensors import BYTES, Array
 from facetmesh.inference import inference_pb2
-from facetmesh.kit.errors import InvalidArgument
+from facetmesh.kit.errors import InvalidArgument, Unimplemented
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +22,8 @@ _CONTENTS: Mapping[str, tuple[str, str]] = {
     "INT64": ("int64_contents", "q"), "UINT8": ("uint_contents", "B"), "FP32": ("fp32_contents", "f"),
     "FP64": ("fp64_contents", "d"),
 }  # fmt: skip
+_UNSERVED = frozenset({"shared_memory_region", "classification"})
+"""Parameters of Triton's extensions; who sends one would not find what was asked for in the answer."""
 _LENGTH = struct.Struct("<I")
 _NS = 1_000_000_000
 _PLATFORM = "openvino"
@@ -32,7 +34,14 @@ def given(request: inference_pb2.ModelInferRequest) -> Array:
 
     Raises:
         InvalidArgument: INPUT_MISMATCH: it is not one tensor, or not one file; DATATYPE_UNSUPPORTED.
+        Unimplemented: EXTENSION_UNSUPPORTED: it asks for shared memory, or for outputs as classes.
     """
+    for parameters in (*(one.parameters for one in request.inputs), *(one.parameters for one in request.outputs)):
+        if unserved := sorted(_UNSERVED & set(parameters)):
+            raise Unimplemented(
+                f"Tensors come and go in messages, as they are: {unserved[0]} is not served.",
+                reason="EXTENSION_UNSUPPORTED",
+            )
     if len(request.inputs) != 1 or len(request.raw_input_contents) > 1:
         raise InvalidArgument(
             f"The models here take one input; {len(request.inputs)} came.", reason="INPUT_MISMATCH"

@@ -23,6 +23,8 @@ SIZES: Mapping[str, int] = {
 BYTES = "BYTES"
 """The datatype of an image file."""
 _TIMEOUT_S = 30.0
+_RANK_SHOWN = 8
+"""So many sizes of a shape that does not fit are told: a refusal of megabytes would not arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class TensorRunner:
             wanted: The outputs' names; all when empty.
 
         Raises:
-            InvalidArgument: INPUT_MISMATCH: it is not what the model takes; OUTPUT_UNKNOWN; an image is refused.
+            InvalidArgument: INPUT_MISMATCH: it is not what the model takes; OUTPUT_UNKNOWN; OUTPUT_REPEATED; an
+                image is refused.
             FacetmeshError: As for `Detector.detect`.
         """
         expected = self._expected(version, given)
@@ -70,6 +73,8 @@ class TensorRunner:
                 f'The model has no output "{unknown[0]}"; it has {", ".join(sorted(outputs))}.',
                 reason="OUTPUT_UNKNOWN",
             )
+        if len(set(wanted)) < len(wanted):
+            raise InvalidArgument("An output is asked for twice.", reason="OUTPUT_REPEATED")
         image = given.datatype == BYTES
         reply = await self._runners.call(
             domain=version.tenant_id,
@@ -120,7 +125,7 @@ class TensorRunner:
         if (given.name, given.datatype) != (expected.name, expected.datatype) or not fits:
             raise InvalidArgument(
                 f'Expected is {expected.datatype} "{expected.name}" of shape {list(expected.shape)}, or an image file '
-                f'as {BYTES}; {given.datatype} "{given.name}" of shape {list(given.shape)} came.',
+                f'as {BYTES}; {given.datatype} "{given.name}" of shape {list(given.shape[:_RANK_SHOWN])} came.',
                 reason="INPUT_MISMATCH",
             )
         size = math.prod(given.shape) * SIZES[expected.datatype]
