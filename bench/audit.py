@@ -292,10 +292,10 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=20_480)
     parser.add_argument("--seconds", type=float, default=20)
     given = parser.parse_args()
-    busy = common.noisy()
+    busy = common.busy()
     figures = run(given)
     packages = ("cryptography", "dapr", "grpcio", "psycopg", "protobuf")
-    path = common.write("audit", common.Machine.here(*packages), figures, noisy=busy or common.noisy())
+    path = common.write("audit", common.Machine.here(*packages), figures, busy=busy or common.busy())
     sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{path}\n")
 
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.utils import base64url_decode
 
-from bench.common import Machine, noisy, seconds_each, write
+from bench.common import Machine, busy, seconds_each, write
 from facetmesh.audit.v1 import audit_pb2, audit_pb2_grpc
 from facetmesh.auth.exchange import Exchange
 from facetmesh.auth.ext_authz import KEY_HEADER, checking
@@ -323,10 +323,10 @@ def _us(seconds: float) -> float:
 async def main() -> None:
     """Measures all, and writes it down."""
     machine = Machine.here("grpcio", "cryptography", "PyJWT", "cedarpy")
-    disturbed = noisy()
+    disturbed = busy()
     figures = {**await verification(), **policies(), **await admission(), **await ext_authz(), **await revocation()}
-    disturbed |= noisy()
-    path = write("auth", machine, {"targets": _TARGETS, **figures}, noisy=disturbed)
+    disturbed |= busy()
+    path = write("auth", machine, {"targets": _TARGETS, **figures}, busy=disturbed)
     print(json.dumps(figures, indent=2))
     print(f"written to {path}")
 

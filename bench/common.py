@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 """Where results are kept, a file for each bench."""
 _QUIET = 0.25
-"""Up to this share of the cores may be busy with other work before a run counts as noisy."""
+"""Up to this share of the cores may be busy with other work before it counts as busy."""
 _LISTEN_S = 1.0
 
 
@@ -49,7 +49,7 @@ class Machine:
         )  # fmt: skip
 
 
-def noisy() -> bool:
+def busy() -> bool:
     """Whether others work on this machine now: asked before and after a run, it goes into the results."""
     return bool(psutil.cpu_percent(_LISTEN_S) > 100 * _QUIET)
 
@@ -69,14 +69,14 @@ def seconds_each(work: Callable[[], object], *, at_least_s: float = 0.2, rounds:
     return best
 
 
-def write(name: str, machine: Machine, figures: Mapping[str, Any], *, noisy: bool) -> Path:
+def write(name: str, machine: Machine, figures: Mapping[str, Any], *, busy: bool) -> Path:
     """Writes the results of one run; returns where.
 
     Args:
         name: The bench, which names the file.
         machine: Where it was measured.
         figures: What was measured, each name with its unit.
-        noisy: Whether others worked on the machine meanwhile.
+        busy: Whether others worked on the machine meanwhile.
     """
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
@@ -84,11 +84,25 @@ def write(name: str, machine: Machine, figures: Mapping[str, Any], *, noisy: boo
         "bench": name,
         "machine": asdict(machine),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "noisy": noisy,
+        "busy": busy,
         **figures,
     }
     path.write_text(json.dumps(found, indent=2) + "\n")
     return path
+
+
+def read(name: str, figure: str) -> dict[str, Any]:
+    """A figure of the results that there are, by its name; nothing where it was not measured."""
+    path = RESULTS / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {figure: found[figure]} if figure in found else {}
+
+
+def add(name: str, figures: Mapping[str, Any]) -> None:
+    """Adds figures of another bench to the results that there are of one."""
+    path = RESULTS / f"{name}.json"
+    if path.exists():
+        path.write_text(json.dumps({**json.loads(path.read_text()), **figures}, indent=2) + "\n")
 
 
 def _timed(work: Callable[[], object], calls: int) -> float:

@@ -164,11 +164,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--per-second", type=int, default=1000)
     given = parser.parse_args()
-    busy = common.noisy()
+    busy = common.busy()
     with contextlib.suppress(KeyboardInterrupt):
         outcome = asyncio.run(measure(given.seconds, given.per_second))
         figures = {"per_second_wanted": given.per_second, **asdict(outcome)}
-        path = common.write("daprd", common.Machine.here("dapr", "grpcio", "protobuf"), figures, noisy=busy)
+        path = common.write("daprd", common.Machine.here("dapr", "grpcio", "protobuf"), figures, busy=busy)
         sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{path}\n")
 
 

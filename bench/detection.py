@@ -1,8 +1,10 @@
 """facetmesh beside the bare engine and beside its peers: the same photo and model, JPEG in, boxes out.
 
-`python -m bench.detection [--seconds S] [--peers NAME,…] [--daprd]`. Everything
-is measured in one run, in turns: the limit, facetmesh, a peer, and again, so that
-what else the machine does falls on all. Results go to results/detection.json.
+`python -m bench.detection [--seconds S] [--peers NAME,…]`. Everything is measured in
+one run, in turns: the limit, facetmesh, a peer, and again, so that what else the
+machine does falls on all. facetmesh is asked directly, on the embedded sidecar; with
+daprd, and through its gateway, stands beside that. Results go to
+results/detection.json, where what `bench.noisy` found stays.
 """
 
 from __future__ import annotations
@@ -15,13 +17,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import common, mesh, servers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MANY = 16
 """Clients at a time, where it is about throughput."""
 _WARM_UP_S = 1.0
+_WAYS: Mapping[str, Sequence[str]] = {"daprd": ("--sidecar", "daprd"), "gateway": ("--gateway",)}
+_TURNS = 3
 
 
 def main() -> None:
@@ -29,9 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="how long each is measured")
     parser.add_argument("--peers", default=",".join(peer.name for peer in servers.PEERS), help="which, by name")
-    parser.add_argument("--daprd", action="store_true", help="measure a mesh on daprd too")
     options = parser.parse_args()
-    noisy = common.noisy()
+    busy = common.busy()
     bench = Bench(options.seconds)
     with tempfile.TemporaryDirectory() as home:
         bench.home = Path(home) / "home"
@@ -40,11 +46,12 @@ def main() -> None:
             if peer.name in options.peers.split(","):
                 bench.peer(peer)
                 bench.round()
-        daprd = bench.on_daprd() if options.daprd else None
-    figures = {**bench.figures(), "facetmesh_daprd_ips": daprd}
+        bench.ways()
+    figures = bench.figures()
     table(figures)
     machine = common.Machine.here("openvino", "grpcio", "facetmesh")
-    print(common.write("detection", machine, figures, noisy=noisy or common.noisy()))
+    kept = common.read("detection", "noisy")
+    print(common.write("detection", machine, {**figures, **kept}, busy=busy or common.busy()))
 
 
 class Bench:
@@ -61,6 +68,7 @@ class Bench:
         self._bare: list[dict[str, float]] = []
         self._ours: list[dict[str, Any]] = []
         self._peers: dict[str, dict[str, Any]] = {}
+        self._ways: dict[str, list[float]] = {name: [] for name in _WAYS}
 
     def round(self) -> None:
         """The limit and facetmesh, one after the other."""
@@ -96,12 +104,14 @@ class Bench:
             }
             print(peer.name, self._peers[peer.name], flush=True)
 
-    def on_daprd(self) -> float:
-        """Images a second of a mesh whose sidecars are daprd."""
-        with tempfile.TemporaryDirectory() as home, mesh.running(
-            Path(home) / "home", options=("--sidecar", "daprd")
-        ) as running:
-            return float(self._clients(lambda n: running.job("acme", n, self._seconds))["many"]["ips"])
+    def ways(self) -> None:
+        """A mesh on daprd, and one that is asked through its gateway, in turns with each other."""
+        for _ in range(_TURNS):
+            for name, options in _WAYS.items():
+                with tempfile.TemporaryDirectory() as home, mesh.running(Path(home) / "home", options=options) as it:
+                    job = it.job("acme", MANY, self._seconds, through="gateway" if name == "gateway" else "")
+                    self._ways[name].append(_json("bench.load", json.dumps(job))["ips"])
+            print(self._ways, flush=True)
 
     def figures(self) -> dict[str, Any]:
         """What goes into the results."""
@@ -113,6 +123,7 @@ class Bench:
             "bare_p50_ms": round(bare_ms, 2),
             "facetmesh_ips": round(statistics.median(each["many"]["ips"] for each in self._ours), 1),
             "facetmesh_of_bare": round(statistics.median(o["many"]["ips"] / b["ips"] for o, b in pairs), 3),
+            **{f"facetmesh_{name}_ips": statistics.median(found) for name, found in self._ways.items()},
             "facetmesh_p50_ms": round(ours_ms, 2),
             "facetmesh_many_p50_ms": statistics.median(each["many"]["p50_ms"] for each in self._ours),
             "facetmesh_many_p99_ms": statistics.median(each["many"]["p99_ms"] for each in self._ours),
@@ -145,6 +156,8 @@ def table(figures: dict[str, Any]) -> None:
     print(f"{'':12} {'1 client':>20} {f'{MANY} clients':>28}")
     print(f"{'bare engine':12} {figures['bare_p50_ms']:>17} ms {figures['bare_best_ips']:>20} img/s")
     print(f"{'facetmesh':12} {figures['facetmesh_p50_ms']:>17} ms {figures['facetmesh_ips']:>20} img/s")
+    for name in _WAYS:
+        print(f"{name:12} {'':20} {figures[f'facetmesh_{name}_ips']:>20} img/s")
     for name, found in figures["peers"].items():
         print(f"{name:12} {found['one_client_p50_ms']:>17} ms {found['ips']:>20} img/s")
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from bench.common import Machine, noisy, write
+from bench.common import Machine, busy, write
 from bench.inputs import folder
 from facetmesh.fusion import program
 from facetmesh.fusion.faces import Face as SeenFace
@@ -243,7 +243,7 @@ async def times() -> dict[str, Any]:
 def main() -> None:
     """Measures, writes and prints."""
     OUT.mkdir(parents=True, exist_ok=True)
-    loud = noisy()
+    disturbed = busy()
     model = open_model(catalog.fetch("facemesh"), EngineSetting())
     cases = [fused(model, source, target) for source, target in PAIRS]
     with contextlib.suppress(subprocess.CalledProcessError):  # without dlib's wheel the rest is measured
@@ -255,7 +255,7 @@ def main() -> None:
         **asyncio.run(times()),
     }
     machine = Machine.here("opencv-python-headless", "openvino", "numpy")
-    file = write("fusion", machine, figures, noisy=loud or noisy())
+    file = write("fusion", machine, figures, busy=disturbed or busy())
     sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{sheet(cases)}\n{file}\n")
 
 

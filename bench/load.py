@@ -93,12 +93,14 @@ async def _warm_up(ask: Ask) -> float:
 @asynccontextmanager
 async def _facetmesh(job: Mapping[str, Any]) -> AsyncIterator[Ask]:
     """A key's token, checked in each call; the answers come after their audit events were accepted."""
-    endpoints = Endpoints.read(Path(job["home"]) / "endpoints.json")
+    file = Path(job["home"]) / "endpoints.json"
+    endpoints = Endpoints.read(file)
+    address = json.loads(file.read_text())[job["through"]]
     async with AsyncClient(job["key"], endpoints) as client:
         token = await client.token()
     request = detection_pb2.DetectRequest(model=f"{token.tenant}/models/{job['model']}", image=_photo())
     metadata = (("authorization", f"Bearer {token.access_token}"),)
-    async with grpc.aio.insecure_channel(endpoints.detection, options=_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         stub = detection_pb2_grpc.DetectionServiceStub(channel)
         yield lambda: stub.Detect(request, metadata=metadata, timeout=_PATIENCE_S)
 

@@ -49,11 +49,11 @@ class Mesh:
             kept.write_text(asyncio.run(self._tenant(tenant)))
         return kept.read_text()
 
-    def job(self, tenant: str, clients: int, seconds: float) -> dict[str, object]:
-        """A job for `load`."""
+    def job(self, tenant: str, clients: int, seconds: float, *, through: str = "") -> dict[str, object]:
+        """A job for `load`; through the gateway where that is asked for."""
         return {
             "kind": "facetmesh", "pid": self.process.pid, "home": str(self.home), "key": self.key(tenant),
-            "model": MODEL, "clients": clients, "seconds": seconds,
+            "model": MODEL, "clients": clients, "seconds": seconds, "through": through or "detection",
         }  # fmt: skip
 
     def stages(self) -> dict[str, tuple[float, float]]:

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=30, help="how many have two models each")
     options = parser.parse_args()
     tenants = [f"tenant-{number:02}" for number in range(options.tenants)]
-    busy = common.noisy()
+    busy = common.busy()
     machine = common.Machine.here("openvino", "grpcio", "facetmesh")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
@@ -76,7 +76,7 @@ def main() -> None:
     figures |= found | compare(cases, options.seconds * options.turns)
     print(json.dumps(figures, indent=2))
     written = common.write(
-        "models", machine, {**figures, "rate": options.rate, "turns": options.turns}, noisy=busy or common.noisy()
+        "models", machine, {**figures, "rate": options.rate, "turns": options.turns}, busy=busy or common.busy()
     )
     waits = {name: case.pinned.times_s for name, case in cases.items()}
     print(written, chart.quantiles(written.with_suffix(".svg"), "How long a pinned tenant waits for an answer", waits))

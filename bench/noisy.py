@@ -4,7 +4,8 @@ Tenant a asks at a steady rate, and so does tenant b. Then b floods at twenty ti
 that rate, sends images that claim to be huge, uploads one model after the other, and
 its runner is killed again and again. Both cases are measured in turns.
 `python -m bench.noisy [--seconds S] [--rate R] [--turns N]`; results go to
-results/noisy.json, and how long tenant a waited is drawn in results/noisy.svg.
+results/noisy.json, in short into detection.json too, and how long tenant a waited is drawn in
+results/noisy.svg.
 """
 
 from __future__ import annotations
@@ -44,15 +45,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="how often")
     parser.add_argument("--rate", type=float, default=8.0, help="images a second that each tenant's share is")
     options = parser.parse_args()
-    busy = common.noisy()
+    busy = common.busy()
     machine = common.Machine.here("openvino", "grpcio", "facetmesh")
     cases = measure(options.seconds, options.rate, options.turns)
     figures = compare(cases, options.seconds * options.turns)
     print(json.dumps(figures, indent=2))
     written = common.write(
         "noisy", machine, {**figures, "rate": options.rate, "flood": FLOOD, "turns": options.turns},
-        noisy=busy or common.noisy(),
+        busy=busy or common.busy(),
     )  # fmt: skip
+    common.add("detection", {"noisy": {name: figures[name] for name in ("p99_ratio", "throughput_ratio", "errors")}})
     waits = {f"beside a {name} neighbour": case["a"].times_s for name, case in cases.items()}
     print(written, chart.quantiles(written.with_suffix(".svg"), "How long a tenant waits for an answer", waits))
 

@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.common import RESULTS, Machine, noisy, write  # noqa: E402 - bench is no installed package
+from bench.common import RESULTS, Machine, busy, write  # noqa: E402 - bench is no installed package
 
 PAGE = ROOT / "docs" / "faults.md"
 NAME = "faults"
@@ -58,20 +58,20 @@ def _run(rounds: int, pytest_arguments: list[str]) -> int:
     lines = RESULTS / f"{NAME}.jsonl"
     lines.unlink(missing_ok=True)
     lines.parent.mkdir(exist_ok=True)
-    others = noisy()
+    others = busy()
     variables = {"FACETMESH_CHAOS_RESULTS": str(lines), "FACETMESH_CHAOS_ROUNDS": str(rounds)}
     command = [sys.executable, "-m", "pytest", "-m", "full", *(pytest_arguments or ["tests/chaos"])]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False)  # noqa: S603 - ourselves
     found = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     lines.unlink(missing_ok=True)
     figures = {"complete": done.returncode == 0, "faults": found}
-    write(NAME, Machine.here("grpcio", "dapr"), figures, noisy=others or noisy())
+    write(NAME, Machine.here("grpcio", "dapr"), figures, busy=others or busy())
     return done.returncode
 
 
 def _page(results: dict[str, Any]) -> str:
     machine = results["machine"]
-    noise = "\nOther work ran on it meanwhile, which makes every time longer." if results["noisy"] else ""
+    noise = "\nOther work ran on it meanwhile, which makes every time longer." if results["busy"] else ""
     early = "" if results["complete"] else "\nThe run did not go through: what has no line was not tried."
     rows = [
         ("fault", "provider", "tries", "receipts, all found", "fusions, all finished", "calls refused", "back after",
