@@ -118,3 +118,17 @@ def test_another_model_is_refused_with_what_came(
     assert caught.value.reason == "MODEL_UNSUPPORTED"
     assert str(next(iter(outputs.values()))) in caught.value.message
     assert "(1, 4 + classes, boxes)" in caught.value.message
+
+
+@pytest.mark.parametrize("size", [(4097, 640), (640, 4097), (100_000, 100_000)])
+def test_an_input_beyond_what_can_be_borne_is_refused(size: tuple[int, int]) -> None:
+    """It ended the process that looked at it, or made an answer that nobody believed."""
+    with pytest.raises(FailedPrecondition, match="at most 4096 x 4096") as caught:
+        heads.of(Graph({"images": (1, 3, *size)}, {"o": (1, 6, 10)}))  # type: ignore[arg-type]
+    assert caught.value.reason == "MODEL_UNSUPPORTED"
+
+
+def test_the_largest_input_is_taken() -> None:
+    """4,096 pixels a side."""
+    graph = Graph({"images": (1, 3, 4096, 4096)}, {"o": (1, 6, 10)})
+    assert heads.of(graph).size == (4096, 4096)  # type: ignore[arg-type]

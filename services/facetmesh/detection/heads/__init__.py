@@ -13,7 +13,7 @@ from facetmesh.detection.heads.classify import YoloClassify
 from facetmesh.detection.heads.obb import YoloObb
 from facetmesh.detection.heads.pose import YoloPose
 from facetmesh.detection.heads.segment import YoloSegment
-from facetmesh.detection.heads.yolo import Yolo, YoloRows, task
+from facetmesh.detection.heads.yolo import LARGEST_SIDE, Yolo, YoloRows, task
 from facetmesh.detection.hints import NONE
 from facetmesh.kit.errors import FailedPrecondition
 
@@ -96,7 +96,8 @@ def of(graph: Graph, hints: Hints = NONE) -> Head:
         hints: What its file does not say.
 
     Raises:
-        FailedPrecondition: MODEL_UNSUPPORTED: its shapes are those of no head that is known here.
+        FailedPrecondition: MODEL_UNSUPPORTED: its shapes are those of no head that is known here, or its input is
+            larger than 4,096 pixels a side.
     """
     if graph.metadata.get("end2end") == "True" and task(graph, hints) in _OVERLAPPING:
         raise FailedPrecondition(
@@ -107,7 +108,7 @@ def of(graph: Graph, hints: Hints = NONE) -> Head:
     for recognise in _RECOGNISE:
         head = recognise(graph, hints)
         if head is not None:
-            return head
+            return _of_bearable_size(head)
     raise FailedPrecondition(
         f"The model is none that is known here: its inputs are {_text(graph.inputs)} and its outputs "
         f"{_text(graph.outputs)}; expected is one image input (1, 3, height, width) and what ultralytics exports: "
@@ -115,6 +116,16 @@ def of(graph: Graph, hints: Hints = NONE) -> Head:
         "(1, m, h, w), or (1, classes); or BlazeFace's (1, boxes, 16) and (1, boxes, 1).",
         reason="MODEL_UNSUPPORTED",
     )
+
+
+def _of_bearable_size(head: Head) -> Head:
+    height, width = head.size
+    if max(height, width) > LARGEST_SIDE:
+        raise FailedPrecondition(
+            f"The model's input has {height} x {width} pixels; at most {LARGEST_SIDE} x {LARGEST_SIDE} are taken.",
+            reason="MODEL_UNSUPPORTED",
+        )
+    return head
 
 
 def _text(shapes: Mapping[str, tuple[int | None, ...]]) -> str:

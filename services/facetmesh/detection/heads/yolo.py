@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from facetmesh.runners.engines import Graph
 
 _DEFAULT_SIZE = 640
-_MAX_SIZE = 4096
+LARGEST_SIDE = 4096
+"""Rows or columns of an input: a model for more would take gigabytes for each image."""
 _MAX_LABEL = 100
 _BOX = 4
 _END_TO_END = 6
@@ -205,7 +206,7 @@ def size(graph: Graph, hints: Hints) -> tuple[int, int]:
     ((_, _, height, width),) = graph.inputs.values()
     declared = (_DEFAULT_SIZE, _DEFAULT_SIZE)
     match literal(graph.metadata.get("imgsz", "")):
-        case [int(rows), int(across)] if 0 < rows <= _MAX_SIZE and 0 < across <= _MAX_SIZE:
+        case [int(rows), int(across)] if 0 < rows <= LARGEST_SIDE and 0 < across <= LARGEST_SIDE:
             declared = rows, across
     return height or hints.height or declared[0], width or hints.width or declared[1]
 
