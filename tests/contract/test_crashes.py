@@ -148,6 +148,7 @@ async def _check(load: Load, provider: Provider, consumed: Consumer) -> None:
     assert len(load.published) > KILLS * SOME
 
 
+@pytest.mark.full
 async def test_nothing_is_lost_when_the_sidecar_is_killed(provider: Provider, consumer: Consumer) -> None:
     provider.start()
     consumer.start()
@@ -165,6 +166,7 @@ async def test_nothing_is_lost_when_the_sidecar_is_killed(provider: Provider, co
     await _check(load, provider, consumer)
 
 
+@pytest.mark.full
 async def test_nothing_is_lost_when_the_app_is_killed(provider: Provider, consumer: Consumer) -> None:
     provider.start()
     consumer.start()

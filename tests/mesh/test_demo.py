@@ -43,7 +43,7 @@ def test_the_whole_job(tmp_path: Path, sidecar: str) -> None:
     assert list((tmp_path / "tmp").iterdir()) == [], "nothing but the results is left"
 
 
-@pytest.mark.parametrize("step", ["start the mesh", "fuse a face into a photo"])
+@pytest.mark.parametrize("step", ["start the mesh", pytest.param("fuse a face into a photo", marks=pytest.mark.full)])
 def test_an_interrupt_at_any_moment_leaves_nothing(tmp_path: Path, step: str) -> None:
     job = start(tmp_path)
     reached = threading.Event()

@@ -98,6 +98,7 @@ async def admitted_by_two(mesh: Mesh, tenant_id: str, home: Path, phase_s: float
     return let_in / (RATE * took_s), most
 
 
+@pytest.mark.full
 async def test_two_replicas_let_in_no_more_than_the_limit_together(mesh: Mesh, tmp_path: Path) -> None:
     _, most = await admitted_by_two(mesh, f"limited-{uuid4().hex[:8]}", tmp_path / "second", 3)
     assert min(most) >= FULL, "wherever the load is, the limit goes after it"
