@@ -109,7 +109,7 @@ class Bench:
         for _ in range(_TURNS):
             for name, options in _WAYS.items():
                 with tempfile.TemporaryDirectory() as home, mesh.running(Path(home) / "home", options=options) as it:
-                    job = it.job("acme", MANY, self._seconds, through="gateway" if name == "gateway" else "")
+                    job = it.job("acme", MANY, self._seconds, through="gateway" if name == "gateway" else "detection")
                     self._ways[name].append(_json("bench.load", json.dumps(job))["ips"])
             print(self._ways, flush=True)
 

@@ -49,11 +49,11 @@ class Mesh:
             kept.write_text(asyncio.run(self._tenant(tenant)))
         return kept.read_text()
 
-    def job(self, tenant: str, clients: int, seconds: float, *, through: str = "") -> dict[str, object]:
-        """A job for `load`; through the gateway where that is asked for."""
+    def job(self, tenant: str, clients: int, seconds: float, *, through: str = "detection") -> dict[str, object]:
+        """A job for `load`, through one of the addresses in endpoints.json."""
         return {
             "kind": "facetmesh", "pid": self.process.pid, "home": str(self.home), "key": self.key(tenant),
-            "model": MODEL, "clients": clients, "seconds": seconds, "through": through or "detection",
+            "model": MODEL, "clients": clients, "seconds": seconds, "through": through,
         }  # fmt: skip
 
     def stages(self) -> dict[str, tuple[float, float]]:

@@ -12,6 +12,7 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.detection.hints import LARGEST_SIDE
 from facetmesh.kit.errors import FailedPrecondition
 from facetmesh.runners.quiet import import_torch
 from facetmesh.runners.tasks import Reply
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _OPSET = 17
 _DEFAULT_SIZE = 640
-_MAX_SIZE = 4096
 
 
 def convert(_: Context, __: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
@@ -57,7 +57,7 @@ def _size(arguments: Any) -> tuple[int, int]:
     """Height and width that the model was trained with."""
     size = arguments.get("imgsz", _DEFAULT_SIZE) if isinstance(arguments, dict) else _DEFAULT_SIZE
     side = max(size) if isinstance(size, list | tuple) else size
-    side = side if isinstance(side, int) and 0 < side <= _MAX_SIZE else _DEFAULT_SIZE
+    side = side if isinstance(side, int) and 0 < side <= LARGEST_SIDE else _DEFAULT_SIZE
     return side, side
 
 

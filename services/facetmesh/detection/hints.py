@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LARGEST_SIDE = 4096
+"""Rows or columns of an input: a model for more would take gigabytes for each image."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hints:

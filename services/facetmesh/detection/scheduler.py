@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.detection import priorities
 from facetmesh.detection.fairness import FairQueue
-from facetmesh.detection.running import BACKGROUND, Run, Running
+from facetmesh.detection.running import BACKGROUND, Pausable, Run, Running
 from facetmesh.kit.errors import DeadlineExceeded, FacetmeshError, ResourceExhausted, Unavailable
+from facetmesh.runners import tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from facetmesh.detection.running import Pausable
     from facetmesh.runners.tasks import Reply
 
 _REMEMBERED = 4096
@@ -44,21 +44,8 @@ _LEAST_RETRY_S = 0.05
 _SHORT_S = 0.1
 
 
-class Runners(Protocol):
+class Runners(tasks.Runners, Pausable, Protocol):
     """Where work is done: `runners.pool.RunnerPool`."""
-
-    async def call(
-        self,
-        *,
-        domain: str,
-        task: str,
-        arguments: Mapping[str, Any],
-        blobs: Sequence[bytes] = (),
-        subject: str,
-        timeout_s: float,
-    ) -> Reply:
-        """Runs a task in the domain's process."""
-        ...
 
     def warm(self, domain: str, subject: str) -> bool:
         """Whether the domain's process is up and has answered for the subject."""
@@ -66,14 +53,6 @@ class Runners(Protocol):
 
     def rests_s(self, domain: str) -> float:
         """How long the domain's process, which died again and again, is not started anew, in seconds."""
-        ...
-
-    def pause(self, domain: str) -> None:
-        """Stops the domain's process where it is."""
-        ...
-
-    def resume(self, domain: str) -> None:
-        """Lets it go on."""
         ...
 
 
@@ -197,8 +176,7 @@ class Scheduler:
         """
         now = self._clock()
         timeout_s = min(timeout_s, self._patience())
-        key = (domain, task + subject)
-        cost = self._costs.get(key, _FIRST_GUESS_S)
+        cost = self._cost(domain, task, subject)
         weight = self._weight(domain)
         priority = self._priority()
         self._admit(domain, cost, weight, timeout_s, priority)
@@ -284,11 +262,9 @@ class Scheduler:
 
         A process that keeps dying waits for its next start without a slot.
         """
-        rests_s = self._runners.rests_s(job.domain)
-        if rests_s > 0:
-            self._dispatch_in(rests_s)
-            return False
         if not self._ready(job):
+            if (rests_s := self._runners.rests_s(job.domain)) > 0:
+                self._dispatch_in(rests_s)
             return False
         job.before = self._before(job)
         return self._running.free + self._running.held(job.before) > 0
@@ -303,7 +279,7 @@ class Scheduler:
     def _before(self, job: _Job) -> frozenset[str]:
         """Tenants that stand still so that a job gets the cores: those that had more than their part, and want more."""
         warm = self._runners.warm(job.domain, job.subject)
-        if not warm or self._cost(job) > _SHORT_S or not self._waiting.sparse(job.domain):
+        if not warm or self._cost(job.domain, job.task, job.subject) > _SHORT_S or not self._waiting.sparse(job.domain):
             return frozenset()
         if self._running.free >= min(self._limits.slots, self._limits.widest):
             return frozenset({BACKGROUND})
@@ -314,8 +290,8 @@ class Scheduler:
             other for other, lead in leads.items() if lead > (0.0 if self._waiting.waiting(other) else _SHORT_S)
         )
 
-    def _cost(self, job: _Job) -> float:
-        return self._costs.get((job.domain, job.task + job.subject), _FIRST_GUESS_S)
+    def _cost(self, domain: str, task: str, subject: str) -> float:
+        return self._costs.get((domain, task + subject), _FIRST_GUESS_S)
 
     def _dispatch_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import secrets
 import time
 from collections import OrderedDict
@@ -108,18 +107,10 @@ class Shelf:
 
     async def _fetch(self, version: Version, path: Path) -> None:
         self._make_room(version.size_bytes)
-        digest = hashlib.sha256()
         fresh = path.with_suffix(".new")
         try:
-            with fresh.open("wb") as file:
-
-                def take(data: bytes) -> None:
-                    digest.update(data)
-                    file.write(data)
-
-                for part in range(version.parts):
-                    await asyncio.to_thread(take, await self._blobs.get(version.tenant_id, _key(version.blob, part)))
-            if digest.hexdigest() != version.sha256:
+            keys = (_key(version.blob, part) for part in range(version.parts))
+            if await self._blobs.assemble(version.tenant_id, keys, fresh) != version.sha256:
                 raise FailedPrecondition("The model's file is not what was stored.", reason="MODEL_CHANGED")
             fresh.replace(path)
         except OSError as error:

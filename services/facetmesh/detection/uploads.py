@@ -6,15 +6,13 @@ encrypted under the tenant's key; who never finishes loses it after a day.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from facetmesh.kit.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
 PART_BYTES = 2 << 20
@@ -76,8 +74,8 @@ class BlobStore(Protocol):
     async def put(self, tenant: str, key: str, data: bytes) -> None:
         """Stores data."""
 
-    async def get(self, tenant: str, key: str) -> bytes:
-        """The data."""
+    async def assemble(self, tenant: str, keys: Iterable[str], path: Path) -> str:
+        """Writes the data under several keys into a file; returns its SHA-256 in hex."""
         ...
 
     async def delete(self, tenant: str, key: str) -> None:
@@ -188,16 +186,8 @@ class Uploads:
         Raises:
             FailedPrecondition: UPLOAD_CORRUPT: its SHA-256 is another; what came was thrown away.
         """
-        digest = hashlib.sha256()
-        with path.open("wb") as file:
-
-            def take(data: bytes) -> None:
-                digest.update(data)
-                file.write(data)
-
-            for part in range(upload.parts):
-                await asyncio.to_thread(take, await self._blobs.get(upload.tenant_id, _key(upload, part)))
-        if digest.hexdigest() != upload.sha256:
+        keys = (_key(upload, part) for part in range(upload.parts))
+        if await self._blobs.assemble(upload.tenant_id, keys, path) != upload.sha256:
             await self.discard(upload)
             raise FailedPrecondition(
                 "What came has another SHA-256 than was said: send it again.", reason="UPLOAD_CORRUPT"

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.detection.detector import Image, Options, Result, arguments, read_result
+from facetmesh.detection.hints import LARGEST_SIDE
 from facetmesh.detection.running import Pausable
 from facetmesh.detection.versions import Facts, Tensor
 from facetmesh.kit.errors import DeadlineExceeded, FailedPrecondition, Internal, ResourceExhausted, Unavailable
@@ -49,7 +50,6 @@ INSPECTION = "facetmesh.detection.inspection_program"
 CONVERSION = "facetmesh.detection.conversion_program"
 QUANTIZATION = "facetmesh.detection.quantization_program"
 DETECTION = "facetmesh.detection.program"
-_LARGEST_SIDE = 4096
 _TASKS = frozenset({"detect", "segment", "pose", "obb", "classify"})
 
 
@@ -288,7 +288,7 @@ def _facts(values: Mapping[str, Any]) -> Facts:
     match values:
         case {"labels": [*labels], "task": str(task), "height": int(height), "width": int(width),
               "inputs": [*inputs], "outputs": [*outputs]}:  # fmt: skip
-            sides = (0 < height <= _LARGEST_SIDE, 0 < width <= _LARGEST_SIDE)
+            sides = (0 < height <= LARGEST_SIDE, 0 < width <= LARGEST_SIDE)
             if task in _TASKS and all(sides) and all(isinstance(label, str) for label in labels):
                 return Facts(tuple(labels), task, height, width, _tensors(inputs), _tensors(outputs))
     raise _nonsense()

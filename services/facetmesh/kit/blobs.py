@@ -7,6 +7,7 @@ environment variables).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from facetmesh.kit import holds
 from facetmesh.kit.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from obstore.store import ObjectStore
 
     from facetmesh.kit.keyring import Keyring
@@ -78,6 +81,24 @@ class Blobs:
         except (BaseError, OSError) as error:
             raise Unavailable("The blob store did not answer.", reason="BLOB_STORE", retry_after_s=5) from error
         return await self._keyring.decrypt(tenant, sealed, key.encode())
+
+    async def assemble(self, tenant: str, keys: Iterable[str], path: Path) -> str:
+        """Writes the data under several keys into a file, one after the other; returns the file's SHA-256 in hex.
+
+        Raises:
+            OSError: The file could not be written.
+            FacetmeshError: What `get` raises.
+        """
+        digest = hashlib.sha256()
+        with path.open("wb") as file:
+
+            def take(data: bytes) -> None:
+                digest.update(data)
+                file.write(data)
+
+            for key in keys:
+                await asyncio.to_thread(take, await self.get(tenant, key))
+        return digest.hexdigest()
 
     async def delete(self, tenant: str, key: str) -> None:
         """Deletes data; nothing happens when there is none.

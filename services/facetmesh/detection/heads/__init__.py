@@ -13,8 +13,8 @@ from facetmesh.detection.heads.classify import YoloClassify
 from facetmesh.detection.heads.obb import YoloObb
 from facetmesh.detection.heads.pose import YoloPose
 from facetmesh.detection.heads.segment import YoloSegment
-from facetmesh.detection.heads.yolo import LARGEST_SIDE, Yolo, YoloRows, task
-from facetmesh.detection.hints import NONE
+from facetmesh.detection.heads.yolo import Yolo, YoloRows, task
+from facetmesh.detection.hints import LARGEST_SIDE, NONE
 from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from facetmesh.detection.heads.geometry import Candidates, Overlap, suppress
+from facetmesh.detection.hints import LARGEST_SIDE
 from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from facetmesh.runners.engines import Graph
 
 _DEFAULT_SIZE = 640
-LARGEST_SIDE = 4096
-"""Rows or columns of an input: a model for more would take gigabytes for each image."""
 _MAX_LABEL = 100
 _BOX = 4
 _END_TO_END = 6

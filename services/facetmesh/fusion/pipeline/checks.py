@@ -68,7 +68,8 @@ def check(image: Pixels, face: Face, which: str) -> None:
     """
     with part("check"):
         lab, points = _seen(image, face, min(1.0, UNIT_PX / face.unit))
-        hidden = covered(lab, points) > MAX_COVERED or masked(lab, points) or one_sided(lab, points)
+        soft = _soft(lab, points)
+        hidden = covered(lab, points) > MAX_COVERED or masked(soft, points) or one_sided(soft, points)
         flat = drawn(*_seen(image, face, DRAWN_UNIT_PX / face.unit))
     if hidden:
         raise InvalidArgument(
@@ -95,16 +96,15 @@ def covered(lab: Image, points: Points) -> float:
     return float((np.linalg.norm(colours - np.median(colours, axis=0), axis=1) > FOREIGN).mean())
 
 
-def masked(lab: Image, points: Points) -> bool:
+def masked(soft: Image, points: Points) -> bool:
     """Whether nose and mouth are under cloth of whatever colour, black and white too.
 
     A nose has no beard, so it looks like the skin between and under the eyes.
 
     Args:
-        lab: The image in CIE Lab, float32, (rows, columns, 3).
+        soft: The image in CIE Lab without its grain, float32, (rows, columns, 3).
         points: The face's points in it, (468, 2).
     """
-    soft = _soft(lab, points)
     upper, muzzle = (_middle(soft, points[list(part)]) for part in (_UPPER, _MUZZLE))
     colourful = float(np.linalg.norm(upper[1:]))
     if colourful > COLOURFUL:
@@ -112,14 +112,13 @@ def masked(lab: Image, points: Points) -> bool:
     return not -DARKER < float(muzzle[0] - upper[0]) < LIGHTER
 
 
-def one_sided(lab: Image, points: Points) -> bool:
+def one_sided(soft: Image, points: Points) -> bool:
     """Whether one cheek is behind something black, grey or white: a door, a phone, a sheet of paper.
 
     Args:
-        lab: The image in CIE Lab, float32, (rows, columns, 3).
+        soft: The image in CIE Lab without its grain, float32, (rows, columns, 3).
         points: The face's points in it, (468, 2).
     """
-    soft = _soft(lab, points)
     paler, other = sorted(float(np.linalg.norm(_middle(soft, points[list(cheek)])[1:])) for cheek in _CHEEKS)
     return other > COLOURFUL and paler < ONE_SIDED * other
 
