@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 from facetmesh.cli import output
+from facetmesh.cli.commands import detect
 from facetmesh.cli.main import main
+from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import catalog
 
 if TYPE_CHECKING:
@@ -191,3 +195,41 @@ def test_a_backup_wants_to_know_of_the_secrets_and_overwrites_nothing(call: Any,
 def test_facts_are_written_as_people_read_them() -> None:
     shown = output.facts({"a": 2.0, "limits": {"stored_bytes": 2_199_023_255_552.0, "rate": 0.25}, "few": ["x", "y"]})
     assert shown.splitlines() == ["a       2", "limits  stored_bytes 2,199,023,255,552, rate 0.2", "few     x, y"]
+
+
+def test_the_command_is_named_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout's environment need not be activated: `facetmesh` alone would not be found, or be another."""
+    script, other = tmp_path / "venv" / "facetmesh", tmp_path / "other" / "facetmesh"
+    for file in (script, other):
+        file.parent.mkdir()
+        file.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(script), "demo"])
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert output.called() == "facetmesh"
+    for elsewhere in (other.parent, tmp_path):
+        monkeypatch.setenv("PATH", str(elsewhere))
+        assert output.called() == str(script)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "cli" / "__main__.py")])
+    assert output.called() == f"{sys.executable} -m facetmesh.cli"
+
+
+def shown(found: detection_pb2.DetectResponse) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(detect.view(found))
+    return stream.getvalue()
+
+
+def test_each_kind_of_answer_is_shown() -> None:
+    """Of a model that classifies, nothing was."""
+    found = detection_pb2.DetectResponse()
+    assert "--min-confidence" in shown(found)
+    found.classifications.add(label="tabby", class_id=1, confidence=0.75)
+    assert shown(found).split() == ["label", "confidence", "tabby", "0.75"]
+    found = detection_pb2.DetectResponse()
+    one = found.detections.add(label="ship", confidence=0.5)
+    assert shown(found).split()[:6] == ["label", "confidence", "left", "top", "right", "bottom"]
+    assert " and" not in shown(found)
+    one.mask.width = 10
+    one.rotated_box.angle_rad = math.pi / 2
+    one.keypoints.add()
+    assert shown(found).splitlines()[1].rstrip().endswith("1 points, a mask, turned by 90°")

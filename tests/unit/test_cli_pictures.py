@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from facetmesh.cli import pictures
+from facetmesh.detection.heads import masks
 from facetmesh.detection.v1 import detection_pb2
 from facetmesh.fusion.v1 import fusion_pb2
 
@@ -51,6 +55,41 @@ def test_a_box_is_where_the_detection_is(tmp_path: Path) -> None:
     assert framed[325, 498:501].any()
     assert framed[448:451, 400].any()
     assert not framed[210:440, 310:490].any()
+
+
+def test_what_else_there_is_of_an_object_is_drawn(tmp_path: Path) -> None:
+    """A turned box instead of the upright one, points that can be seen, and the mask's pixels."""
+    one = detection(300, 200, 500, 400)
+    one.rotated_box.CopyFrom(
+        detection_pb2.RotatedBox(center_x=400, center_y=300, width=200, height=100, angle_rad=math.pi / 2)
+    )
+    one.keypoints.add(label="nose", x=400, y=300, confidence=0.9)
+    one.keypoints.add(label="tail", x=380, y=260, confidence=0.1)
+    pictures.draw_detections(file(1000, 800), [one], tmp_path / "d.png")
+    framed = is_box(drawn(tmp_path / "d.png"))
+    assert framed[300, 349:352].any()  # the left edge, once it is turned
+    assert not framed[300, 298:303].any()
+    assert framed[300, 400]
+    assert not framed[260, 380]
+
+
+@given(data=st.data())
+def test_a_mask_is_tinted_where_it_is(data: st.DataObject) -> None:
+    rows, columns = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    bits = data.draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns))
+    whole = np.array(bits).reshape(rows, columns)
+    text = masks.encode(masks.runs(whole, 0, 0, (rows, columns)))
+    stencil = np.asarray(pictures._stencil(detection_pb2.Mask(height=rows, width=columns, counts=text)))
+    np.testing.assert_array_equal(stencil > 0, whole)
+
+
+def test_classes_of_the_whole_are_named_in_the_corner(tmp_path: Path) -> None:
+    classes = [detection_pb2.Classification(label=label, confidence=0.5) for label in ("cat", "dog")]
+    pictures.draw_detections(file(1000, 800), [], tmp_path / "d.png", classes)
+    named = is_box(drawn(tmp_path / "d.png"))
+    assert named[:100, :200].any()
+    assert not named[100:].any()
+    assert not named[:, 200:].any()
 
 
 def test_a_small_photo_is_enlarged(tmp_path: Path) -> None:

@@ -216,10 +216,28 @@ def test_rotated_boxes() -> None:
 
 def test_classes_of_the_whole_image() -> None:
     model = head([(1, 3)], names=str({0: "a", 1: "b", 2: "c"}))
-    output = {"o": np.array([[0.2, 0.7, np.nan]], np.float32)}
+    output = {"o": np.array([[0.2, 0.7, 0.05]], np.float32)}
     assert [index for index, _ in model.classes(output, 0.1)] == [1, 0]
     assert [index for index, _ in model.classes(output, 0.5)] == [1]
     assert len(model.candidates(output, 0.1).confidences) == 0
+    assert model.classes({"o": np.array([[0.2, 0.7, np.nan]], np.float32)}, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1.0, 3.0, -2.0), [(1, 0.876), (0, 0.118), (2, 0.006)]),  # logits, of which scipy.special.softmax makes these
+        ((-1.0, -0.6, -4.0), [(1, 0.587), (0, 0.393), (2, 0.020)]),  # and of what log_softmax made
+        ((0.9, 0.8, 0.1), [(0, 0.9), (1, 0.8), (2, 0.1)]),  # independent classes
+        ((0.0, 1.004, -0.001), [(1, 1.0), (0, 0.0), (2, 0.0)]),  # probabilities by bf16's arithmetic
+        ((1e4, 0.0, -1e4), [(0, 1.0), (1, 0.0), (2, 0.0)]),
+    ],
+)
+def test_logits_become_probabilities(values: tuple[float, ...], expected: list[tuple[int, float]]) -> None:
+    """Torchvision's and timm's models give logits; their likeliest classes were left out, being above 1."""
+    found = head([(1, 3)]).classes({"o": np.array([values], np.float32)}, 0)
+    assert [index for index, _ in found] == [index for index, _ in expected]
+    assert [likely for _, likely in found] == pytest.approx([likely for _, likely in expected], abs=1e-3)
 
 
 def test_the_middle_fills_the_input() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
@@ -55,6 +57,15 @@ def facts(named: Mapping[str, object]) -> str:
     """A line for each; none is folded, so that names and paths can be copied."""
     width = max(map(len, named))
     return "\n".join(f"{name:<{width}}  {_said(value)}" for name, value in named.items())
+
+
+def called() -> str:
+    """How the shell finds this command here: `facetmesh`, or by its path where the environment is not activated."""
+    called = Path(sys.argv[0])
+    if called.name != "facetmesh":
+        return f"{sys.executable} -m facetmesh.cli"
+    found = shutil.which("facetmesh")
+    return "facetmesh" if found is not None and called.exists() and called.samefile(found) else str(called)
 
 
 def number(value: float) -> str:

@@ -8,6 +8,8 @@ Pillow.
 from __future__ import annotations
 
 import io
+import itertools
+import math
 from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from facetmesh.detection.v1.detection_pb2 import Classification, Detection, Mask, RotatedBox
+
     Rectangle = tuple[float, float, float, float]
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 BOX_COLOUR = (255, 200, 0)
 """Boxes and the background of their labels."""
@@ -25,6 +30,10 @@ PAPER_COLOUR = (250, 249, 246)
 INK_COLOUR = (40, 40, 40)
 FAINT_COLOUR = (140, 138, 132)
 
+TINT = 110
+"""How strongly an object's pixels are coloured, of 255."""
+SEEN = 0.5
+"""Points are drawn of which a model is so sure that they can be seen."""
 SMALLEST_PX = 1000
 """A photo whose longer side is shorter is enlarged before it is drawn on, so that labels can be read."""
 COLUMN_PX = 560
@@ -61,49 +70,47 @@ class Box(Protocol):
         ...
 
 
-class Detection(Protocol):
-    """What was found: detection's Detection."""
-
-    @property
-    def box(self) -> Box:
-        """Where."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """What."""
-        ...
-
-    @property
-    def confidence(self) -> float:
-        """How sure, 0 to 1."""
-        ...
-
-
-def draw_detections(image: bytes, detections: Iterable[Detection], path: Path) -> None:
-    """Writes the photo with a labelled box around each detection, as a PNG file.
+def draw_detections(
+    image: bytes, detections: Iterable[Detection], path: Path, classes: Iterable[Classification] = ()
+) -> None:
+    """Writes the photo with a labelled box around each detection, its mask and its points, as a PNG file.
 
     Args:
         image: The photo's file, as it was sent.
         detections: What was found in it.
         path: Where the picture goes.
+        classes: What the whole of it shows: named in its upper left corner.
     """
     photo = _open(image)
     scale = max(1.0, SMALLEST_PX / max(photo.size))
     photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS)
+    detections = list(detections)
+    for one in detections:
+        if one.HasField("mask"):
+            photo.paste(BOX_COLOUR, (0, 0), _stencil(one.mask).resize(photo.size))
     draw = ImageDraw.Draw(photo)
     width = max(2, round(max(photo.size) / 450))
     font = _font(max(15, round(max(photo.size) / 75)))
     shapes = [(found, _scaled(found.box, scale)) for found in detections]
-    for _, rectangle in shapes:
-        draw.rounded_rectangle(rectangle, radius=3 * width, outline=BOX_COLOUR, width=width)
-    taken: list[Rectangle] = []
     for found, rectangle in shapes:
-        text = f"{found.label.replace('_', ' ').lower()} {found.confidence:.0%}"
-        place = _label_place(_label_size(font, text), rectangle, photo.size, taken)
-        taken.append(place)
-        draw.rounded_rectangle(place, radius=2 * width, fill=BOX_COLOUR)
-        draw.text(((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, LABEL_COLOUR, font, anchor="mm")
+        if found.HasField("rotated_box"):
+            draw.polygon(_corners(found.rotated_box, scale), outline=BOX_COLOUR, width=width)
+        else:
+            draw.rounded_rectangle(rectangle, radius=3 * width, outline=BOX_COLOUR, width=width)
+        for point in found.keypoints:
+            if point.confidence >= SEEN:
+                draw.circle((point.x * scale, point.y * scale), 2 * width, BOX_COLOUR, LABEL_COLOUR)
+    taken: list[Rectangle] = []
+    for one, rectangle in shapes:
+        text = _caption(one)
+        taken.append(_label_place(_label_size(font, text), rectangle, photo.size, taken))
+        _write(draw, text, font, taken[-1])
+    top = 4.0
+    for kind in classes:
+        text = _caption(kind)
+        across, down = _label_size(font, text)
+        _write(draw, text, font, (4, top, 4 + across, top + down))
+        top += down + 4
     photo.save(path, "PNG")
 
 
@@ -143,12 +150,48 @@ def draw_fusion(
     paper.save(path, "PNG")
 
 
+def _caption(one: Detection | Classification) -> str:
+    return f"{one.label.replace('_', ' ').lower()} {one.confidence:.0%}"
+
+
+def _write(draw: ImageDraw.ImageDraw, text: str, font: Font, place: Rectangle) -> None:
+    draw.rounded_rectangle(place, radius=(place[3] - place[1]) / 6, fill=BOX_COLOUR)
+    draw.text(((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, LABEL_COLOUR, font, anchor="mm")
+
+
+def _corners(box: RotatedBox, scale: float) -> list[tuple[float, float]]:
+    across = box.width / 2 * math.cos(box.angle_rad), box.width / 2 * math.sin(box.angle_rad)
+    down = -box.height / 2 * math.sin(box.angle_rad), box.height / 2 * math.cos(box.angle_rad)
+    return [
+        ((box.center_x + a * across[0] + d * down[0]) * scale, (box.center_y + a * across[1] + d * down[1]) * scale)
+        for a, d in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    ]
+
+
+def _stencil(mask: Mask) -> Image.Image:
+    """How strongly each pixel is tinted, from COCO's run lengths: numbers of five bits a character, by columns."""
+    runs: list[int] = []
+    number = shift = 0
+    for character in mask.counts.encode():
+        digit = character - ord("0")
+        number |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        if digit & 16:
+            number -= 1 << shift
+        runs.append(number + (runs[-2] if len(runs) > 2 else 0))  # noqa: PLR2004 - from the fourth on, differences
+        number = shift = 0
+    pixels = b"".join(bytes((tint,)) * run for run, tint in zip(runs, itertools.cycle((0, TINT))))
+    return Image.frombytes("L", (mask.height, mask.width), pixels).transpose(Image.Transpose.TRANSPOSE)
+
+
 def _open(image: bytes) -> Image.Image:
     with Image.open(io.BytesIO(image)) as photo:
         return ImageOps.exif_transpose(photo).convert("RGB")
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
@@ -171,7 +214,7 @@ def _face(photo: Image.Image, box: Box) -> Image.Image:
     return photo.resize((COLUMN_PX, COLUMN_PX), Image.Resampling.BICUBIC, (x, y, x + side, y + side))
 
 
-def _label_size(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> tuple[float, float]:
+def _label_size(font: Font, text: str) -> tuple[float, float]:
     left, top, right, bottom = font.getbbox(text)
     height = bottom - top
     return right - left + height, 1.9 * height

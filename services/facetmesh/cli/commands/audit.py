@@ -140,7 +140,7 @@ def events(
                 output.answer(chosen, output.as_data(one), "  ".join(map(str, _row(one))))
             return
         logged = client.list_events(tenant=tenant, filter=which, limit=limit)
-    view = output.table(("index", "time (UTC)", "method", "subject", "outcome"), map(_row, logged))
+    view = output.table(("index", "time (UTC)", "id", "method", "subject", "outcome"), map(_row, logged))
     output.answer(chosen, {"events": [output.as_data(one) for one in logged]}, view)
 
 
@@ -207,7 +207,9 @@ def _client(chosen: Options, tenant: str | None) -> Client:
 
 def _row(one: LoggedEvent) -> tuple[object, ...]:
     event = one.event
-    return one.index, output.moment(event.time), event.method.rpartition("/")[2], event.subject, _outcome(event)
+    return (
+        one.index, output.moment(event.time), event.id, event.method.rpartition("/")[2], event.subject, _outcome(event)
+    )
 
 
 def _outcome(event: AuditEvent) -> str:

@@ -49,7 +49,7 @@ def demo(
     total_s = sum(step.seconds for step in job.steps)
     rows = [(step.name, step.result, f"{step.seconds:.1f} s") for step in job.steps]
     rows.append(("", f"pictures and receipts: {out}", f"{total_s:.1f} s"))
-    rows.append(("next", "a mesh that stays: facetmesh up --detach", ""))
+    rows.append(("next", f"a mesh that stays: {output.called()} up --detach", ""))
     view = output.table(("done", "result", "took"), rows)
     output.answer(chosen, {"steps": [asdict(step) for step in job.steps], "folder": str(out)}, view)
 

@@ -13,8 +13,6 @@ from facetmesh.cli.mesh.layout import Layout, Sidecar
 from facetmesh.cli.mesh.ports import DEFAULT_BASE
 from facetmesh.cli.options import options
 
-_NEXT = "`facetmesh tenants onboard TENANT --out FILE` makes a tenant and its key; `facetmesh down` stops the mesh"
-
 
 def init(context: typer.Context) -> None:
     """Make the state folder and its secrets, and start nothing: `up` does so by itself, other ways to run need it."""
@@ -101,5 +99,7 @@ def _print_endpoints(context: typer.Context) -> None:
     chosen = options(context)
     addresses = dict(chosen.home.read(chosen.home.endpoints))
     data = {"endpoints": addresses, "home": str(chosen.home.path), "admin_key_file": str(chosen.home.admin_key)}
-    view = output.facts({**addresses, "state": chosen.home.path, "admin key": chosen.home.admin_key, "next": _NEXT})
+    called = output.called()
+    then = f"`{called} tenants onboard TENANT --out FILE` makes a tenant and its key; `{called} down` stops the mesh"
+    view = output.facts({**addresses, "state": chosen.home.path, "admin key": chosen.home.admin_key, "next": then})
     output.answer(chosen, data, view)

@@ -1,4 +1,8 @@
-"""YOLO's classification head: (1, classes), probabilities of what the middle of the image shows."""
+"""Classification heads: (1, classes), how likely each is to be what the middle of the image shows.
+
+YOLO's gives probabilities. Others, such as torchvision's and timm's, give logits,
+of which the softmax is taken.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
     from facetmesh.detection.hints import Hints
     from facetmesh.runners.engines import Graph
+
+_ROUNDING = 0.01
+"""How far arithmetic of few bits may take a probability beyond 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,19 @@ class YoloClassify(YoloBase):
 
         Args:
             outputs: One array, (1, classes).
-            min_confidence: What is below is left out, and what is no probability.
+            min_confidence: What is below is left out, and all where a value is not finite.
         """
         (output,) = outputs.values()
-        likely = output[0]
+        likely = _probabilities(output[0].astype(np.float32))
         order = np.argsort(-likely, kind="stable")
-        return [(int(index), float(likely[index])) for index in order if min_confidence <= likely[index] <= 1]
+        return [(int(index), float(likely[index])) for index in order if likely[index] >= min_confidence]
+
+
+def _probabilities(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values from 0 to 1 as they are, which need not sum to 1 where classes are independent; else their softmax."""
+    if not np.isfinite(values).all():
+        return np.full_like(values, np.nan)
+    if values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
+        powers = np.exp(values - values.max())
+        values = powers / powers.sum()
+    return values.clip(0, 1)
