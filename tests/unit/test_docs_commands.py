@@ -65,6 +65,16 @@ def test_the_commands_of_the_page_are_there(page: Path) -> None:
     assert {one: unknown for one, unknown in found.items() if unknown} == {}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_targets_of_the_page_are_there(page: Path) -> None:
+    targets = {
+        target
+        for line in re.findall(r"^([a-z][a-z -]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        for target in line.split()
+    }
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets
+
+
 def test_what_is_not_there_is_noticed() -> None:
     assert wrong(["audit", "list", "--limit", "3"]) == ["list", "--limit"]
     assert wrong(["--home", "/new", "up", "--detach", "--forever"]) == ["--forever"]

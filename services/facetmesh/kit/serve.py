@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from facetmesh.kit import lifeline, logs, pauses, telemetry
@@ -28,6 +26,7 @@ from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.gateways import Gateway
+from facetmesh.kit.health import HEALTH_SERVICE, Health
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring, keep_wrapped
 from facetmesh.kit.leases import BudgetSource, Leases
@@ -49,10 +48,6 @@ if TYPE_CHECKING:
     from facetmesh.kit.gate import ModelFacts
     from facetmesh.kit.settings import ServiceSettings
 
-LIVENESS = "liveness"
-"""The health service's name for «the process runs», whatever it depends on."""
-_PROBE_EVERY_S = 1.0
-_PROBE_TIMEOUT_S = 3.0
 _LAME_DUCK_S = 0.3
 """How long new calls are refused before the server stops; each refused caller waits longer before the next."""
 _log = logging.getLogger(__name__)
@@ -163,10 +158,10 @@ class Mesh:
             ],
         )
         add_to_server(server)
-        health = health_aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        names = ["grpc.health.v1.Health", reflection.SERVICE_NAME, *services]
-        reflection.enable_server_reflection(names, server)
+        probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, "leases": leases.ready, **ready}
+        health = Health(services, probes, self.telemetry.metrics.ready)
+        health.add_to(server)
+        reflection.enable_server_reflection([HEALTH_SERVICE, reflection.SERVICE_NAME, *services], server)
         port = listen(server, settings.host, settings.port, settings.tls, plaintext=settings.allow_plaintext)
         metrics_port, close_metrics = self.telemetry.serve(settings.host, settings.metrics_port)
 
@@ -186,18 +181,15 @@ class Mesh:
             in_hand=in_hand,
         )
         callback_port = await receiver.serve(settings.app_port) if handlers else 0
-        await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        for name in ("", *services):
-            await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await health.begin()
         await server.start()
         pauses.shorten()
         _log.info(
             "serving", extra={"port": port, "metrics_port": metrics_port, "callback_port": callback_port}
         )
         obedience = Obedience(carried_out(self._keyring, self.purge), self.auth.confirm)
-        probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, "leases": leases.ready, **ready}
         background = [
-            asyncio.create_task(self._probe(health, ("", *services), probes)),
+            asyncio.create_task(health.keep_true()),
             asyncio.create_task(verifier.keep_fresh()),
             asyncio.create_task(follow(authority.revocations if authority else self.auth, hear, obedience.hear)),
             asyncio.create_task(leases.keep()),
@@ -213,7 +205,7 @@ class Mesh:
             for task in background:
                 task.cancel()
             await obedience.close()
-            await health.enter_graceful_shutdown()
+            await health.end()
             await receiver.close()
             in_hand.close()
             # What arrives while gRPC's server stops is told CANCELLED: so callers are told to go before.
@@ -224,28 +216,6 @@ class Mesh:
 
     async def _keks(self) -> Keks:
         return Keks.parse(await self.dapr.secrets().get("data-kek"))
-
-    async def _probe(
-        self,
-        health: health_aio.HealthServicer,
-        names: Sequence[str],
-        probes: Mapping[str, Callable[[], Awaitable[object]]],
-    ) -> None:
-        """Keeps the health status true to what the service depends on."""
-        was: dict[str, bool] = {}
-        while True:
-            results = await asyncio.gather(*(_answers(probe) for probe in probes.values()))
-            for name, problem in zip(probes, results, strict=True):
-                self.telemetry.metrics.ready.labels(name).set(problem is None)
-                if was.get(name) != (problem is None):
-                    was[name] = problem is None
-                    _log.info("dependency changed", extra={"dependency": name, "ready": problem is None,
-                                                           "problem": problem})  # fmt: skip
-            serving = all(was.values())
-            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-            for name in names:
-                await health.set(name, status)
-            await asyncio.sleep(_PROBE_EVERY_S if serving else _PROBE_EVERY_S / 5)
 
 
 @contextlib.asynccontextmanager
@@ -304,17 +274,3 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 async def _awaited(main: Callable[[], Awaitable[None]]) -> None:
     await main()
-
-
-async def _answers(probe: Callable[[], Awaitable[object]]) -> str | None:
-    """None when the probe answers in time, else what is wrong."""
-    try:
-        async with asyncio.timeout(_PROBE_TIMEOUT_S):
-            await probe()
-    except TimeoutError:
-        return "no answer in time"
-    except FacetmeshError as error:
-        return error.reason
-    except Exception as error:  # noqa: BLE001 - whatever it is, the dependency does not answer
-        return type(error).__name__
-    return None
