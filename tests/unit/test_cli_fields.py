@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facetmesh.auth.v1 import auth_pb2
-from facetmesh.cli.fields import assign
+from facetmesh.cli.fields import assign, written
 from facetmesh.kit.errors import InvalidArgument
 
 
@@ -52,3 +52,15 @@ def test_any_text_is_set_or_refused(text: str) -> None:
         assign(auth_pb2.Tenant(), [text])
     except InvalidArgument as refusal:
         assert refusal.reason == "FIELD_INVALID"  # noqa: PT017 - nothing else may be raised
+
+
+def test_what_is_read_can_be_written() -> None:
+    tenant = auth_pb2.Tenant()
+    assign(tenant, ("audit_policy=best-effort", "licence_policy.classes=permissive,non-commercial", "limits.models=20"))
+    tenant.encryption_key_rotate_time.FromJsonString("2026-11-22T06:25:26.058Z")
+    assert written(tenant) == {
+        "audit_policy": "best-effort",
+        "licence_policy": {"classes": ["permissive", "non-commercial"]},
+        "limits": {"models": 20},
+        "encryption_key_rotate_time": "2026-11-22 06:25:26",
+    }

@@ -126,7 +126,7 @@ async def test_limits_count_for_tenants_and_not_for_the_services_that_act_for_th
     await world.tenant(Limits(requests_per_s=2))
     leases, _ = world.replica()
     async with guarded(world, limiter=leases) as door:
-        outcomes = [await door.detect() for _ in range(5)]
+        outcomes = [await door.detect() for _ in range(10)]
         refused = [one for one in outcomes if one is not None]
         assert len(refused) >= 3
         assert {(one.code, one.reason) for one in refused} == {("RESOURCE_EXHAUSTED", "RATE_LIMITED")}

@@ -392,10 +392,11 @@ def test_a_bucket_is_smooth() -> None:
     assert len(taken) == pytest.approx(100 + 5, abs=2)
 
 
-def test_a_bucket_without_a_rate_gives_one() -> None:
-    bucket = Bucket(0, 0.0)
-    assert bucket.take(1) == 0
-    assert bucket.take(2) == float("inf")
+def test_a_few_calls_may_come_at_once_however_low_the_rate() -> None:
+    """An upload is two: under a limit of 5 a second, of which a replica had half, the second was refused each time."""
+    for rate, then in ((0, float("inf")), (2, 0.5)):
+        bucket = Bucket(rate, 0.0)
+        assert [bucket.take(1) for _ in range(5)] == [0, 0, 0, 0, then]
 
 
 def test_a_clock_that_goes_back_does_no_harm() -> None:

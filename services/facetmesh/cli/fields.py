@@ -1,9 +1,12 @@
-"""Fields of a resource as people write them on a command line: `limits.concurrency=20`."""
+"""Fields of a resource as people write them on a command line, `limits.concurrency=20`, and read them there."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from facetmesh.cli.output import moment
 from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -38,6 +41,24 @@ def assign(message: Message, assignments: Iterable[str]) -> list[str]:
         _set(holder, _field(_descriptor(holder), names[-1], path), text)
         paths.append(path)
     return paths
+
+
+def written(message: Message) -> dict[str, Any]:
+    """The fields that are set, with their values as `assign` takes them; times as people read them."""
+    return {
+        field.name: [_text(field, one) for one in value] if field.is_repeated else _text(field, value)
+        for field, value in message.ListFields()
+    }
+
+
+def _text(field: FieldDescriptor, value: Any) -> Any:
+    if field.enum_type is not None:
+        values = field.enum_type.values_by_number
+        prefix = values[0].name.removesuffix("UNSPECIFIED")
+        return values[value].name.removeprefix(prefix).lower().replace("_", "-") if value in values else value
+    if isinstance(value, Timestamp):
+        return moment(value)
+    return value if field.message_type is None else written(value)
 
 
 def _descriptor(message: Message) -> Descriptor:

@@ -61,21 +61,22 @@ class Options:
         """A client with a tenant's key.
 
         Raises:
-            FailedPrecondition: KEY_MISSING; the message says where to put it.
+            FailedPrecondition: NO_ENDPOINTS: no mesh is known here; KEY_MISSING; the message says where to put it.
         """
-        key = self._given_key()
+        endpoints, key = self.endpoints, self._given_key()
         if key is None:
             raise FailedPrecondition(
-                "Which tenant's key? `facetmesh keys create TENANT --out FILE` makes one; "
-                f"give it with --key-file FILE or in {KEY_VARIABLE}.", reason="KEY_MISSING",
+                "Which tenant's key? `facetmesh tenants onboard TENANT --out FILE` makes a tenant and its first, "
+                "`facetmesh keys create TENANT --out FILE` another; give it with --key-file FILE or in "
+                f"{KEY_VARIABLE}.", reason="KEY_MISSING",
             )
-        return Client(key, self.endpoints)
+        return Client(key, endpoints)
 
     def admin_client(self) -> Client:
         """A client with the key that was given, else the platform admin's of the mesh on this machine.
 
         Raises:
-            FailedPrecondition: KEY_MISSING; there is none.
+            FailedPrecondition: As for `tenant_client`, where there is none.
         """
         if self.key_file is None and self.home.admin_key.exists():
             return Client(self.home.admin_key.read_text().strip(), self.endpoints)

@@ -14,11 +14,10 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from facetmesh.detection import reports
 from facetmesh.detection.detector import Image, Options, Result, arguments, read_result
-from facetmesh.detection.hints import LARGEST_SIDE
 from facetmesh.detection.running import Pausable
-from facetmesh.detection.versions import Facts, Tensor
-from facetmesh.kit.errors import DeadlineExceeded, FailedPrecondition, Internal, ResourceExhausted, Unavailable
+from facetmesh.kit.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
 from facetmesh.runners.settings import PoolLimits, RunnerLimits
 from facetmesh.runners.tasks import Runners
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from facetmesh.detection.hints import Hints
+    from facetmesh.detection.versions import Facts
     from facetmesh.runners.tasks import Reply
 
 LIMITS = PoolLimits(
@@ -50,7 +50,6 @@ INSPECTION = "facetmesh.detection.inspection_program"
 CONVERSION = "facetmesh.detection.conversion_program"
 QUANTIZATION = "facetmesh.detection.quantization_program"
 DETECTION = "facetmesh.detection.program"
-_TASKS = frozenset({"detect", "segment", "pose", "obb", "classify"})
 
 
 class Works(Protocol):
@@ -153,7 +152,7 @@ class Workshop:
             INSPECTION, "inspect", _opening(path, sha256, hints), domain=_domain(path), bench=self._quick,
             timeout_s=self._inspect_timeout_s,
         )  # fmt: skip
-        return _facts(reply.values)
+        return reports.facts(reply.values)
 
     async def convert(self, checkpoint: bytes) -> bytes:
         """The ONNX model of a checkpoint of ultralytics'.
@@ -172,7 +171,7 @@ class Workshop:
             CONVERSION, "convert", {}, [checkpoint], domain=f"{UPLOAD}conversion", bench=self._slow,
             timeout_s=CONVERT_TIMEOUT_S,
         )  # fmt: skip
-        return _file(reply)
+        return reports.file(reply)
 
     async def quantize(self, path: Path, sha256: str, hints: Hints, images: Sequence[bytes]) -> bytes:
         """The ONNX model of 8 bits of an ONNX model.
@@ -197,7 +196,7 @@ class Workshop:
             QUANTIZATION, "quantize", _opening(path, sha256, hints), images, domain=_domain(path),
             bench=self._slow, timeout_s=QUANTIZE_TIMEOUT_S,
         )  # fmt: skip
-        return _file(reply)
+        return reports.file(reply)
 
     async def detect(self, path: Path, sha256: str, hints: Hints, images: Sequence[bytes]) -> list[Result]:
         """What a model sees in images, with the options that a call has if it gives none.
@@ -275,34 +274,3 @@ def _domain(path: Path) -> str:
     """The process may read the folder of its own file, and nobody else's."""
     folder = path.parent.name
     return folder if folder.startswith(UPLOAD) else _TRUSTED
-
-
-def _file(reply: Reply) -> bytes:
-    if len(reply.blobs) != 1:
-        raise _nonsense()
-    return reply.blobs[0]
-
-
-def _facts(values: Mapping[str, Any]) -> Facts:
-    """Reads what the process says. It is not trusted: it has run a stranger's model."""
-    match values:
-        case {"labels": [*labels], "task": str(task), "height": int(height), "width": int(width),
-              "inputs": [*inputs], "outputs": [*outputs]}:  # fmt: skip
-            sides = (0 < height <= LARGEST_SIDE, 0 < width <= LARGEST_SIDE)
-            if task in _TASKS and all(sides) and all(isinstance(label, str) for label in labels):
-                return Facts(tuple(labels), task, height, width, _tensors(inputs), _tensors(outputs))
-    raise _nonsense()
-
-
-def _tensors(entries: list[Any]) -> tuple[Tensor, ...]:
-    try:
-        return tuple(
-            Tensor(str(one["name"])[:200], str(one["datatype"])[:16], tuple(int(size) for size in one["shape"]))
-            for one in entries
-        )
-    except (KeyError, TypeError, ValueError):
-        raise _nonsense() from None
-
-
-def _nonsense() -> Internal:
-    return Internal("The process that worked on the model gave no sensible answer.", reason="RUNNER_REPLY_INVALID")

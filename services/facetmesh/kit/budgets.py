@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 BURST_S = 0.5
 """How much of an unused rate is kept, in seconds of it: what may come at once."""
+LEAST_BURST = 4.0
+"""Calls that may come at once however low the rate: what one would call one step often takes two or three, such as
+asking how much of a file is there and sending the rest."""
 MOST_DEMANDS = 500
 """Accounts of one report."""
 MOST_WORK = 2000
@@ -134,7 +137,7 @@ class Lease:
 
 
 class Bucket:
-    """A rate that is smooth: a token bucket that fills all the time and holds BURST_S of it, at least one.
+    """A rate that is smooth: a token bucket that fills all the time and holds BURST_S of it, LEAST_BURST at the least.
 
     Args:
         rate: Tokens a second.
@@ -148,7 +151,7 @@ class Bucket:
 
     @property
     def _burst(self) -> float:
-        return max(1.0, self._rate * BURST_S)
+        return max(LEAST_BURST, self._rate * BURST_S)
 
     def change(self, rate: float, now: float) -> None:
         """Goes over to another rate. What was saved up is kept as far as it fits."""

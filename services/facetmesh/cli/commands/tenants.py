@@ -11,7 +11,7 @@ import typer
 from facetmesh.auth.v1 import auth_pb2
 from facetmesh.cli import namespaces, output
 from facetmesh.cli.commands.keys import Out, show_once
-from facetmesh.cli.fields import assign
+from facetmesh.cli.fields import assign, written
 from facetmesh.cli.options import options
 from facetmesh.client import Client
 
@@ -82,8 +82,8 @@ def onboard(
             wanted.licence_policy.classes.append(auth_pb2.LICENCE_CLASS_PERMISSIVE)
         wanted.licence_policy.licences.append(accept_licence)
     request_id = request_id or str(uuid.uuid4())
-    output.note(f"To repeat this if it is cut short: --request-id {request_id}")
     with chosen.admin_client() as client:
+        output.note(f"To repeat this if it is cut short: --request-id {request_id}")
         made = client.onboard_tenant(tenant, tenant=wanted, request_id=request_id)
     show_once(chosen, made.key, out, data=output.as_data(made))
     if model:
@@ -227,7 +227,7 @@ def _show(chosen: Options, tenants: list[auth_pb2.Tenant], *, one: bool = False)
         for tenant in tenants
     ]  # fmt: skip
     if one:
-        more = {name: value for name, value in data[0].items() if name not in _SHOWN}
+        more = {name: value for name, value in written(tenants[0]).items() if name not in _SHOWN}
         output.answer(chosen, data[0], output.facts({**dict(zip(_COLUMNS, rows[0], strict=True)), **more}))
     else:
         output.answer(chosen, {"tenants": data}, output.table(_COLUMNS, rows))
