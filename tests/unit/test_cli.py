@@ -19,6 +19,7 @@ from facetmesh.cli.commands import detect
 from facetmesh.cli.main import main
 from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import catalog
+from facetmesh.kit.errors import FieldViolation, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,6 +191,15 @@ def test_a_backup_wants_to_know_of_the_secrets_and_overwrites_nothing(call: Any,
     assert reason(there, "--without-secrets") == "TARGET_EXISTS"
     assert (tmp_path / "home.tar").read_text() == "mine"
     assert reason(str(tmp_path / "new"), "--without-secrets") == "STATE_MISSING"
+
+
+def test_a_fault_is_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "err", Console(stderr=True, width=500))
+    faults = [FieldViolation("images", "must contain at least 20 item(s)"), FieldViolation("name", "is wrong")]
+    error = InvalidArgument("images: must contain at least 20 item(s)", reason="FIELD_INVALID", violations=faults)
+    output.complain(error, as_json=False)
+    told = "FIELD_INVALID images: must contain at least 20 item(s); name: is wrong\n"
+    assert capsys.readouterr().err == told
 
 
 def test_facts_are_written_as_people_read_them() -> None:

@@ -90,6 +90,10 @@ class Fusion(fusion_pb2_grpc.FusionServiceServicer):
         operation.response.Pack(made)
         return operation
 
+    def WatchOperation(self, request: Any, context: Any) -> Any:
+        assert request.name == "tenants/acme/operations/f"
+        yield self.WaitOperation(request, context)
+
     def LinkFusion(self, request: Any, context: Any) -> Any:
         assert request.lifetime.seconds == 300
         return fusion_pb2.FusionLink(path=f"/v1/{request.name}:fetch?token=t.m")
@@ -206,6 +210,17 @@ def test_a_picture_is_uploaded_listed_and_deleted(
     assert name in run("list")
     run("delete", name)
     assert service.images.files == {}
+
+
+def test_what_was_interrupted_is_found_again(service: Fusion, tmp_path: Path) -> None:
+    """By the name that was printed first; a fusion's name does for its operation's."""
+    del service
+    assert "tenants/acme/operations/f" in fuse(tmp_path).stderr
+    done = CliRunner().invoke(app, ["fusions", "watch", "tenants/acme/fusions/f"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    out = tmp_path / "again.png"
+    CliRunner().invoke(app, ["fusions", "download", "tenants/acme/fusions/f", f"--out={out}"], catch_exceptions=False)
+    assert out.read_bytes() == picture((0, 0, 200))
 
 
 def test_a_link_is_an_address_below_the_gateways(service: Fusion) -> None:

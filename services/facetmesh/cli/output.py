@@ -117,6 +117,6 @@ def complain(error: FacetmeshError, *, as_json: bool) -> None:
             data["retry_after_s"] = error.retry_after_s
         err.print_json(json.dumps({"error": data}), indent=None)
         return
-    faults = "; ".join(f"{v.field}: {v.description}" for v in error.violations)
-    text = f"{error.message} {faults}".strip()
+    faults = (f"{v.field}: {v.description}" for v in error.violations)
+    text = "; ".join([error.message, *(fault for fault in faults if fault not in error.message)])
     err.print(f"[bold red]{error.reason}[/] {escape(text)}", soft_wrap=True, highlight=False)

@@ -133,16 +133,18 @@ def fuse(  # noqa: PLR0913 - typer's way of options
     if side_by_side is not None and len(files_before) < len(before):
         raise InvalidArgument("Pictures are shown beside each other where both are files.", reason="FILE_MISSING")
     with chosen.tenant_client() as client, output.err.status("queued") as status:
-        result = client.fuse(
-            *before, face_model=face_model, consent=consent, priority=priority, options=wanted,
-            progress=lambda now: status.update(told(now)),
+        operation = client.create_fusion(
+            *before, face_model=face_model, consent=consent, priority=priority, options=wanted
         )
-    out.write_bytes(result.content)
-    made = result.fusion
+        # It goes on without us: who interrupts this, or is cut off, finds it by its name.
+        output.note(operation.name)
+        made = client.wait_fusion(operation.name, progress=lambda now: status.update(told(now)))
+        content = client.download_fusion(made.name)
+    out.write_bytes(content)
     files = {"file": str(out)}
     if side_by_side is not None:
         replaced = (made.target_face, *made.more_target_faces)
-        pictures.draw_fusion(files_before[0], files_before[1], result.content, made.source_face, replaced, side_by_side)
+        pictures.draw_fusion(files_before[0], files_before[1], content, made.source_face, replaced, side_by_side)
         files["side_by_side"] = str(side_by_side)
     left = [f"{one.reason} at {one.face.x_min:.0f},{one.face.y_min:.0f}" for one in made.left_faces]
     view = output.facts({

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from google.longrunning import operations_pb2
 
 app = typer.Typer(no_args_is_help=True)
-Operation = Annotated[str, typer.Argument(help="The operation's name or id, which is its fusion's id.")]
+
+
+def _operation(name: str) -> str:
+    """The operation of a fusion, which has the same id."""
+    return name.replace("/fusions/", "/operations/")
+
+
+Operation = Annotated[
+    str, typer.Argument(help="The operation's name, its fusion's, or the id that both have.", callback=_operation)
+]
+Fusion = Annotated[str, typer.Argument(help="The fusion's name or id.")]
 
 
 @app.command()
@@ -54,9 +64,22 @@ def cancel(context: typer.Context, operation: Operation) -> None:
 
 
 @app.command()
+def download(
+    context: typer.Context,
+    fusion: Fusion,
+    out: Annotated[Path, typer.Option(help="Where it is written.", dir_okay=False)] = Path("fused.png"),
+) -> None:
+    """Fetch a fused picture."""
+    chosen = options(context)
+    with chosen.tenant_client() as client:
+        out.write_bytes(client.download_fusion(fusion))
+    output.answer(chosen, {"fusion": fusion, "file": str(out)}, f"written to {out}")
+
+
+@app.command()
 def link(
     context: typer.Context,
-    fusion: Annotated[str, typer.Argument(help="The fusion's name or id.")],
+    fusion: Fusion,
     minutes: Annotated[int, typer.Option(help="For how long it can be used.", min=1, max=60)] = 10,
 ) -> None:
     """Make a link by which anybody fetches a fused picture through the gateway, for a while."""
@@ -66,12 +89,12 @@ def link(
     scheme = "https" if chosen.encrypted else "http"
     url = f"{scheme}://{chosen.address}{made.path}" if chosen.address else made.path
     output.answer(chosen, {**output.as_data(made), "url": url}, url)
+    if not chosen.address:
+        output.note("A gateway's address belongs before it: `facetmesh up --gateway` starts one, --address names it.")
 
 
 @app.command()
-def delete(
-    context: typer.Context, fusion: Annotated[str, typer.Argument(help="The fusion's name or id.")]
-) -> None:
+def delete(context: typer.Context, fusion: Fusion) -> None:
     """Delete a fused picture for good; looking it up still finds what is known of it."""
     chosen = options(context)
     with chosen.tenant_client() as client:
