@@ -233,6 +233,7 @@ def test_each_kind_of_answer_is_shown() -> None:
     """Of a model that classifies, nothing was."""
     found = detection_pb2.DetectResponse()
     assert "--min-confidence" in shown(found)
+    assert detect.view(found, 0.01) == "Nothing was found."
     found.classifications.add(label="tabby", class_id=1, confidence=0.75)
     assert shown(found).split() == ["label", "confidence", "tabby", "0.75"]
     found = detection_pb2.DetectResponse()

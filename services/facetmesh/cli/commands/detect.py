@@ -42,18 +42,19 @@ def detect(
         found = client.detect(model, content, labels=label or (), min_confidence=min_confidence, priority=priority)
     if out is not None:
         pictures.draw_detections(content, found.detections, out, found.classifications)
-    output.answer(chosen, output.as_data(found), view(found))
+    output.answer(chosen, output.as_data(found), view(found, min_confidence))
     if not chosen.json:
         output.note(output.facts({"receipt": found.receipt, **({"picture": out} if out else {})}))
 
 
-def view(found: DetectResponse) -> RenderableType:
+def view(found: DetectResponse, min_confidence: float | None = None) -> RenderableType:
     """What was found, as people read it."""
     if found.classifications:
         classes = ((one.label, f"{one.confidence:.2f}") for one in found.classifications)
         return output.table(("label", "confidence"), classes)
     if not found.detections:
-        return "Nothing was found. --min-confidence 0.1 shows what the model is less sure of."
+        hint = " --min-confidence 0.1 shows what the model is less sure of." if min_confidence is None else ""
+        return f"Nothing was found.{hint}"
     columns = ("label", "confidence", "left", "top", "right", "bottom")
     rows = [
         (one.label, f"{one.confidence:.2f}", *(f"{edge:.0f}" for edge in

@@ -197,7 +197,10 @@ def split(
         traffic.shadow_version, traffic.shadow_percent = _part(shadow)
     with chosen.tenant_client() as client:
         changed = client.set_traffic(model, traffic)
-    shown = {target.version: f"{target.percent} %" for target in changed.traffic.targets} or {"stable": "100 %"}
+    traffic = changed.traffic
+    shown = {target.version: f"{target.percent} %" for target in traffic.targets} or {"stable": "100 %"}
+    if traffic.shadow_version:
+        shown[f"{traffic.shadow_version}, as a shadow"] = f"copies of {traffic.shadow_percent} %"
     output.answer(chosen, output.as_data(changed), output.facts(shown))
 
 
