@@ -66,7 +66,7 @@ app.command("detect")(detect.detect)
 app.add_typer(images.app, name="images", help="Upload pictures once, and name them in fusions.")
 app.add_typer(consents.app, name="consents", help="Keep, list and revoke what people agreed to.")
 app.command("fuse")(fuse.fuse)
-app.add_typer(fusions.app, name="fusions", help="Follow, stop, look up and delete fusions.")
+app.add_typer(fusions.app, name="fusions", help="Follow, stop, download, look up and delete fusions.")
 app.add_typer(audit.app, name="audit", help="Read the audit log, and verify what it says.")
 
 

@@ -33,13 +33,16 @@ app = typer.Typer(no_args_is_help=True)
 app.command()(audit_log.fsck)
 app.command()(audit_log.monitor)
 app.command("export-log")(audit_log.export_log)
-Tenant = Annotated[str | None, typer.Option(help='Whose; "-" for all, which only platform admins may.')]
+Tenant = Annotated[
+    str | None,
+    typer.Option(help='Whose; by default the key\'s own tenant; "-" for all, which only platform admins may.'),
+]
 Filter = Annotated[
     str, typer.Option("--filter", help="Which of them, in AIP-160's language: outcome = REFUSED AND kind = Detect.")
 ]
 LogKey = Annotated[
     Path | None,
-    typer.Option(help="The file with the log's verifier key; the one of the mesh on this machine.", dir_okay=False),
+    typer.Option(help="The file with the log's verifier key; by default the mesh's on this machine.", dir_okay=False),
 ]
 
 

@@ -33,7 +33,9 @@ _CODES = {"LOG_ROLLED_BACK": ROLLED_BACK, "LOG_FORKED": FORKED}
 _WIDTH = 256
 LogKey = Annotated[
     Path | None,
-    typer.Option("--log-key", help="The log's verifier key; that of the mesh on this machine.", dir_okay=False),
+    typer.Option(
+        "--log-key", help="The file with the log's verifier key; by default the mesh's on this machine.", dir_okay=False
+    ),
 ]
 
 
@@ -43,7 +45,9 @@ def fsck(
     url: Annotated[
         str | None, typer.Option(help="The log in PostgreSQL; libpq finds the password.", envvar=LOG_URL),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="The log in a file; the state folder's.", dir_okay=False)] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="The log in a file; by default the state folder's.", dir_okay=False)
+    ] = None,
 ) -> None:
     """Compute the whole log anew from its store, and name what is not as it was written. Exit code 1 then."""
     chosen = options(context)

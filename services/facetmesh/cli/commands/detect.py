@@ -26,10 +26,10 @@ def detect(
     model: Annotated[str, typer.Option(help="The tenant's model, by name or id.")],
     label: Annotated[list[str] | None, typer.Option(help="Only this label; repeatable.")] = None,
     min_confidence: Annotated[
-        float | None, typer.Option(help="Leave out what the model is less sure of; 0.25.", min=0.001, max=1)
+        float | None, typer.Option(help="Leave out what the model is less sure of; by default 0.25.", min=0.001, max=1)
     ] = None,
     priority: Annotated[
-        int, typer.Option(help="Of the tenant's calls that wait 1 goes first, 9 last; 5 when 0.", min=0, max=9)
+        int, typer.Option(help="Of the tenant's calls that wait 1 goes first, 9 last; 0 is 5.", min=0, max=9)
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Draw what was found into this picture.", dir_okay=False)] = None,
 ) -> None:

@@ -109,7 +109,8 @@ def fuse(  # noqa: PLR0913 - typer's way of options
         bool, typer.Option("--keep-colours", help="Leave the source's colours as they are.", rich_help_panel=_LOOK)
     ] = False,
     backend: Annotated[
-        str, typer.Option(help="What does it: mesh or insightface; the operator's choice.", rich_help_panel=_LOOK)
+        str,
+        typer.Option(help="mesh or insightface; by default what the operator chose.", rich_help_panel=_LOOK),
     ] = "",
     out: Annotated[Path, typer.Option(help="Where the result is written.", dir_okay=False)] = Path("fused.png"),
     side_by_side: Annotated[

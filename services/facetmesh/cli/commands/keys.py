@@ -46,9 +46,13 @@ def create(
     context: typer.Context,
     tenant: Annotated[str, typer.Argument(help="Whose key it will be.")],
     *,
-    role: Annotated[list[RoleName] | None, typer.Option(help="What it may do; repeatable.")] = None,
+    role: Annotated[
+        list[RoleName] | None, typer.Option(help="What it may do; by default what a caller may; repeatable.")
+    ] = None,
     display_name: Annotated[str, typer.Option(help="What people call it.")] = "",
-    days: Annotated[float | None, typer.Option(help="After how many days it stops working; never.", min=0)] = None,
+    days: Annotated[
+        float | None, typer.Option(help="After how many days it stops working; by default never.", min=0)
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="Only this method, as package.Service/Method or package.Service/*; repeatable."),

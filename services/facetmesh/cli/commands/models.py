@@ -86,7 +86,9 @@ def add(
     context: typer.Context,
     asset: Annotated[str, typer.Argument(help="The id of the catalogue's entry.")],
     *,
-    name: Annotated[str | None, typer.Option("--as", help="What the tenant calls it; the entry's id.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", help="What the tenant calls it; by default the entry's id.")
+    ] = None,
     accept_licence: AcceptLicence = None,
 ) -> None:
     """Give the key's tenant a model of the catalogue."""
@@ -106,7 +108,9 @@ def upload(
                                          dir_okay=False, exists=True, readable=True)],
     *,
     licence: Annotated[str, typer.Option(help="The licence that it is under, as an SPDX expression.")],
-    name: Annotated[str | None, typer.Option("--as", help="Which model it is a version of; the file's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", help="Which model it is a version of; by default the file's name.")
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(help="A class's name, in order, if the file has none.")] = None,
     task: Annotated[str, typer.Option(help="detect, segment, pose, obb or classify, if the file does not say.")] = "",
     signature: Annotated[Path | None, typer.Option(help="A file with its signature (docs/models.md).")] = None,
@@ -135,7 +139,7 @@ def quantize(
     images: Annotated[list[Path], typer.Argument(help="20 photos or more such as it will see, 60 MB at most.",
                                                  dir_okay=False, exists=True, readable=True)],
     *,
-    min_agreement: Annotated[float | None, typer.Option(help="Refuse it below this F1 score (0.9).")] = None,
+    min_agreement: Annotated[float | None, typer.Option(help="Refuse it below this F1 score; by default 0.9.")] = None,
 ) -> None:
     """Make a version of 8 bits of another one, measured against it."""
     chosen = options(context)

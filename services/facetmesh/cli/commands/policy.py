@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 Of = Annotated[
-    str | None, typer.Option("--of", help="Whose: a tenant, or platform; the key's own tenant where none is given.")
+    str | None, typer.Option("--of", help="Whose: a tenant, or platform; by default the key's own tenant's.")
 ]
 File = Annotated[Path, typer.Argument(help="The policies, in Cedar.", dir_okay=False, exists=True)]
 _EFFECTS = {policy_pb2.POLICY_EFFECT_ALLOW: "allow", policy_pb2.POLICY_EFFECT_DENY: "deny"}
@@ -123,11 +123,11 @@ def explain(
     method: Annotated[str, typer.Argument(help="package.Service/Method.")],
     *,
     of: Of = None,
-    role: Annotated[list[str] | None, typer.Option(help="A role of the caller; a caller's.")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="A role of who calls; by default caller; repeatable.")] = None,
     resource: Annotated[str, typer.Option(help="The model, by its whole name.")] = "",
     licence: Annotated[str, typer.Option(help="The model's licence.")] = "",
     source: Annotated[str, typer.Option(help="The caller's address.")] = "",
-    region: Annotated[str, typer.Option(help="Where the process runs that is called.")] = "",
+    region: Annotated[str, typer.Option(help="The region of the process that is called.")] = "",
 ) -> None:
     """Say how a call is decided now, and show the policies that decide."""
     chosen = options(context)

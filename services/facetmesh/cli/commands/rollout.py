@@ -39,7 +39,7 @@ def start(  # noqa: PLR0913 - one for each option
     ] = "0+10,1,10,50,100",
     blue_green: Annotated[bool, typer.Option("--blue-green", help="All at once, after a copy of all calls.")] = False,
     window: Annotated[str, typer.Option(help="How long a step lasts at the least, such as 90s, 5m or 1h.")] = "5m",
-    patience: Annotated[str, typer.Option(help="After which a step that has not passed is given up.")] = "1h",
+    patience: Annotated[str, typer.Option(help="After how long a step that has not passed is given up.")] = "1h",
     errors: Annotated[float, typer.Option(help="The share of failed calls, beyond the stable version's.")] = 0.01,
     slowdown: Annotated[float, typer.Option(help="Times as long as the stable version.")] = 1.3,
     cost: Annotated[float, typer.Option(help="Times the compute of the stable version.")] = 1.5,

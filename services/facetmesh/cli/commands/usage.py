@@ -25,7 +25,7 @@ _NAMES = {
 
 def usage(
     context: typer.Context,
-    tenant: Annotated[str | None, typer.Argument(help="Whose; the key's own tenant.")] = None,
+    tenant: Annotated[str | None, typer.Argument(help="Whose; by default the key's own tenant's.")] = None,
     *,
     hourly: Annotated[bool, typer.Option("--hourly", help="By hour instead of by day.")] = False,
 ) -> None:
