@@ -1,20 +1,20 @@
 """The limit: the engine in a loop, with everything that makes it fast and nothing around it.
 
 OpenVINO with the setting that the probe chose, the JPEG decoded at the scale that
-is needed, conversion in the graph; `python -m bench.bare STREAMS SECONDS` prints
-images a second, the p50 and the processor time of an image in milliseconds. No streams: one image at a time on
-all cores.
+is needed, conversion in the graph; `python -m bench.bare THREADS SECONDS` prints
+images a second, the p50 and the processor time of an image in milliseconds. The threads share a compiled model with a
+stream for each core; with `--copies` each has one of its own. No threads: one image at a time on all cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
-import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -26,6 +26,9 @@ from bench import inputs
 from facetmesh.kit import catalog
 from facetmesh.runners.probe import probe
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _CONFIDENCE = 0.25
 _IOU = 0.45
 _GREY = 114
@@ -33,12 +36,15 @@ _GREY = 114
 
 def main() -> None:
     """Runs it, and prints a line of JSON."""
-    streams, seconds = int(sys.argv[1]), float(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("threads", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--copies", action="store_true")
+    options = parser.parse_args()
+    seconds = options.seconds
     photo = inputs.photo().read_bytes()
-    compiled = _compile(streams)
-    threads = max(1, streams)
     times: list[float] = []
-    requests = [compiled.create_infer_request() for _ in range(threads)]
+    requests = [each.create_infer_request() for each in _compiled(options.threads, copies=options.copies)]
     for request in requests:
         detect(request, photo)
     end = time.perf_counter() + seconds
@@ -74,7 +80,17 @@ def detect(request: Any, photo: bytes) -> list[int]:
     return list(cv2.dnn.NMSBoxes(boxes.tolist(), confidences[chosen].tolist(), _CONFIDENCE, _IOU))
 
 
-def _compile(streams: int) -> Any:
+def _compiled(threads: int, *, copies: bool) -> list[Any]:
+    """A compiled model for each thread."""
+    if not threads:
+        return [_compile({"PERFORMANCE_HINT": "LATENCY"})]
+    if copies:
+        return [_compile({"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}) for _ in range(threads)]
+    cores = len(os.sched_getaffinity(0))
+    return [_compile({"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores})] * threads
+
+
+def _compile(properties: Mapping[str, Any]) -> Any:
     core = ov.Core()
     model = core.read_model(inputs.model())
     model.reshape((1, 3, inputs.SIDE, inputs.SIDE))
@@ -84,13 +100,9 @@ def _compile(streams: int) -> Any:
     entry.model().set_layout(ov.Layout("NCHW"))
     entry.preprocess().convert_element_type(ov.Type.f32).scale(255.0)
     precision = probe(catalog.cache_folder()).chosen().precision
-    properties = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
-    if streams:
-        cores = len(os.sched_getaffinity(0))
-        return core.compile_model(
-            processor.build(), "CPU", {**properties, "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores}
-        )
-    return core.compile_model(processor.build(), "CPU", {**properties, "PERFORMANCE_HINT": "LATENCY"})
+    if precision is not None:
+        properties = {**properties, "INFERENCE_PRECISION_HINT": precision}
+    return core.compile_model(processor.build(), "CPU", dict(properties))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import importlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import openvino as ov
@@ -16,12 +17,16 @@ from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as ops
 
 from facetmesh.kit.errors import FailedPrecondition
-from facetmesh.runners.engines import ImageInput, open_model, read_model
+from facetmesh.runners.engines import ImageInput, open_model, openvino, read_model
 from facetmesh.runners.engines.base import Plans, machine_cores
 from facetmesh.runners.settings import EngineSetting
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from facetmesh.runners.engines.base import Shape
 
 SETTING = EngineSetting()
 
@@ -77,13 +82,57 @@ def test_the_graph_itself_converts_images(kind: str, request: pytest.FixtureRequ
     np.testing.assert_allclose(seen, (image - 127.5) / 127.5, atol=1e-6)
 
 
-def test_threads_do_not_mix_their_results(interleaved: Path) -> None:
-    """Each has a request of its own."""
+@pytest.mark.parametrize(("cores", "copied_bytes"), [(0, 0), (1, 0), (1, 1 << 20)])
+def test_threads_do_not_mix_their_results(
+    interleaved: Path, cores: int, copied_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a request of its own, whether they share what was compiled or have copies of it."""
+    monkeypatch.setattr(openvino, "_COPIED_BYTES", copied_bytes)
     model = open_model(interleaved, SETTING)
     arrays = [np.full((1, 4, 6, 3), number, np.float32) for number in range(200)]
     with ThreadPoolExecutor(8) as threads:
-        results = list(threads.map(model.infer, arrays))
+        results = list(threads.map(partial(model.infer, cores=cores), arrays))
     assert all((result["same"] == number).all() for number, result in enumerate(results))
+
+
+class Slow:
+    """A plan that is in use until it may end."""
+
+    outputs: ClassVar[dict[str, Shape]] = {}
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.inside = threading.Lock()
+
+    def infer(self, array: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """One call at a time, or the test fails."""
+        assert self.inside.acquire(blocking=False)
+        assert self.may_end.wait(90)
+        self.inside.release()
+        return {"same": array}
+
+
+def test_calls_have_a_copy_each_and_no_more_are_made_than_may_be() -> None:
+    """The second is made when the first is in use; a third call waits for one of the two."""
+    made: list[Slow] = []
+
+    def make() -> Slow:
+        made.append(Slow())
+        return made[-1]
+
+    copies = openvino.Copies(make, 2)
+    assert len(made) == 1
+    with ThreadPoolExecutor(3) as threads:
+        arrays = [np.full(1, number, np.float32) for number in range(3)]
+        results = [threads.submit(copies.infer, array) for array in arrays]
+        until = time.monotonic() + 90
+        while not (len(made) > 1 and made[1].inside.locked()) and time.monotonic() < until:
+            time.sleep(0.005)
+        assert made[1].inside.locked()
+        for copy in made:
+            copy.may_end.set()
+        assert [result.result(90)["same"][0] for result in results] == [0, 1, 2]
+    assert len(made) == 2
 
 
 def test_another_file_than_registered_is_refused(planar: Path) -> None:
