@@ -30,7 +30,7 @@ from facetmesh.kit.errors import FailedPrecondition, Internal, InvalidArgument, 
 from facetmesh.kit.verifier import TokenVerifier
 from facetmesh.runners import frames, images
 from facetmesh.runners.engines import file_kind
-from facetmesh.runners.runner import outcome
+from facetmesh.runners.replies import outcome
 from facetmesh.runners.tasks import Reply
 from facetmesh.verify import VerificationError, load_receipt, open_checkpoint, verify_receipt
 from facetmesh.verify.merkle import HASH_BYTES, verify_consistency, verify_inclusion

@@ -20,11 +20,11 @@ import asyncio
 import contextvars
 import math
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.detection import priorities
+from facetmesh.detection.costs import Costs
 from facetmesh.detection.fairness import FairQueue
 from facetmesh.detection.running import BACKGROUND, Pausable, Run, Running
 from facetmesh.kit.errors import DeadlineExceeded, FacetmeshError, ResourceExhausted, Unavailable
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
     from facetmesh.runners.tasks import Reply
 
-_REMEMBERED = 4096
-# Of a new measurement, in the moving average of what a model's requests cost.
-_SHARE_OF_NEW = 0.2
-_FIRST_GUESS_S = 0.02
 _LEAST_RETRY_S = 0.05
 # What takes longer leaves the other slots to those who come meanwhile, and nobody stands still for it any longer.
 _SHORT_S = 0.1
@@ -145,7 +141,7 @@ class Scheduler:
         self._running = Running(runners, limits.slots, clock, background)
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._costs: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._costs = Costs()
 
     async def call(
         self,
@@ -176,7 +172,7 @@ class Scheduler:
         """
         now = self._clock()
         timeout_s = min(timeout_s, self._patience())
-        cost = self._cost(domain, task, subject)
+        cost = self._costs.of(domain, task, subject)
         weight = self._weight(domain)
         priority = self._priority()
         self._admit(domain, cost, weight, timeout_s, priority)
@@ -278,8 +274,8 @@ class Scheduler:
 
     def _before(self, job: _Job) -> frozenset[str]:
         """Tenants that stand still so that a job gets the cores: those that had more than their part, and want more."""
-        warm = self._runners.warm(job.domain, job.subject)
-        if not warm or self._cost(job.domain, job.task, job.subject) > _SHORT_S or not self._waiting.sparse(job.domain):
+        short = self._costs.of(job.domain, job.task, job.subject) <= _SHORT_S
+        if not (short and self._runners.warm(job.domain, job.subject) and self._waiting.sparse(job.domain)):
             return frozenset()
         if self._running.free >= min(self._limits.slots, self._limits.widest):
             return frozenset({BACKGROUND})
@@ -289,9 +285,6 @@ class Scheduler:
         return frozenset({BACKGROUND}).union(
             other for other, lead in leads.items() if lead > (0.0 if self._waiting.waiting(other) else _SHORT_S)
         )
-
-    def _cost(self, domain: str, task: str, subject: str) -> float:
-        return self._costs.get((domain, task + subject), _FIRST_GUESS_S)
 
     def _dispatch_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -326,7 +319,7 @@ class Scheduler:
             now, took = self._clock(), self._running.end(run)
             self._waiting.settle(job.domain, expected=run.expected, actual=took * run.slots)
             if reply is not None and not run.cold:
-                self._learn((job.domain, job.task + job.subject), took * run.slots)
+                self._costs.learn(job.domain, job.task, job.subject, took * run.slots)
             self._running.release(run)
             self._dispatch()
         self._served(
@@ -335,12 +328,6 @@ class Scheduler:
                 compute_s=took * run.slots, cold=run.cold, reply=reply, error=problem,
             )
         )
-
-    def _learn(self, key: tuple[str, str], cost: float) -> None:
-        known = self._costs.pop(key, cost)
-        self._costs[key] = known + _SHARE_OF_NEW * (cost - known)
-        if len(self._costs) > _REMEMBERED:
-            self._costs.popitem(last=False)
 
     def _expire(self, job: _Job) -> None:
         """Its time is over. What runs goes on to its end; nobody waits for that any more."""

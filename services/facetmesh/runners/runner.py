@@ -8,13 +8,12 @@ import dataclasses
 import itertools
 import logging
 import os
-import re
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from facetmesh.kit import errors
-from facetmesh.runners import frames
+from facetmesh.runners import frames, replies
 from facetmesh.runners.spawn import spawn
 from facetmesh.runners.stderr import relay
 from facetmesh.runners.tasks import Reply
@@ -34,22 +33,6 @@ have killed it, or with None when it had been told to go."""
 
 _STOP_S = 2.0
 _LAST_WORDS_S = 0.5
-# What a task may say of its refusal: it travels in a response's trailers.
-_MAX_MESSAGE = 1000
-_MAX_METADATA = 8
-_MAX_TIMINGS = 16
-_MAX_MS = 1e9
-_MAX_BATCH = 1024
-_MAX_TEXT = 200
-_REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
-# What a task may refuse with. Not UNAUTHENTICATED, for one: a child knows nothing of that.
-_TASK_ERRORS = {
-    kind.code: kind
-    for kind in (
-        errors.InvalidArgument, errors.NotFound, errors.FailedPrecondition, errors.ResourceExhausted,
-        errors.Unavailable, errors.Unimplemented, errors.Internal,
-    )
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -239,7 +222,7 @@ class Runner:
         call_id = header.get("id")
         if type(call_id) is not int or call_id not in self._pending:
             raise frames.FrameError("a reply to no call")
-        result = outcome(header, blobs)
+        result = replies.outcome(header, blobs)
         pending = self._pending.pop(call_id)
         pending.timer.cancel()
         if isinstance(result, Reply):
@@ -269,27 +252,6 @@ class Runner:
         if not self._asked_to_go:
             logger.error("a runner died: %s", cause, extra={**self._fields, "subjects": sorted(culprits)})
         self._on_exit(None if self._asked_to_go else frozenset(culprits))
-
-
-def outcome(header: Mapping[str, Any], blobs: list[bytes]) -> Reply | errors.FacetmeshError:
-    """What a child says became of a call.
-
-    Raises:
-        FrameError: It is not what children say.
-    """
-    match header:
-        case {"values": dict(values), "timings_ms": dict(timings), "batch": int(batch), "gone": list(gone)} if (
-            len(timings) <= _MAX_TIMINGS and 1 <= batch <= _MAX_BATCH
-        ):
-            if all(isinstance(value, int | float) and 0 <= value < _MAX_MS for value in timings.values()):
-                times = {str(name)[:_MAX_TEXT]: float(value) for name, value in timings.items()}
-                return Reply(values, blobs, times, batch, list(map(str, gone)))
-        case {"error": {"code": str(code), "reason": str(reason), "message": str(message), "metadata": dict(metadata)}}:
-            if code in _TASK_ERRORS and _REASON.fullmatch(reason) and len(message) <= _MAX_MESSAGE:
-                few = itertools.islice(metadata.items(), _MAX_METADATA)
-                texts = {str(key)[:_MAX_TEXT]: str(value)[:_MAX_TEXT] for key, value in few}
-                return _TASK_ERRORS[code](message, reason=reason, metadata=texts)
-    raise frames.FrameError("neither values nor an error")
 
 
 def _died(cause: str) -> errors.Unavailable:
