@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from facetmesh.detection.frames import Frames
 from facetmesh.kit.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 DEADLINE_S = 30
 
@@ -23,6 +24,11 @@ async def video(frames: int) -> AsyncIterator[int]:
         yield number
 
 
+def frames(source: AsyncIterator[Any], work: Callable[[Any], Awaitable[int]], **more: Any) -> Frames[int, Any, int]:
+    """Frames that have their numbers for names, and a byte each; none is late."""
+    return Frames(source, work, **{"name": int, "size": lambda _: 1, "newest": False, "max_wait_s": 0, **more})
+
+
 async def test_answers_come_in_the_order_of_the_frames() -> None:
     chance = random.Random(1)  # noqa: S311 - a test that can be repeated
 
@@ -31,8 +37,8 @@ async def test_answers_come_in_the_order_of_the_frames() -> None:
         return frame * 10
 
     async with asyncio.timeout(DEADLINE_S):
-        answers = [frame async for frame in Frames(video(50), work, newest=False, max_wait_s=0).answers()]
-    assert [frame.asked for frame in answers] == list(range(50))
+        answers = [frame async for frame in frames(video(50), work).answers()]
+    assert [frame.name for frame in answers] == list(range(50))
     assert [frame.answer for frame in answers] == [number * 10 for number in range(50)]
 
 
@@ -43,12 +49,13 @@ async def test_what_is_wrong_with_one_frame_does_not_end_the_video() -> None:
         return frame
 
     async with asyncio.timeout(DEADLINE_S):
-        answers = [frame async for frame in Frames(video(3), work, newest=False, max_wait_s=0).answers()]
+        answers = [frame async for frame in frames(video(3), work).answers()]
     assert [frame.error.reason if frame.error else "" for frame in answers] == ["", "IMAGE_NOT_RECOGNIZED", ""]
 
 
-async def test_who_sends_waits_where_frames_do() -> None:
-    """No more are taken than a few, until answers are read."""
+@pytest.mark.parametrize(("size", "most"), [(1, 20), (5 << 20, 6)])
+async def test_who_sends_waits_where_frames_do(size: int, most: int) -> None:
+    """No more are taken than a few, until answers are read; of large ones, fewer."""
     taken = 0
     gate = asyncio.Event()
 
@@ -62,12 +69,12 @@ async def test_who_sends_waits_where_frames_do() -> None:
         await gate.wait()
         return frame
 
-    answers = Frames(endless(), work, newest=False, max_wait_s=0).answers()
+    answers = frames(endless(), work, size=lambda _: size).answers()
     async with asyncio.timeout(DEADLINE_S):
         first = asyncio.create_task(anext(answers))
         for _ in range(200):
             await asyncio.sleep(0)
-        assert taken < 20
+        assert taken < most
         gate.set()
         assert (await first).answer == 1
     await answers.aclose()  # type: ignore[attr-defined]
@@ -88,8 +95,8 @@ async def test_only_the_newest_is_worked_on_where_the_others_are_dropped() -> No
         gate.set()
 
     async with asyncio.timeout(DEADLINE_S):
-        answers = [frame async for frame in Frames(burst(), work, newest=True, max_wait_s=0).answers()]
-    assert [frame.asked for frame in answers] == list(range(10))
+        answers = [frame async for frame in frames(burst(), work, newest=True).answers()]
+    assert [frame.name for frame in answers] == list(range(10))
     assert answers[-1].answer == 9
     assert 0 < sum(frame.dropped for frame in answers) == 10 - len(worked)
 
@@ -100,7 +107,7 @@ async def test_one_that_waited_too_long_is_dropped() -> None:
         return frame
 
     async with asyncio.timeout(DEADLINE_S):
-        answers = [frame async for frame in Frames(video(8), work, newest=False, max_wait_s=0.3).answers()]
+        answers = [frame async for frame in frames(video(8), work, max_wait_s=0.3).answers()]
     assert not answers[0].dropped
     assert any(frame.dropped for frame in answers)
 
@@ -115,6 +122,51 @@ async def test_a_source_that_fails_ends_it_after_the_frames_before() -> None:
 
     seen = []
     with pytest.raises(InvalidArgument):  # noqa: PT012 - what came before the error counts
-        async for frame in Frames(source(), work, newest=False, max_wait_s=0).answers():
+        async for frame in frames(source(), work).answers():
             seen.append(frame.answer)  # noqa: PERF401 - likewise
     assert seen == [1]
+
+
+async def test_a_fault_in_the_work_ends_it() -> None:
+    """It is not taken for an answer, and nobody waits for what no worker is left to do."""
+    async def work(frame: int) -> int:
+        if frame < 3:
+            raise RuntimeError("a fault")
+        return frame
+
+    answers = frames(video(9), work).answers()
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(RuntimeError, match="a fault"):
+            await anext(answers)
+
+
+@pytest.mark.parametrize("newest", [False, True])
+async def test_answers_that_nobody_reads_keep_no_images(newest: bool) -> None:  # noqa: FBT001 - a table
+    class Image:
+        """One that can be seen to be gone."""
+
+    images: weakref.WeakSet[Image] = weakref.WeakSet()
+    sent = 0
+
+    async def video_of_images() -> AsyncIterator[Image]:
+        nonlocal sent
+        while True:
+            images.add(image := Image())
+            sent += 1
+            yield image
+            del image
+            await asyncio.sleep(0)
+
+    async def work(_: Image) -> int:
+        return 1
+
+    answers = frames(video_of_images(), work, name=id, newest=newest).answers()
+    async with asyncio.timeout(DEADLINE_S):
+        await anext(answers)
+        most = 0
+        while sent > most:  # until no more are taken
+            most = sent
+            for _ in range(50):
+                await asyncio.sleep(0)
+    assert len(images) <= 1 < most  # the one that its sender cannot get rid of
+    await answers.aclose()  # type: ignore[attr-defined]

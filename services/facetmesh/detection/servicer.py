@@ -95,11 +95,11 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
             return response
 
         frames = Frames(
-            _frames(requests), work, newest=settings.late == detection_pb2.StreamSettings.LATE_DROP,
-            max_wait_s=settings.max_wait_ms / 1000,
+            _frames(requests), work, name=lambda frame: frame.frame_id, size=lambda frame: frame.ByteSize(),
+            newest=settings.late == detection_pb2.StreamSettings.LATE_DROP, max_wait_s=settings.max_wait_ms / 1000,
         )  # fmt: skip
         async for frame in frames.answers():
-            answer = detection_pb2.DetectStreamResponse(frame_id=frame.asked.frame_id)
+            answer = detection_pb2.DetectStreamResponse(frame_id=frame.name)
             if frame.answer is not None:
                 answer.response.CopyFrom(frame.answer)
             elif frame.error is not None:
