@@ -11,8 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import TensorProto, helper
 
+from facetmesh.detection import models
 from facetmesh.detection.signatures import CONTEXT
 from facetmesh.detection.v1 import detection_pb2, model_pb2
+from facetmesh.detection.versions import Facts
 from facetmesh.kit import audit, catalog
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
 from facetmesh.kit.profiles import Profile, Unlimited
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
-
-    from facetmesh.detection.versions import Facts
 
     from .conftest import MemoryState
     from .detection_world import World
@@ -299,6 +299,19 @@ async def test_who_uploads_many_waits_for_himself(world: World, monkeypatch: pyt
         refused = await asyncio.gather(*uploads, return_exceptions=True)
     assert {getattr(error, "reason", error) for error in refused} == {"MODEL_UNREADABLE"}
     assert len(inside) == len(uploads)
+
+
+async def test_a_version_too_many_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def inspect(*_: object) -> Facts:
+        return Facts(("cat",), "detect", 64, 64)
+
+    monkeypatch.setattr(world.models._intake._workshop, "inspect", inspect)
+    monkeypatch.setattr(models, "MAX_VERSIONS", 1)
+    await upload(world, onnx_models.detector(CAT))
+    kept = {path for path in world.blobs.rglob("*") if path.is_file()}
+    assert (await refusal(world, onnx_models.detector((*CAT[:5], 0.7)))).reason == "TOO_MANY_VERSIONS"
+    upload_parts = {path for path in world.blobs.rglob("uploads/*/*") if path.is_file()}
+    assert {path for path in world.blobs.rglob("*") if path.is_file()} - upload_parts == kept
 
 
 @pytest.mark.parametrize(

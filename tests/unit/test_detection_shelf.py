@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from facetmesh.detection.shelf import Shelf
+from facetmesh.detection.uploads import PART_BYTES
 from facetmesh.detection.versions import Facts, Version
 from facetmesh.kit import catalog
 from facetmesh.kit.blobs import Blobs, open_store
@@ -71,6 +73,38 @@ async def test_what_is_not_used_makes_room(shelf: Shelf, tmp_path: Path, clock: 
     assert not first.exists()
     clock.now += 61
     assert (await shelf.path(versions[0])).exists()  # again, from the blobs
+
+
+async def test_what_is_deleted_lies_nowhere(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = [await stored(shelf, tmp_path, data * 100) for data in (b"x", b"y")]
+    paths = [await shelf.path(one), await shelf.path(other)]
+    await shelf.remove(one)
+    assert [path.exists() for path in paths] == [False, True]
+    shelf.clear("globex")
+    assert paths[1].exists()
+    shelf.clear("acme")
+    assert not paths[1].exists()
+    assert (await shelf.path(other)).read_bytes() == b"y" * 100
+
+
+async def test_what_cannot_be_kept_leaves_nothing(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller goes away between two parts."""
+    put, parts = shelf._blobs.put, 0
+
+    async def cut_off(tenant: str, key: str, data: bytes) -> None:
+        nonlocal parts
+        await put(tenant, key, data)
+        parts += 1
+        if parts == 2:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(shelf._blobs, "put", cut_off)
+    with pytest.raises(asyncio.CancelledError):
+        await stored(shelf, tmp_path, bytes(3 * PART_BYTES))
+    assert parts == 2
+    assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
 
 
 @pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +11,18 @@ import pytest
 from facetmesh.detection.store import DaprStore
 from facetmesh.detection.uploads import KEPT_S, MAX_UNFINISHED, Uploads
 from facetmesh.kit.blobs import Blobs, open_store
-from facetmesh.kit.errors import Aborted, FacetmeshError, FailedPrecondition, NotFound
+from facetmesh.kit.errors import (
+    Aborted,
+    FacetmeshError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
 from facetmesh.kit.keyring import Keyring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from .conftest import Clock, MemoryState
 
@@ -99,6 +106,30 @@ async def test_another_file_than_was_said_is_thrown_away(uploads: Uploads, tmp_p
     assert caught.value.reason == "UPLOAD_CORRUPT"
     with pytest.raises(NotFound):
         await uploads.get("acme", "0" * 64)
+
+
+async def test_what_there_is_no_room_for_is_kept(uploads: Uploads, tmp_path: Path) -> None:
+    upload = await uploads.receive(await uploads.begin("acme", SHA256, len(FILE), 0), chunks(FILE))
+    with pytest.raises(ResourceExhausted) as caught:
+        await uploads.assemble(upload, Path("/dev/full"))
+    assert caught.value.reason == "MODEL_CACHE_FULL"
+    await uploads.assemble(await uploads.begin("acme", SHA256, len(FILE), len(FILE)), tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == FILE
+
+
+async def test_who_begins_anew_leaves_nothing_of_before(uploads: Uploads, tmp_path: Path) -> None:
+    """It may have come in many small parts."""
+    upload = await uploads.begin("acme", SHA256, len(FILE), 0)
+    for end in range(1, 50):
+        with pytest.raises(InvalidArgument) as caught:
+            await uploads.receive(upload, chunks(FILE[end - 1 : end]))
+        assert caught.value.metadata == {"received_bytes": str(end)}
+        upload = await uploads.begin("acme", SHA256, len(FILE), end)
+    assert upload.parts == 49
+    upload = await uploads.receive(await uploads.begin("acme", SHA256, len(FILE), 0), chunks(FILE))
+    await uploads.assemble(upload, tmp_path / "file")
+    await uploads.discard(upload)
+    assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
 
 
 async def test_two_who_send_the_same_file_do_not_mix(uploads: Uploads) -> None:

@@ -18,6 +18,7 @@ from facetmesh.detection.charging import charged
 from facetmesh.detection.detector import Detector, subject
 from facetmesh.detection.facts import facts
 from facetmesh.detection.fetching import Fetcher
+from facetmesh.detection.folders import held
 from facetmesh.detection.gpu import GpuMetrics
 from facetmesh.detection.intake import Intake
 from facetmesh.detection.kserve_servicer import KServeServicer
@@ -120,12 +121,12 @@ async def main() -> None:
                 concurrency=settings.slots,
             ),
         )
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facetmesh-", dir=_memory())))
+        folder = stack.enter_context(held(_memory()))
         store = DaprStore(mesh.dapr.state())
         blobs = Blobs(open_store(settings.blobs or str(settings.home / "model-blobs")), await mesh.keyring())
         rollout_store = DaprRolloutStore(mesh.dapr.state())
-        mesh.purge = functools.partial(purge, store, rollout_store, blobs)
         shelf = Shelf(catalog, blobs, folder, max_bytes=settings.model_cache_bytes)
+        mesh.purge = functools.partial(purge, store, rollout_store, blobs, shelf)
 
         def readable(domain: str) -> list[Path]:
             return [catalog.models_folder(), shelf.readable(domain)]
@@ -220,9 +221,9 @@ async def main() -> None:
         )
 
 
-def _memory() -> str | None:
-    """A folder that lies in memory; None where there is none, for the system's temporary folder."""
-    return str(_SHARED_MEMORY) if os.access(_SHARED_MEMORY, os.W_OK) else None
+def _memory() -> Path:
+    """A folder that lies in memory; the system's temporary folder where there is none."""
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,15 @@ from facetmesh.detection.hints import NONE, Hints
 from facetmesh.detection.versions import Version
 from facetmesh.detection.workshop import UPLOAD
 from facetmesh.kit import licences
-from facetmesh.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from facetmesh.kit.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -251,7 +259,12 @@ class Intake:
             ResourceExhausted: The tenant may not have more.
         """
         await self._hold(version)
-        return await self._models.add(await self._shelf.store(version, path))
+        stored = await self._shelf.store(version, path)
+        try:
+            return await self._models.add(stored)
+        except (Aborted, ResourceExhausted):  # it is no version's, for certain
+            await self._shelf.remove(stored)
+            raise
 
     def check_allowed(self, tenant_id: str, model_id: str, licence: str) -> None:
         """Refuses what the tenant may not have.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from facetmesh.detection.rollout.store import DaprRolloutStore
+    from facetmesh.detection.shelf import Shelf
     from facetmesh.detection.store import DaprStore
 
 
@@ -17,12 +18,15 @@ class PurgeBlobs(Protocol):
         ...
 
 
-async def purge(store: DaprStore, rollouts: DaprRolloutStore, blobs: PurgeBlobs, tenant_id: str) -> None:
+async def purge(
+    store: DaprStore, rollouts: DaprRolloutStore, blobs: PurgeBlobs, shelf: Shelf, tenant_id: str
+) -> None:
     """Deletes all that is kept of a tenant. Repeating it does no harm.
 
     Raises:
         Unavailable: Something may be left.
     """
+    shelf.clear(tenant_id)
     await blobs.delete_all(tenant_id)
     for model_id in await store.model_ids(tenant_id):
         await rollouts.delete_all(f"tenants/{tenant_id}/models/{model_id}")

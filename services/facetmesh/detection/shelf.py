@@ -8,7 +8,6 @@ no model lies on a disk in clear.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections import OrderedDict
@@ -83,7 +82,7 @@ class Shelf:
         """
         if not version.parts:
             return self._catalog.path(version.catalog_id)
-        path = self.readable(version.tenant_id) / f"{version.sha256}.onnx"
+        path = self._place(version)
         async with self._fetching.setdefault(path, asyncio.Lock()):
             if path not in self._used:
                 await self._fetch(version, path)
@@ -93,17 +92,36 @@ class Shelf:
 
     async def store(self, version: Version, path: Path) -> Version:
         """Keeps the file of a version; returns the version with its place."""
-        blob, parts = secrets.token_hex(16), 0
-        with path.open("rb") as file:
-            while data := await asyncio.to_thread(file.read, PART_BYTES):
-                await self._blobs.put(version.tenant_id, _key(blob, parts), data)
-                parts += 1
-        return replace(version, blob=blob, parts=parts)
+        kept = replace(version, blob=secrets.token_hex(16))
+        try:
+            with path.open("rb") as file:
+                while data := await asyncio.to_thread(file.read, PART_BYTES):
+                    kept = replace(kept, parts=kept.parts + 1)
+                    await self._blobs.put(kept.tenant_id, _key(kept.blob, kept.parts - 1), data)
+        except BaseException:  # who asked for it may have gone: nobody will know of these parts
+            await self.remove(kept)
+            raise
+        return kept
 
     async def remove(self, version: Version) -> None:
-        """Deletes the file of a version."""
+        """Deletes the file of a version. Where another version is made of the same, that fetches it anew."""
+        if version.parts:
+            self._forget(self._place(version))
         for part in range(version.parts):
             await self._blobs.delete(version.tenant_id, _key(version.blob, part))
+
+    def clear(self, tenant_id: str) -> None:
+        """Deletes what lies in clear of a tenant's; other replicas' goes with their processes."""
+        for path in [path for path in self._used if path.parent.name == tenant_id]:
+            self._forget(path)
+
+    def _place(self, version: Version) -> Path:
+        return self.readable(version.tenant_id) / f"{version.sha256}.onnx"
+
+    def _forget(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._used.pop(path, None)
+        self._fetching.pop(path, None)
 
     async def _fetch(self, version: Version, path: Path) -> None:
         self._make_room(version.size_bytes)
@@ -126,10 +144,7 @@ class Shelf:
             if left >= wanted_bytes:
                 return
             if self._clock() - used_s > _IN_USE_S:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                del self._used[path]
-                self._fetching.pop(path, None)
+                self._forget(path)
                 left += size
         if left < wanted_bytes:
             raise ResourceExhausted(

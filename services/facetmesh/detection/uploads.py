@@ -151,10 +151,9 @@ class Uploads:
             raise ResourceExhausted(
                 f"{MAX_UNFINISHED} uploads have not ended; finish them first.", reason="TOO_MANY_UPLOADS"
             )
-        etag = known.etag if known is not None else ""
-        return await self._store.put_upload(
-            Upload(tenant_id, sha256, size_bytes, changed_s=self._clock(), etag=etag)
-        )
+        if known is not None:  # it may lie in more parts than will come now
+            await self.discard(known)
+        return await self._store.put_upload(Upload(tenant_id, sha256, size_bytes, changed_s=self._clock()))
 
     async def receive(self, upload: Upload, chunks: AsyncIterator[bytes]) -> Upload:
         """Keeps what comes, part by part, until the file is whole.
@@ -185,9 +184,16 @@ class Uploads:
 
         Raises:
             FailedPrecondition: UPLOAD_CORRUPT: its SHA-256 is another; what came was thrown away.
+            ResourceExhausted: MODEL_CACHE_FULL: there is no room for it; what came is kept.
         """
         keys = (_key(upload, part) for part in range(upload.parts))
-        if await self._blobs.assemble(upload.tenant_id, keys, path) != upload.sha256:
+        try:
+            sha256 = await self._blobs.assemble(upload.tenant_id, keys, path)
+        except OSError as error:
+            raise ResourceExhausted(
+                "There is no room to look at the file: go on later.", reason="MODEL_CACHE_FULL", retry_after_s=60
+            ) from error
+        if sha256 != upload.sha256:
             await self.discard(upload)
             raise FailedPrecondition(
                 "What came has another SHA-256 than was said: send it again.", reason="UPLOAD_CORRUPT"
