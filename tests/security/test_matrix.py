@@ -24,6 +24,7 @@ from facetmesh.auth.grants import Grant
 from facetmesh.kit import access, audit
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.identity import ROLE_NAMES
+from facetmesh.kit.places import Places
 from facetmesh.kit.policy import PLATFORM_DEFAULT, Policies, PolicySet, vocabulary
 from facetmesh.kit.revocations import Revocation
 from facetmesh.kit.rpc import Guard
@@ -133,7 +134,7 @@ async def served() -> AsyncIterator[Api]:
     recorder = audit.Recorder("test", EventSigner("auth", bytes(32)), Bus(), metrics, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
     policies = Policies()
-    guard = Guard(verifier, recorder, metrics, max_concurrent_calls=64, gate=Gate(policies))
+    guard = Guard(verifier, recorder, metrics, places=Places(64, 1 << 30), gate=Gate(policies))
     server = grpc.aio.server(interceptors=[guard])
     reached: list[str] = []
     server.add_generic_rpc_handlers(tuple(handlers(reached)))

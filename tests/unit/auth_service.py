@@ -20,6 +20,7 @@ from facetmesh.auth.servicer import Auth, AuthServicer
 from facetmesh.auth.store import DaprStore
 from facetmesh.auth.v1 import auth_pb2_grpc
 from facetmesh.kit import apikeys, audit, status, telemetry
+from facetmesh.kit.places import Places
 from facetmesh.kit.revocations import follow
 from facetmesh.kit.rpc import Guard
 from facetmesh.kit.signing import EventSigner
@@ -100,14 +101,14 @@ class Rig:
 
 @asynccontextmanager
 async def served(
-    state: MemoryState, issuer: TokenIssuer, clock: Clock, limit: int = 64, files: TlsFiles | None = None
+    state: MemoryState, issuer: TokenIssuer, clock: Clock, limit: int = 128, files: TlsFiles | None = None
 ) -> AsyncIterator[Rig]:
     """Auth on a port of its own."""
     files = files or TlsFiles()
     bus, metrics = Gated(), Metrics.create()
     recorder = audit.Recorder("test", EventSigner("auth", SEED), bus, metrics, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
-    guard = Guard(verifier, recorder, metrics, max_concurrent_calls=limit)
+    guard = Guard(verifier, recorder, metrics, places=Places(limit, 1 << 30))
     server = grpc.aio.server(interceptors=[telemetry.server_interceptor(), guard])
     store: Any = DaprStore(state)  # type: ignore[arg-type]
 

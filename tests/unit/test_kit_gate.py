@@ -15,6 +15,7 @@ from facetmesh.auth.v1 import auth_pb2, limits_pb2, policy_pb2
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 from facetmesh.kit import audit, status
 from facetmesh.kit.gate import Gate
+from facetmesh.kit.places import Places
 from facetmesh.kit.policy import Policies, PolicySet
 from facetmesh.kit.profiles import Profile, Unlimited
 from facetmesh.kit.rpc import Guard
@@ -66,7 +67,7 @@ async def guarded(world: LimitsWorld, **options: Any) -> AsyncIterator[Door]:
     recorder = audit.Recorder("test", EventSigner("detection", bytes(32)), log, metrics, clock=world.clock)
     verifier = TokenVerifier(door.issuer, issuer=ISSUER, audience=AUDIENCE, clock=world.clock)
     gate = Gate(region="local", clock=world.clock, **options)
-    server = grpc.aio.server(interceptors=[Guard(verifier, recorder, metrics, max_concurrent_calls=64, gate=gate)])
+    server = grpc.aio.server(interceptors=[Guard(verifier, recorder, metrics, places=Places(64, 1 << 30), gate=gate)])
     server.add_generic_rpc_handlers(tuple(handlers([])))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -11,7 +11,7 @@ import pytest
 
 from facetmesh.auth.v1 import auth_pb2
 from facetmesh.event.v1 import event_pb2
-from facetmesh.kit import apikeys, status
+from facetmesh.kit import apikeys, handlers, status
 
 from .auth_service import (
     ACME_ADMIN,
@@ -155,11 +155,47 @@ async def test_beyond_the_limit_of_calls_in_progress(state: MemoryState, issuer:
     async with served(state, issuer, clock, limit=5) as rig, asyncio.timeout(60):
         rig.bus.gate.clear()
         calls = creations(rig, 20)
-        while sum(call.done() for call in calls) < 15:
+        while sum(call.done() for call in calls) < 17:
             await asyncio.sleep(0.01)
         assert {call.result() for call in calls if call.done()} == {"RESOURCE_EXHAUSTED TOO_MANY_CALLS 1.0"}
+        # Who has many leaves some for others.
+        other = rig.stub.GetTenant(auth_pb2.GetTenantRequest(name="tenants/acme"), metadata=rig.metadata(ACME_CALLER))
+        assert (await refusal(other))[0] == "NOT_FOUND"
         rig.bus.gate.set()
-        assert (await asyncio.gather(*calls)).count("OK") == 5
+        assert (await asyncio.gather(*calls)).count("OK") == 3
+
+
+def stalled(channel: grpc.aio.Channel, rig: Rig) -> Any:
+    """A call whose message does not come."""
+    return channel.stream_unary("/facetmesh.auth.v1.AuthService/CreateTenant")(metadata=rig.metadata(PLATFORM))
+
+
+async def test_a_message_that_does_not_come_has_a_place_meanwhile(
+    state: MemoryState, issuer: TokenIssuer, clock: Clock
+) -> None:
+    """Or a caller could have us keep the beginnings of as many as it likes."""
+    async with (
+        served(state, issuer, clock, limit=5) as rig, grpc.aio.insecure_channel(rig.address) as channel,
+        asyncio.timeout(60),
+    ):  # fmt: skip
+        calls = [asyncio.create_task(_ended(stalled(channel, rig))) for _ in range(4)]
+        done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert {call.result() for call in done} == {"RESOURCE_EXHAUSTED TOO_MANY_CALLS 1.0"}
+        for call in waiting:
+            call.cancel()
+
+
+async def test_a_message_that_does_not_come_in_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "MESSAGE_S", 0.1)
+    async with grpc.aio.insecure_channel(rig.address) as channel:
+        assert (await refusal(stalled(channel, rig)))[:2] == ("DEADLINE_EXCEEDED", "MESSAGE_SLOW")
+
+
+async def test_a_call_without_a_message(rig: Rig) -> None:
+    async with grpc.aio.insecure_channel(rig.address) as channel:
+        call = stalled(channel, rig)
+        await call.done_writing()
+        assert (await refusal(call))[:2] == ("INVALID_ARGUMENT", "REQUEST_MISSING")
 
 
 async def _ended(call: Any) -> str:

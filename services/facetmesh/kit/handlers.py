@@ -10,13 +10,22 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from facetmesh.kit import status
-from facetmesh.kit.errors import Cancelled, FacetmeshError, Internal, InvalidArgument, Unimplemented
+from facetmesh.kit.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FacetmeshError,
+    Internal,
+    InvalidArgument,
+    Unimplemented,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from google.protobuf.message import Message
 
+MESSAGE_S = 60.0
+"""How long the message of a call that brings one may take to come: until then what is there of it is kept."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +50,23 @@ def message(request: Message | None) -> Message:
     if request is None:
         raise InvalidArgument("The request is no message of this method's type.", reason="MESSAGE_MALFORMED")
     return request
+
+
+async def only(context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+    """The message of a call that brings one.
+
+    Raises:
+        InvalidArgument: REQUEST_MISSING, MESSAGE_MALFORMED.
+        DeadlineExceeded: MESSAGE_SLOW: it did not come in time.
+    """
+    try:
+        async with asyncio.timeout(MESSAGE_S):
+            request = await context.read()
+    except TimeoutError:
+        raise DeadlineExceeded(f"The request did not come within {MESSAGE_S:.0f} s.", reason="MESSAGE_SLOW") from None
+    if request is grpc.aio.EOF:
+        raise InvalidArgument("The call has no message.", reason="REQUEST_MISSING")
+    return message(request)
 
 
 def no_such_method() -> grpc.RpcMethodHandler[Any, Any]:

@@ -1,6 +1,6 @@
 """What happens around every RPC, in one interceptor, so that no service can forget it.
 
-authenticate → authorize by role and method → limits → (only now is the message read) →
+authenticate → authorize by role and method → limits → a place → (only now is the message read) →
 authorize by tenant, model and policy → validate → the servicer → the audit event is accepted → the answer.
 
 Of a stream of requests the first message goes this way, and must name what the
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -24,13 +24,12 @@ from facetmesh.kit.certificates import Certificates
 from facetmesh.kit.errors import (
     FacetmeshError,
     InvalidArgument,
-    ResourceExhausted,
     Unauthenticated,
     Unavailable,
 )
-from facetmesh.kit.gate import Gate, nothing
+from facetmesh.kit.gate import Gate
 from facetmesh.kit.gateways import Gateway
-from facetmesh.kit.handlers import known, message, no_such_method, reader
+from facetmesh.kit.handlers import known, message, no_such_method, only, reader
 from facetmesh.kit.incoming import Incoming
 from facetmesh.kit.source import source
 from facetmesh.kit.validation import validate
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from facetmesh.kit.places import Place, Places
     from facetmesh.kit.telemetry import Metrics
     from facetmesh.kit.verifier import TokenVerifier
 
@@ -55,7 +55,7 @@ class Guard(grpc.aio.ServerInterceptor):
         verifier: Verifies tokens.
         recorder: Takes the audit events.
         metrics: What is counted.
-        max_concurrent_calls: Calls in progress beyond which a new one is refused.
+        places: For calls in progress.
         gate: Decides by policies and limits; by the policies that are shipped, and none, when None.
         gateway: What it says of its callers is believed; nobody's word is when None.
     """
@@ -66,14 +66,14 @@ class Guard(grpc.aio.ServerInterceptor):
         recorder: audit.Recorder,
         metrics: Metrics,
         *,
-        max_concurrent_calls: int,
+        places: Places,
         gate: Gate | None = None,
         gateway: Gateway | None = None,
     ) -> None:
         self._verifier = verifier
         self._recorder = recorder
         self._metrics = metrics
-        self._limit = max_concurrent_calls
+        self._places = places
         self._gate = gate or Gate()
         self.gateway = gateway or Gateway()
         """Who may speak for others."""
@@ -81,7 +81,6 @@ class Guard(grpc.aio.ServerInterceptor):
         """Finds the certificates of callers."""
         self.draining = False
         """Whether new calls are refused, because the service is about to end."""
-        self._in_progress = 0
 
     async def intercept_service(
         self,
@@ -142,10 +141,6 @@ class Guard(grpc.aio.ServerInterceptor):
     async def check(self, principal: identity.Principal | None, request: Message | None, context: Any) -> None:
         """Returns when the request may be worked on; raises what it is refused with."""
         request = message(request)
-        if self._in_progress > self._limit:
-            raise ResourceExhausted(
-                "The service is at its limit of calls in progress.", reason="TOO_MANY_CALLS", retry_after_s=1
-            )
         audit.current().concerns(list(access.named(principal, request)))  # first, so that a refusal tells it
         await self._authorize(principal, request)
         routed = dict(context.invocation_metadata() or ()).get(MODEL_HEADER)
@@ -167,9 +162,18 @@ class Guard(grpc.aio.ServerInterceptor):
             await self._gate.authorize(principal, request, audit.current())
         validate(request)
 
-    def enter(self, principal: identity.Principal | None, method: str) -> Callable[[], None]:
-        """Takes a place among the tenant's calls in progress; what is returned gives it back."""
-        return self._gate.enter(principal, method)
+    def enter(self, principal: identity.Principal | None, method: str, stack: ExitStack) -> Place:
+        """Takes a place among the service's calls in progress, and the tenant's; the stack gives them back.
+
+        Raises:
+            ResourceExhausted: There is none.
+        """
+        self._metrics.in_progress.inc()
+        stack.callback(self._metrics.in_progress.dec)
+        place = self._places.enter("" if principal is None else principal.tenant or principal.subject)
+        stack.callback(place.leave)
+        stack.callback(self._gate.enter(principal, method))
+        return place
 
     async def check_still(self, principal: identity.Principal | None) -> None:
         """Returns while answers may go on: a token may expire or be revoked meanwhile. Services' streams have no end.
@@ -204,11 +208,6 @@ class Guard(grpc.aio.ServerInterceptor):
         self._metrics.calls.labels(rule.method, "OK" if error is None else error.code).inc()
         self._metrics.latency_s.labels(rule.method).observe(time.perf_counter() - record.started)
 
-    def began(self, change: int) -> None:
-        """Counts calls in progress."""
-        self._in_progress += change
-        self._metrics.in_progress.set(self._in_progress)
-
 
 class _Call:
     """One call: the servicer's method with everything around it."""
@@ -227,68 +226,68 @@ class _Call:
         self._record = record
         self._principal = principal
         self._streams = streams
-        self._leave = nothing
 
     def unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            self._enter(context)
-            try:
-                with self._guard.expecting(self._rule, self._record.tenant):
-                    response = await method(await self._checked(request, context), context)
-                    await self._guard.accept(self._rule, self._record, self._principal)
-            except BaseException as error:
-                await self._fail(context, error)
-                raise
-            else:
+        async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            with ExitStack() as stack:
+                try:
+                    request = await self._checked(requests, context, self._enter(context, stack))
+                    with self._guard.expecting(self._rule, self._record.tenant):
+                        response = await method(request, context)
+                        await self._guard.accept(self._rule, self._record, self._principal)
+                except BaseException as error:
+                    await self._fail(context, error)
+                    raise
                 self._guard.finished(self._rule, self._record, None)
                 return response
-            finally:
-                self._leave()
-                self._guard.began(-1)
 
         return call
 
     def stream(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            self._enter(context)
+        async def call(
+            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
             accepted = False
-            try:
-                async for response in method(await self._checked(request, context), context):
-                    if accepted:
-                        await self._guard.check_still(self._principal)
-                    else:  # nothing unaccounted leaves
+            with ExitStack() as stack:
+                try:
+                    request = await self._checked(requests, context, self._enter(context, stack))
+                    async for response in method(request, context):
+                        if accepted:
+                            await self._guard.check_still(self._principal)
+                        else:  # nothing unaccounted leaves
+                            await self._guard.accept(self._rule, self._record, self._principal)
+                            accepted = True
+                        yield response
+                    if not accepted:
                         await self._guard.accept(self._rule, self._record, self._principal)
-                        accepted = True
-                    yield response
-                if not accepted:
-                    await self._guard.accept(self._rule, self._record, self._principal)
-            except BaseException as error:
-                await self._fail(context, error)
-                raise
-            else:
+                except BaseException as error:
+                    await self._fail(context, error)
+                    raise
                 self._guard.finished(self._rule, self._record, None)
-            finally:
-                self._leave()
-                self._guard.began(-1)
 
         return call
 
-    def _enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        self._guard.began(1)
+    def _enter(self, context: grpc.aio.ServicerContext[Any, Any], stack: ExitStack) -> Place:
+        """A place for the call, before anything of its message is read."""
         self._record.source_address = source(context, self._guard.gateway)
         identity.set_current(self._principal)
         deadlines.set_current(context.time_remaining())
         identity.set_certificate(self._guard.certificates.presented(context))
         audit.set_current(self._record)
-
-    async def _checked(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message | Incoming | None:
-        """What the servicer gets: the message, or an iterator that checks each one as it comes."""
-        self._leave = self._guard.enter(self._principal, self._rule.method)
+        place = self._guard.enter(self._principal, self._rule.method, stack)
         if self._principal is not None:
             identity.confirm(self._principal)
+        return place
+
+    async def _checked(
+        self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any], place: Place
+    ) -> Message | Incoming:
+        """What the servicer gets: the message, or an iterator that checks each one as it comes."""
         if not self._streams:
+            request = await only(context)
+            place.hold(request.ByteSize())
             await self._guard.check(self._principal, request, context)
-            return cast("Message", request)
+            return request
 
         async def check(message: Message | None, first: bool) -> None:  # noqa: FBT001 - Incoming asks for it
             if not first:
@@ -300,7 +299,7 @@ class _Call:
                     "The stream's first message must name what the stream is about.", reason="FIRST_MESSAGE_INVALID"
                 )
 
-        incoming = Incoming(request, check)
+        incoming = Incoming(requests, check)
         await incoming.open()
         return incoming
 
@@ -315,14 +314,14 @@ class _Call:
 
 
 def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcMethodHandler[Any, Any]:
-    """The handler with everything around it, for each of gRPC's four kinds."""
-    make, method = {
-        (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
-        (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
-        (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
-        (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
-    }[bool(handler.request_streaming), bool(handler.response_streaming)]
-    around = call.stream if handler.response_streaming else call.unary
+    """The handler with everything around it, for each of gRPC's four kinds; the message of any is read here."""
+    method = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    # Of a handler that takes a stream gRPC reads nothing that it does not ask for, be it one message.
+    make, around = (
+        (grpc.stream_stream_rpc_method_handler, call.stream)
+        if handler.response_streaming
+        else (grpc.stream_unary_rpc_method_handler, call.unary)
+    )
     coders = (reader(cast("Any", handler.request_deserializer)), handler.response_serializer)
     wrapped: grpc.RpcMethodHandler[Any, Any] = cast("Any", make)(around(cast("Any", method)), *coders)
     return wrapped

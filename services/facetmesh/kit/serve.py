@@ -32,6 +32,7 @@ from facetmesh.kit.keyring import Keyring, keep_wrapped
 from facetmesh.kit.leases import BudgetSource, Leases
 from facetmesh.kit.leasing import BudgetClient
 from facetmesh.kit.orders import Obedience, Purge, carried_out
+from facetmesh.kit.places import Places
 from facetmesh.kit.policy import Policies
 from facetmesh.kit.refusals import RefusalLimits, Refusals
 from facetmesh.kit.revocations import Revocation, Revocations, RevocationSource, follow
@@ -147,7 +148,8 @@ class Mesh:
             facts=facts, clock=settings.now,
         )  # fmt: skip
         guard = Guard(
-            verifier, self.recorder, self.telemetry.metrics, max_concurrent_calls=settings.max_concurrent_calls,
+            verifier, self.recorder, self.telemetry.metrics,
+            places=Places(settings.max_concurrent_calls, settings.max_held_bytes),
             gateway=Gateway(settings.tls_gateway, settings.gateway_token), gate=gate,
         )
         server = grpc.aio.server(
