@@ -33,9 +33,10 @@ def test_it_goes_with_its_user(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
     """And nothing of one that lives, of others, or of what only has such a name."""
     (tmp_path / "other").mkdir()
-    (tmp_path / "facetmesh-file").write_bytes(b"x")
-    (tmp_path / "facetmesh-link").symlink_to(tmp_path / "other")
-    stay = {"other", "facetmesh-file", "facetmesh-link"}
+    (tmp_path / "facetmesh-other").mkdir()
+    (tmp_path / "facetmesh-clear-file").write_bytes(b"x")
+    (tmp_path / "facetmesh-clear-link").symlink_to(tmp_path / "other")
+    stay = {"other", "facetmesh-other", "facetmesh-clear-file", "facetmesh-clear-link"}
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

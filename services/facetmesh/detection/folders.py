@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PREFIX = "facetmesh-"
+_PREFIX = "facetmesh-clear-"
+"""No other folder of ours begins so: those of older versions have no lock, and may be in use."""
 
 
 @contextlib.contextmanager
