@@ -3,7 +3,7 @@
 Tenant a asks at a steady rate, and so does tenant b. Then b floods at twenty times
 that rate, sends images that claim to be huge, uploads one model after the other, and
 its runner is killed again and again. Both cases are measured in turns.
-`python -m bench.noisy [--seconds S] [--rate R] [--turns N]`; results go to
+`python -m bench.noisy [--seconds S] [--rate R] [--turns N] [--here]`; results go to
 results/noisy.json, in short into detection.json too, and how long tenant a waited is drawn in
 results/noisy.svg.
 """
@@ -44,33 +44,42 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each case is measured in a turn")
     parser.add_argument("--turns", type=int, default=3, help="how often")
     parser.add_argument("--rate", type=float, default=8.0, help="images a second that each tenant's share is")
+    parser.add_argument(
+        "--here", action="store_true", help="the neighbour's clients compete for this machine's cores too; "
+        "as a rule they take what is left, because they would run elsewhere",
+    )  # fmt: skip
     options = parser.parse_args()
     busy = common.busy()
     machine = common.Machine.here("openvino", "grpcio", "facetmesh")
-    cases = measure(options.seconds, options.rate, options.turns)
+    cases = measure(options.seconds, options.rate, options.turns, aside=not options.here)
     figures = compare(cases, options.seconds * options.turns)
     print(json.dumps(figures, indent=2))
-    written = common.write(
-        "noisy", machine, {**figures, "rate": options.rate, "flood": FLOOD, "turns": options.turns},
-        busy=busy or common.busy(),
-    )  # fmt: skip
+    setting = {"rate": options.rate, "flood": FLOOD, "turns": options.turns, "clients_here": options.here}
+    written = common.write("noisy", machine, {**figures, **setting}, busy=busy or common.busy())
     common.add("detection", {"noisy": {name: figures[name] for name in ("p99_ratio", "throughput_ratio", "errors")}})
     waits = {f"beside a {name} neighbour": case["a"].times_s for name, case in cases.items()}
     print(written, chart.quantiles(written.with_suffix(".svg"), "How long a tenant waits for an answer", waits))
 
 
-def measure(seconds: float, rate: float, turns: int) -> dict[str, dict[str, steady.Answers]]:
-    """Both tenants' answers in both cases, which take turns on one mesh."""
+def measure(seconds: float, rate: float, turns: int, *, aside: bool) -> dict[str, dict[str, steady.Answers]]:
+    """Both tenants' answers in both cases, which take turns on one mesh.
+
+    Args:
+        seconds: How long a case is measured in a turn.
+        rate: Images a second that are each tenant's share.
+        turns: How often.
+        aside: Whether the neighbour's clients leave the cores to all others.
+    """
     cases = {name: {"a": steady.Answers(), "b": steady.Answers()} for name in ("quiet", "noisy")}
     with tempfile.TemporaryDirectory() as folder, mesh.running(Path(folder) / "home") as running:
         for tenant in ("a", "b"):
             running.key(f"tenant-{tenant}")
         for _ in range(turns):
             # Not measured: what must start first, and what the neighbour has left from the turn before.
-            _both(running, _SETTLE_S, rate, rate)
-            _add(cases["quiet"], _both(running, seconds, rate, rate))
-            with _killing(running), _uploading(running):
-                _add(cases["noisy"], _both(running, seconds, rate, FLOOD * rate))
+            _both(running, _SETTLE_S, rate, rate, aside=aside)
+            _add(cases["quiet"], _both(running, seconds, rate, rate, aside=aside))
+            with _killing(running), _uploading(running, aside=aside):
+                _add(cases["noisy"], _both(running, seconds, rate, FLOOD * rate, aside=aside))
     return cases
 
 
@@ -87,8 +96,10 @@ def compare(cases: Mapping[str, Mapping[str, steady.Answers]], seconds: float) -
     }
 
 
-async def upload(home: str, key: str) -> None:
+async def upload(home: str, key: str, *, aside: bool) -> None:
     """Uploads models, one after the other, each another file; until it is stopped."""
+    if aside:
+        common.stand_aside()
     file = inputs.model().read_bytes()
     async with AsyncClient(key, Endpoints.read(Path(home) / "endpoints.json")) as client:
         for number in itertools.count():
@@ -109,18 +120,18 @@ def _add(case: Mapping[str, steady.Answers], found: Mapping[str, Mapping[str, An
         case[tenant].add(answers)
 
 
-def _both(running: mesh.Mesh, seconds: float, rate_a: float, rate_b: float) -> dict[str, Any]:
+def _both(running: mesh.Mesh, seconds: float, rate_a: float, rate_b: float, *, aside: bool) -> dict[str, Any]:
     asking = {
-        name: steady.asking(running, f"tenant-{name}", rate, seconds, bombs=name == "b" and rate_b > rate_a)
-        for name, rate in (("a", rate_a), ("b", rate_b))
+        "a": steady.asking(running, "tenant-a", rate_a, seconds),
+        "b": steady.asking(running, "tenant-b", rate_b, seconds, bombs=rate_b > rate_a, aside=aside),
     }
     return {name: json.loads(process.communicate()[0]) for name, process in asking.items()}
 
 
 @contextlib.contextmanager
-def _uploading(running: mesh.Mesh) -> Iterator[None]:
+def _uploading(running: mesh.Mesh, *, aside: bool) -> Iterator[None]:
     """The neighbour uploads models meanwhile."""
-    job = json.dumps({"home": str(running.home), "key": running.key("tenant-b")})
+    job = json.dumps({"home": str(running.home), "key": running.key("tenant-b"), "aside": aside})
     child = subprocess.Popen([sys.executable, "-m", "bench.noisy", "upload", job])
     try:
         yield
@@ -144,6 +155,8 @@ def _killing(running: mesh.Mesh) -> Iterator[None]:
 _KILLER = """
 import sys, time
 import psutil
+from bench import common
+common.stand_aside()
 folder, service, every = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])  # only its runner may read its folder
 while True:
     for child in psutil.Process(service).children():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from bench import inputs, mesh
+from bench import common, inputs, mesh
 from facetmesh.client import AsyncClient, Endpoints
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 
@@ -58,15 +58,18 @@ def quantiles(times_s: list[float]) -> dict[str, float | None]:
 
 
 def asking(
-    running: mesh.Mesh, tenant: str, rate: float, seconds: float, *, bombs: bool = False
+    running: mesh.Mesh, tenant: str, rate: float, seconds: float, *, bombs: bool = False, aside: bool = False
 ) -> subprocess.Popen[str]:
     """A process that asks on a tenant's behalf; it prints what `ask` returns."""
-    job = {"home": str(running.home), "key": running.key(tenant), "rate": rate, "seconds": seconds, "bombs": bombs}
+    job = {
+        "home": str(running.home), "key": running.key(tenant), "rate": rate, "seconds": seconds, "bombs": bombs,
+        "aside": aside,
+    }  # fmt: skip
     command = [sys.executable, "-m", "bench.steady", json.dumps(job)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-async def ask(home: str, key: str, rate: float, seconds: float, *, bombs: bool) -> dict[str, Any]:
+async def ask(home: str, key: str, rate: float, seconds: float, *, bombs: bool, aside: bool) -> dict[str, Any]:
     """Asks at a steady rate.
 
     Args:
@@ -75,7 +78,10 @@ async def ask(home: str, key: str, rate: float, seconds: float, *, bombs: bool) 
         rate: Calls a second.
         seconds: For how long.
         bombs: Makes every tenth image one that claims to be huge.
+        aside: Leaves the cores to all others, as a client would that runs elsewhere.
     """
+    if aside:
+        common.stand_aside()
     endpoints = Endpoints.read(Path(home) / "endpoints.json")
     async with AsyncClient(key, endpoints) as client:
         token = await client.token()

@@ -167,6 +167,16 @@ async def test_what_takes_long_leaves_slots_to_others() -> None:
     await asyncio.gather(slow, other)
 
 
+async def test_it_tells_whose_requests_wait() -> None:
+    world = World(slots=1)
+    asked = [world.ask("acme"), world.ask("globex")]
+    await settled()
+    assert [world.scheduler.queues(tenant) for tenant in ("acme", "globex", "initech")] == [False, True, False]
+    for _ in asked:
+        await world.runners.release()
+    await asyncio.gather(*asked)
+
+
 async def test_a_flood_takes_turns_with_the_others() -> None:
     """Each second turn is the quiet tenant's."""
     world = World(slots=1, queue=50)

@@ -49,6 +49,7 @@ from facetmesh.kit import catalog, deadlines, identity
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
+from facetmesh.kit.turns import Turns
 from facetmesh.runners.gpu import CardMemory, open_nvml
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.probe import probe
@@ -218,6 +219,7 @@ async def main() -> None:
             ],
             ready={},
             facts=facts(models),
+            turns=Turns(lambda tenant: scheduler.queues(tenant.removeprefix("tenants/"))),
         )
 
 

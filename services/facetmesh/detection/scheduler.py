@@ -191,6 +191,10 @@ class Scheduler:
             if self._waiting.remove(domain, job):
                 self._dispatch()
 
+    def queues(self, domain: str) -> bool:
+        """Whether requests of a domain wait."""
+        return self._waiting.waiting(domain) > 0
+
     def waiting(self) -> int:
         """How many requests wait."""
         return len(self._waiting)

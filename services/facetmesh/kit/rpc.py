@@ -32,6 +32,7 @@ from facetmesh.kit.gateways import Gateway
 from facetmesh.kit.handlers import known, message, no_such_method, only, reader
 from facetmesh.kit.incoming import Incoming
 from facetmesh.kit.source import source
+from facetmesh.kit.turns import Turns
 from facetmesh.kit.validation import validate
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Guard(grpc.aio.ServerInterceptor):
         places: For calls in progress.
         gate: Decides by policies and limits; by the policies that are shipped, and none, when None.
         gateway: What it says of its callers is believed; nobody's word is when None.
+        turns: Whose calls are looked at first; all as they come, when None.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class Guard(grpc.aio.ServerInterceptor):
         places: Places,
         gate: Gate | None = None,
         gateway: Gateway | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._verifier = verifier
         self._recorder = recorder
         self._metrics = metrics
         self._places = places
         self._gate = gate or Gate()
+        self._turns = turns or Turns()
         self.gateway = gateway or Gateway()
         """Who may speak for others."""
         self.certificates = Certificates(self.gateway)
@@ -104,6 +108,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 record.identify(subject=principal.subject, tenant=principal.tenant or "", roles=principal.roles)
                 identity.authorize(principal, rule.roles, rule.method)
                 await self._gate.admit(principal, rule.method)
+                await self._turns.wait(principal.tenant or "")
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
         call = _Call(self, rule, record, principal, streams=handler.request_streaming)
@@ -199,6 +204,10 @@ class Guard(grpc.aio.ServerInterceptor):
         """For the length of a call that ends with `accept`."""
         return self._recorder.expecting(tenant) if rule.required else nullcontext()
 
+    def answering(self, principal: identity.Principal | None) -> AbstractContextManager[None]:
+        """For the length of a call that has one answer."""
+        return nullcontext() if principal is None else self._turns.answering(principal.tenant or "")
+
     def refused(self, record: audit.Record, error: FacetmeshError) -> None:
         """Records a call that ended with an error, in the background."""
         self._recorder.offer(record, error)
@@ -231,7 +240,9 @@ class _Call:
         async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             with ExitStack() as stack:
                 try:
-                    request = await self._checked(requests, context, self._enter(context, stack))
+                    place = self._enter(context, stack)
+                    stack.enter_context(self._guard.answering(self._principal))
+                    request = await self._checked(requests, context, place)
                     with self._guard.expecting(self._rule, self._record.tenant):
                         response = await method(request, context)
                         await self._guard.accept(self._rule, self._record, self._principal)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from facetmesh.kit.dapr import Handler
     from facetmesh.kit.gate import ModelFacts
     from facetmesh.kit.settings import ServiceSettings
+    from facetmesh.kit.turns import Turns
 
 _LAME_DUCK_S = 0.3
 """How long new calls are refused before the server stops; each refused caller waits longer before the next."""
@@ -125,6 +126,7 @@ class Mesh:
         authority: Authority | None = None,
         handlers: Mapping[str, Handler] | None = None,
         facts: ModelFacts | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """Serves until SIGTERM, SIGINT or the end of the supervisor; then drains.
 
@@ -135,6 +137,7 @@ class Mesh:
             authority: Where keys, revocations and budgets come from; auth, when None.
             handlers: What is done with the events of each topic.
             facts: What this service knows of models, for policies that ask for more than their names.
+            turns: Whose calls are looked at first; all as they come, when None.
         """
         settings, leases = self.settings, self.leases
         if authority is not None:
@@ -150,7 +153,7 @@ class Mesh:
         guard = Guard(
             verifier, self.recorder, self.telemetry.metrics,
             places=Places(settings.max_concurrent_calls, settings.max_held_bytes),
-            gateway=Gateway(settings.tls_gateway, settings.gateway_token), gate=gate,
+            gateway=Gateway(settings.tls_gateway, settings.gateway_token), gate=gate, turns=turns,
         )
         server = grpc.aio.server(
             interceptors=[telemetry.server_interceptor(), guard],

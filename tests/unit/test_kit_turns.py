@@ -1,0 +1,149 @@
+"""Whose call is looked at first."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from facetmesh.auth.grants import Grant
+from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
+from facetmesh.kit import audit, turns
+from facetmesh.kit.gate import Gate
+from facetmesh.kit.places import Places
+from facetmesh.kit.rpc import Guard
+from facetmesh.kit.signing import EventSigner
+from facetmesh.kit.telemetry import Metrics
+from facetmesh.kit.turns import Turns
+from facetmesh.kit.verifier import TokenVerifier
+
+from .bus import Bus
+from .conftest import AUDIENCE, ISSUER, new_issuer
+from .limits_world import LimitsWorld
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+_PATIENCE_S = 60.0
+
+
+def flooding(tenant: str) -> bool:
+    """Whether a tenant's calls wait."""
+    return tenant == "flood"
+
+
+async def held(waiting: asyncio.Task[None]) -> bool:
+    """Whether a call still waits after all that was ready has run."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return not waiting.done()
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call passes because the machine is slow."""
+    monkeypatch.setattr(turns, "LONGEST_S", _PATIENCE_S)
+
+
+async def test_who_has_a_queue_waits_until_another_tenants_only_call_is_answered() -> None:
+    let = Turns(flooding)
+    with let.answering("little"):
+        waiting = asyncio.create_task(let.wait("flood"))
+        assert await held(waiting)
+        assert not await held(asyncio.create_task(let.wait("other")))  # it has no queue
+    await asyncio.wait_for(waiting, _PATIENCE_S)
+
+
+async def test_nobody_waits_for_a_tenants_second_call() -> None:
+    let = Turns(flooding)
+    first, second = let.answering("little"), let.answering("little")
+    first.__enter__()
+    second.__enter__()
+    waiting = asyncio.create_task(let.wait("flood"))
+    assert await held(waiting)
+    first.__exit__(None, None, None)
+    await asyncio.wait_for(waiting, _PATIENCE_S)
+    assert not await held(asyncio.create_task(let.wait("flood")))
+    second.__exit__(None, None, None)
+    with let.answering("little"):  # it is the only one again
+        assert await held(asyncio.create_task(let.wait("flood")))
+
+
+async def test_nobody_waits_for_a_call_of_its_own() -> None:
+    let = Turns(flooding)
+    with let.answering("flood"):
+        assert not await held(asyncio.create_task(let.wait("flood")))
+
+
+async def test_a_call_that_takes_long_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LONGEST_S", 0.01)
+    let = Turns(flooding)
+    with let.answering("little"):
+        await asyncio.wait_for(let.wait("flood"), _PATIENCE_S)
+
+
+async def test_without_a_queue_calls_go_as_they_come() -> None:
+    let = Turns()
+    with let.answering("little"):
+        assert not await held(asyncio.create_task(let.wait("flood")))
+
+
+@asynccontextmanager
+async def guarded(
+    servicer: detection_pb2_grpc.DetectionServiceServicer, let: Turns
+) -> AsyncIterator[Callable[[str], Awaitable[Any]]]:
+    """A detection behind a guard: what calls it for a tenant."""
+    world, bus, metrics = LimitsWorld(), Bus(), Metrics.create()
+    issuer = new_issuer(world.clock)
+    recorder = audit.Recorder("test", EventSigner("detection", bytes(32)), bus, metrics, clock=world.clock)
+    verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=world.clock)
+    gate = Gate(region="local", clock=world.clock)
+    guard = Guard(verifier, recorder, metrics, places=Places(64, 1 << 20), gate=gate, turns=let)
+    server = grpc.aio.server(interceptors=[guard])
+    detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = detection_pb2_grpc.DetectionServiceStub(channel)
+
+        async def detect(tenant: str) -> Any:
+            token, _ = issuer.issue(Grant(f"tenants/{tenant}/keys/k1", tenant, ("caller",)))
+            request = detection_pb2.DetectRequest(model=f"tenants/{tenant}/models/faces", image=b"x")
+            metadata = (("authorization", f"Bearer {token}"),)
+            return await stub.Detect(request, metadata=metadata, timeout=_PATIENCE_S)
+
+        yield detect
+    await server.stop(0)
+    await recorder.close()
+
+
+async def test_the_guard_reads_no_call_of_a_tenant_that_waits_its_turn() -> None:
+    begun, asked, free = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+
+    def queues(tenant: str) -> bool:
+        if tenant == "tenants/flood":
+            asked.set()
+        return tenant == "tenants/flood"
+
+    class Detection(detection_pb2_grpc.DetectionServiceServicer):
+        async def Detect(self, request: Any, _: Any) -> detection_pb2.DetectResponse:
+            tenant = request.model.split("/")[1]
+            if tenant == "little":
+                begun.set()
+                await free.wait()
+            order.append(tenant)
+            return detection_pb2.DetectResponse()
+
+    async with guarded(Detection(), Turns(queues)) as detect:
+        little = asyncio.ensure_future(detect("little"))
+        await asyncio.wait_for(begun.wait(), _PATIENCE_S)
+        flood = asyncio.ensure_future(detect("flood"))
+        await asyncio.wait_for(asked.wait(), _PATIENCE_S)
+        await asyncio.wait_for(detect("other"), _PATIENCE_S)
+        free.set()
+        await asyncio.wait_for(asyncio.gather(little, flood), _PATIENCE_S)
+    assert order == ["other", "little", "flood"]
