@@ -161,6 +161,7 @@ async def test_an_outage_is_waited_for_and_leaves_no_trace_in_the_log(world: Wor
     (Unavailable("away", reason="STORE_UNAVAILABLE"), MAX_INTERRUPTIONS),
     (ResourceExhausted("busy", reason="QUEUE_FULL"), MAX_INTERRUPTIONS),
     (Cancelled("ending", reason="CANCELLED"), MAX_INTERRUPTIONS),
+    (FailedPrecondition("not run for a while", reason="MODEL_QUARANTINED"), MAX_INTERRUPTIONS),
 ])  # fmt: skip
 async def test_what_does_not_pass_ends_the_job(
     world: World, clock: Clock, error: FacetmeshError, tries: int
@@ -192,6 +193,26 @@ async def test_our_deaths_and_outages_take_none_of_the_jobs_own_tries(world: Wor
     ended = await world.worker.work(operation)
     assert ended.result is not None
     assert (ended.faults, ended.attempts) == (MAX_FAULTS - 1, 2 * (MAX_FAULTS + 1) + MAX_FAULTS)
+
+
+async def test_a_models_quarantine_is_waited_for_but_not_a_picture_that_ends_its_process(
+    world: World, clock: Clock
+) -> None:
+    innocent, deadly = await world.create(), await world.create()
+    died = [Unavailable("gone", reason="RUNNER_DIED") for _ in range(MAX_FAULTS)]
+    locked_out = [FailedPrecondition("not run for a while", reason="MODEL_QUARANTINED") for _ in range(10)]
+    world.script.errors = [*locked_out]
+    for _ in locked_out:
+        innocent = await world.worker.work(innocent)
+        clock.now += BACKOFF_S[-1]
+    assert (await world.worker.work(innocent)).result is not None
+    world.script.errors = [*died[:3], *locked_out, *died[3:]]
+    while not deadly.done:
+        deadly = await world.worker.work(deadly)
+        clock.now += BACKOFF_S[-1]
+    assert deadly.failure is not None
+    assert deadly.failure.reason == "RUNNER_DIED"
+    assert world.script.errors == []
 
 
 async def test_a_job_that_kills_its_workers_ends(world: World, clock: Clock) -> None:

@@ -38,6 +38,8 @@ LOOK_S = 0.75
 _MAY_PASS = (Unavailable, DeadlineExceeded, ResourceExhausted, Aborted, Cancelled, Internal)
 _OF_US = (Unavailable, ResourceExhausted, Cancelled)
 """What a part answers that is away, busy or ending, whoever asks."""
+_PASSES = {"MODEL_QUARANTINED"}
+"""Refusals that end by themselves within minutes, or with a new version, and that another's image may have caused."""
 _DEADLY = {"RUNNER_DIED", "RUNNER_MEMORY"}
 """These may be the job's own doing nevertheless: what it is made of may have ended the process."""
 _MEMORY_TRIES = 3
@@ -134,8 +136,8 @@ class Worker:
                 "attempt failed",
                 extra={"operation": attempt.name, "attempt": attempt.attempts, "reason": outcome.reason},
             )
-            at_fault = not isinstance(outcome, _OF_US) or outcome.reason in _DEADLY
-            if isinstance(outcome, _MAY_PASS) and _may_repeat(attempt, outcome, at_fault=at_fault):
+            at_fault = _at_fault(outcome)
+            if _may_repeat(attempt, outcome, at_fault=at_fault):
                 return await self._registry.change(
                     attempt.ref, lambda found: found.release(attempt, self._clock(), at_fault=at_fault)
                 )
@@ -158,9 +160,15 @@ class Worker:
         return renewed if renewed.until_s - found.until_s >= HEARTBEAT_S else found
 
 
+def _at_fault(error: FacetmeshError) -> bool:
+    """Whether the job itself may have made an attempt fail."""
+    of_us = isinstance(error, _OF_US) or error.reason in _PASSES
+    return not of_us or error.reason in _DEADLY
+
+
 def _may_repeat(attempt: Operation, error: FacetmeshError, *, at_fault: bool) -> bool:
     """Whether the work is begun again that ends with this error."""
-    if attempt.cancelling:
+    if attempt.cancelling or not (isinstance(error, _MAY_PASS) or error.reason in _PASSES):
         return False
     if not at_fault:
         return attempt.interruptions < MAX_INTERRUPTIONS
