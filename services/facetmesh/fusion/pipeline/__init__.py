@@ -4,6 +4,7 @@ One module for each stage, in the order of work:
 
     landmarks   468 points on each face; refuses what would come out badly
     warp        the source's pixels, moved to where the target's points are
+    hair        which of them are behind hair
     mask        which pixels belong to the face, and which of them are skin
     colour      the source's skin brought into the target's light, sharpness matched
     blend       both images joined band by band

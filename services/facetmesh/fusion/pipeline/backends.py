@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from facetmesh.fusion.pipeline import checks, landmarks
+from facetmesh.fusion.pipeline import checks, hair, landmarks
 from facetmesh.fusion.pipeline.fuse import fuse
 from facetmesh.fusion.pipeline.refine import fitted
 from facetmesh.fusion.pipeline.rendering import PLAIN
 from facetmesh.kit.errors import InvalidArgument
+from facetmesh.runners.stopwatch import part
 
 if TYPE_CHECKING:
     from facetmesh.fusion.pipeline.frames import Pixels
@@ -78,11 +79,14 @@ class MeshBackend:
 
         FaceMesh judges whole faces, so the fit is found on one, whatever of it is asked for.
         """
+        with part("mask"):
+            cut = hair.cut(source, source_face)
+
         def attempt(face: Face) -> Pixels:
-            return fuse(source, face, target, target_face)
+            return fuse(source, face, target, target_face, cut=cut)
 
         fit = fitted(source_face, target_face, attempt, partial(self._look, target_face.box))
-        return fit.pixels if rendering == PLAIN else fuse(source, fit.source, target, target_face, rendering)
+        return fit.pixels if rendering == PLAIN else fuse(source, fit.source, target, target_face, rendering, cut)
 
     def _look(self, box: Box, image: Pixels) -> Face | None:
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from facetmesh.fusion.pipeline import blend, colour, mask, mesh, regions, warp
+from facetmesh.fusion.pipeline import blend, colour, hair, mask, mesh, regions, warp
 from facetmesh.fusion.pipeline.frames import lab_of, resized, scaled, unit_of, window_of
 from facetmesh.fusion.pipeline.rendering import PLAIN, Mask
 from facetmesh.runners.stopwatch import part
@@ -58,12 +58,19 @@ class Front:
     """RGB, uint8, of the view's size."""
     shown: Weights
     """How much of it there is to see at each pixel, 0 to 1, (rows, columns)."""
+    bare: Weights
+    """How much of that is a face, and not hair before it, 0 to 1, (rows, columns)."""
     points: Points
     """The face's that it shows, (468, 2), in whatever frame."""
 
 
 def fuse(
-    source: Pixels, source_face: Face, target: Pixels, target_face: Face, rendering: Rendering = PLAIN
+    source: Pixels,
+    source_face: Face,
+    target: Pixels,
+    target_face: Face,
+    rendering: Rendering = PLAIN,
+    cut: hair.Cut | None = None,
 ) -> Pixels:
     """The target with the source's face, in the target's pose, expression and light.
 
@@ -73,11 +80,13 @@ def fuse(
         target: The same, of any size.
         target_face: The face to replace.
         rendering: How it is put in.
+        cut: What is seen of the face to take, where that is known already.
 
     Returns:
         An image of the target's size; outside of the mask it is the target, byte for byte.
     """
-    return put(target, target_face, partial(_warped, source, source_face), rendering)
+    cut = cut or hair.cut(source, source_face)
+    return put(target, target_face, partial(_warped, source, source_face, cut), rendering)
 
 
 def put(target: Pixels, face: Face, draw: Callable[[View], Front], rendering: Rendering) -> Pixels:
@@ -98,7 +107,7 @@ def put(target: Pixels, face: Face, draw: Callable[[View], Front], rendering: Re
     view = View(resized(window, scale), scaled(face.flat - (x, y), scale), (x, y), scale)
     with part("warp"):
         drawn = draw(view)
-    alpha, front = _composed(drawn.pixels, drawn.points, view.pixels, view.points, rendering)
+    alpha, front = _composed(drawn, view.pixels, view.points, rendering)
     alpha = alpha * drawn.shown
     with part("blend"):
         fused = blend.multiband(front, unit_of(view.pixels), alpha)
@@ -111,29 +120,28 @@ def put(target: Pixels, face: Face, draw: Callable[[View], Front], rendering: Re
         return result
 
 
-def _warped(source: Pixels, face: Face, view: View) -> Front:
+def _warped(source: Pixels, face: Face, cut: hair.Cut, view: View) -> Front:
     """The source's face, moved to where the view's points are."""
     unit = mesh.eye_distance(view.points)
     larger = unit / face.unit
     field = warp.dense_map(face.flat, view.points, (view.pixels.shape[0], view.pixels.shape[1]))
     shown = warp.shown(field, scale=larger, unit=unit)
-    return Front(warp.resample(source, field, scale=larger), shown, face.flat)
+    return Front(warp.resample(source, field, scale=larger), shown, cut.through(field), face.flat)
 
 
-def _composed(
-    warped: Pixels, source_points: Points, target: Pixels, points: Points, rendering: Rendering
-) -> tuple[Weights, Image]:
+def _composed(drawn: Front, target: Pixels, points: Points, rendering: Rendering) -> tuple[Weights, Image]:
     """How much of the source each pixel takes, and the source in the target's colours."""
     with part("mask"):
-        source_lab, target_lab = lab_of(warped), lab_of(target)
+        source_lab, target_lab = lab_of(drawn.pixels), lab_of(target)
         scale = min(1.0, MASK_UNIT_PX / mesh.eye_distance(points))
         coarse = scaled(points, scale)
-        like_s = mask.likeness(resized(source_lab, scale), coarse)
+        bare = resized(drawn.bare, scale)
+        like_s = mask.likeness(resized(source_lab, scale), coarse) * bare
         like_t = mask.likeness(resized(target_lab, scale), coarse)
         shape = like_s.shape[0], like_s.shape[1]
-        visible = mask.visible(coarse, like_s, like_t) if rendering.occlusion else np.ones(shape, np.float32)
+        visible = mask.visible(coarse, like_s, like_t) * bare if rendering.occlusion else np.ones(shape, np.float32)
         for outline, upper, lower in OPENINGS:
-            ours, theirs = (mesh.gap(face, upper, lower) for face in (source_points, points))
+            ours, theirs = (mesh.gap(face, upper, lower) for face in (drawn.points, points))
             if theirs > mesh.OPEN and ours < theirs / 2:  # the source has nothing to show there
                 visible = visible * (1 - mask.opening(coarse, outline, shape))
         size = target.shape[1], target.shape[0]

@@ -180,7 +180,7 @@ def _placed(drawn: Pixels, matrix: Image, view: View) -> Front:
     shown = cv2.remap(soft, field[..., 0], field[..., 1], cv2.INTER_LINEAR, borderValue=0).astype(np.float32)
     larger = view.scale / float(np.sqrt(abs(np.linalg.det(turn))))
     # It has the target's own expression: all that is open in the target is open in what was drawn.
-    return Front(warp.resample(drawn, field, scale=larger), shown, view.points)
+    return Front(warp.resample(drawn, field, scale=larger), shown, np.ones_like(shown), view.points)
 
 
 def _area(box: NDArray[Any]) -> float:
