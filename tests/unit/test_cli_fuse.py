@@ -190,6 +190,16 @@ def test_what_is_not_here_is_not_shown_beside_the_result(service: Fusion, tmp_pa
     assert not hasattr(service, "asked")
 
 
+@pytest.mark.parametrize("option", ["--out", "--side-by-side"])
+def test_where_there_is_no_folder_nothing_is_asked_for(service: Fusion, tmp_path: Path, option: str) -> None:
+    both = [str(tmp_path / name) for name in ("source.png", "target.png")]
+    with pytest.raises(InvalidArgument, match="no folder") as caught:
+        CliRunner().invoke(app, ["fuse", *both, "--face-model=faces", option, str(tmp_path / "no" / "a.png")],
+                           catch_exceptions=False)  # fmt: skip
+    assert caught.value.reason == "FILE_PROBLEM"
+    assert not hasattr(service, "asked")
+
+
 def test_a_picture_is_uploaded_listed_and_deleted(
     service: Fusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,24 @@ def test_a_fusion_shows_three_photos_and_their_faces(tmp_path: Path, size: tuple
     assert (np.abs(pixels - pictures.INK_COLOUR).max(axis=2) < 40).sum() > 200
 
 
+@pytest.mark.parametrize("kind", ["16 bits", "transparent"])
+def test_photos_are_shown_as_the_services_see_them(tmp_path: Path, kind: str) -> None:
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
+    odd, plain = (
+        (Image.fromarray(ramp.astype(np.uint16) << 8), Image.fromarray(ramp)) if kind == "16 bits"
+        else (Image.fromarray(np.dstack([np.zeros_like(ramp), ramp]), "LA"), Image.fromarray(255 - ramp))
+    )  # fmt: skip
+    box = fusion_pb2.FaceBox(x_min=10, y_min=10, x_max=50, y_max=60)
+    shown = []
+    for number, image in enumerate((odd, plain)):
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        photo, path = stream.getvalue(), tmp_path / f"{number}.png"
+        pictures.draw_fusion(photo, photo, photo, box, [box], path)
+        shown.append(drawn(path).astype(int))
+    assert np.abs(shown[0] - shown[1]).max() <= 1
+
+
 def test_all_faces_that_were_replaced_are_framed(tmp_path: Path) -> None:
     boxes = [fusion_pb2.FaceBox(x_min=x, y_min=100, x_max=x + 80, y_max=200) for x in (40, 400)]
     photo = file(560, 420)

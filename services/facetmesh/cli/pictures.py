@@ -187,8 +187,15 @@ def _stencil(mask: Mask) -> Image.Image:
 
 
 def _open(image: bytes) -> Image.Image:
+    """A photo, as the services see it: upright, and before white where it is transparent."""
     with Image.open(io.BytesIO(image)) as photo:
-        return ImageOps.exif_transpose(photo).convert("RGB")
+        upright = ImageOps.exif_transpose(photo)
+    if upright.mode.startswith("I"):
+        upright = upright.convert("I").point(lambda grey: grey / 256).convert("L")
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return upright.convert("RGB")
 
 
 def _font(size: int) -> Font:

@@ -133,6 +133,9 @@ def fuse(  # noqa: PLR0913 - typer's way of options
     files_before = [picture for picture in before if isinstance(picture, bytes)]
     if side_by_side is not None and len(files_before) < len(before):
         raise InvalidArgument("Pictures are shown beside each other where both are files.", reason="FILE_MISSING")
+    for file in filter(None, (out, side_by_side)):  # before there is work that nobody gets
+        if not file.parent.is_dir():
+            raise InvalidArgument(f"There is no folder {file.parent} to write {file.name} to.", reason="FILE_PROBLEM")
     with chosen.tenant_client() as client, output.err.status("queued") as status:
         operation = client.create_fusion(
             *before, face_model=face_model, consent=consent, priority=priority, options=wanted
