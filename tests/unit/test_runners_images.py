@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument
-from facetmesh.runners import images
+from facetmesh.runners import headers, images
 from facetmesh.runners.images import ImageLimits
 
 if TYPE_CHECKING:
@@ -297,3 +297,18 @@ def test_encoding_comes_back() -> None:
     pixels = np.asarray(picture())
     assert np.array_equal(images.decode(images.encode_png(pixels)), pixels)
     assert np.abs(images.decode(images.encode_jpeg(pixels)).astype(int) - pixels).mean() < 3
+
+
+def test_a_large_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each takes a decoder through the whole image: half a megabyte kept one busy for 12 s."""
+    start, length = b"\xff\xd8", (17).to_bytes(2)
+
+    def claims(side: int, scans: int) -> bytes:
+        frame = b"\xff\xc2" + length + b"\x08" + 2 * side.to_bytes(2) + bytes(10)
+        return start + frame + scans * b"\xff\xda\x00\x02" + b"\xff\xd9"
+
+    with pytest.raises(InvalidArgument) as refusal:
+        headers.check_jpeg(claims(7000, 16))
+    assert (refusal.value.reason, "for its size" in refusal.value.message) == ("IMAGE_UNSUPPORTED", True)
+    for side, scans in ((7000, 15), (2500, 100), (60_000, 1)):  # the last is too large for other reasons
+        assert not headers.check_jpeg(claims(side, scans))

@@ -14,6 +14,9 @@ MAX_JPEG_SEGMENTS = 10_000
 """Cameras write a few hundred at most; Pillow joins some of them in quadratic time."""
 MAX_JPEG_SCANS = 100
 """Encoders write about ten; every one makes a decoder go through the whole image."""
+_FEW_SCANS = 15
+MAX_JPEG_SCANNED = _FEW_SCANS * 50_000_000
+"""Pixels times scans, where those are more than few: a hundred scans of the largest image took a decoder 12 s."""
 
 _OTHERS = {
     "GIF": re.compile(rb"GIF8[79]a"),
@@ -28,6 +31,7 @@ _OTHERS = {
 }
 # Within coded data, FF is followed by 00 or by a restart marker.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE, _METADATA = 0xDA, 0xD9, 0xE1
 
 
@@ -84,7 +88,7 @@ def check_jpeg(data: bytes) -> bool:
     Raises:
         InvalidArgument: IMAGE_UNSUPPORTED.
     """
-    position, segments, scans, described = 2, 0, 0, False
+    position, segments, scans, pixels, described = 2, 0, 0, 0, False
     while found := _JPEG_MARKER.search(data, position):
         position = found.end()
         marker = data[position - 1]
@@ -93,11 +97,16 @@ def check_jpeg(data: bytes) -> bool:
         segments += 1
         scans += marker == _START_OF_SCAN
         described |= marker == _METADATA
+        if marker in _JPEG_FRAMES:
+            height, width = (int.from_bytes(data[position + at : position + at + 2]) for at in (3, 5))
+            pixels = max(pixels, height * width)
         if segments > MAX_JPEG_SEGMENTS or scans > MAX_JPEG_SCANS:
             raise InvalidArgument(
                 f"The JPEG has more than {MAX_JPEG_SCANS} scans or {MAX_JPEG_SEGMENTS} segments.",
                 reason="IMAGE_UNSUPPORTED",
             )
+        if scans > _FEW_SCANS and scans * pixels > MAX_JPEG_SCANNED:
+            raise InvalidArgument("The JPEG has too many scans for its size.", reason="IMAGE_UNSUPPORTED")
         position += int.from_bytes(data[position : position + 2])
     return described
 
