@@ -63,8 +63,12 @@ def killed(mesh: Mesh, victim: str) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(
-    "victim", ["detection runner", "fusion runner", "sidecar", "auth", "detection", "fusion", "audit"]
-)
+    "victim",
+    [
+        "detection runner", "fusion runner", "auth", "detection", "audit",
+        pytest.param("sidecar", marks=pytest.mark.full), pytest.param("fusion", marks=pytest.mark.full),
+    ],
+)  # fmt: skip
 def test_what_was_acknowledged_survives(mortal: Mesh, group: bytes, astronaut: bytes, victim: str) -> None:
     _kill_in_the_middle(mortal, group, astronaut, victim)
 

@@ -79,6 +79,7 @@ def test_a_killed_process_is_replaced_and_all_serve_again(own: Cli) -> None:
     }, "nothing else was restarted"
 
 
+@pytest.mark.full
 def test_what_was_made_survives_the_supervisors_death(own: Cli) -> None:
     tenant = f"tenants/acme-{token_hex(4)}"
     own.ok("tenants", "create", tenant.removeprefix("tenants/"), "--allow-licences", "copyleft")
