@@ -44,8 +44,8 @@ def main() -> None:
     seconds = options.seconds
     photo = inputs.photo().read_bytes()
     times: list[float] = []
-    requests = [each.create_infer_request() for each in _compiled(options.threads, copies=options.copies)]
-    for request in requests:
+    ready = requests(options.threads, copies=options.copies)
+    for request in ready:
         detect(request, photo)
     end = time.perf_counter() + seconds
 
@@ -55,7 +55,7 @@ def main() -> None:
             times.append(time.perf_counter() - began)
 
     spent = time.process_time()
-    workers = [threading.Thread(target=loop, args=(request,)) for request in requests]
+    workers = [threading.Thread(target=loop, args=(request,)) for request in ready]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -80,12 +80,19 @@ def detect(request: Any, photo: bytes) -> list[int]:
     return list(cv2.dnn.NMSBoxes(boxes.tolist(), confidences[chosen].tolist(), _CONFIDENCE, _IOU))
 
 
+def requests(threads: int, *, copies: bool = False) -> list[Any]:
+    """An engine's request for each thread; one that has all cores for none."""
+    return [compiled.create_infer_request() for compiled in _compiled(threads, copies=copies)]
+
+
 def _compiled(threads: int, *, copies: bool) -> list[Any]:
     """A compiled model for each thread."""
     if not threads:
         return [_compile({"PERFORMANCE_HINT": "LATENCY"})]
     if copies:
-        return [_compile({"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}) for _ in range(threads)]
+        # Pinned, each copy would take the first core for its own.
+        alone = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
+        return [_compile(alone) for _ in range(threads)]
     cores = len(os.sched_getaffinity(0))
     return [_compile({"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores})] * threads
 

@@ -1,7 +1,7 @@
 """facetmesh beside the bare engine and beside its peers: the same photo and model, JPEG in, boxes out.
 
 `python -m bench.detection [--seconds S] [--peers NAME,…]`. Everything is measured in
-one run, in turns: the limit, facetmesh, a peer, and again, so that what else the
+one run, in turns: the limit, the floor (`bench.floor`), facetmesh, a peer, and again, so that what else the
 machine does falls on all. facetmesh is asked directly, on the embedded sidecar; with
 daprd, and through its gateway, stands beside that. Results go to
 results/detection.json, where what `bench.noisy` found stays.
@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import common, mesh, servers
+from bench import common, floor, mesh, servers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,17 +66,20 @@ class Bench:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._bare: list[dict[str, float]] = []
+        self._floor: list[dict[str, Any]] = []
         self._ours: list[dict[str, Any]] = []
         self._peers: dict[str, dict[str, Any]] = {}
         self._ways: dict[str, list[float]] = {name: [] for name in _WAYS}
 
     def round(self) -> None:
-        """The limit and facetmesh, one after the other."""
+        """The limit, the floor and facetmesh, one after the other."""
         cores = len(os.sched_getaffinity(0))
         one = _json("bench.bare", "0", self._seconds)
         ways = ((cores,), (cores + 1,), (cores, "--copies"))
         best = max((_json("bench.bare", *way, self._seconds) for way in ways), key=lambda it: it["ips"])
         self._bare.append({"ips": best["ips"], "p50_ms": one["p50_ms"], "cpu_ms": best["cpu_ms"]})
+        with floor.serving() as job:
+            self._floor.append(self._clients(lambda n: {**job, "clients": n, "seconds": self._seconds}))
         with mesh.running(self.home) as running:
             cold = _json("bench.load", json.dumps(running.job("acme", 1, _WARM_UP_S)))
             before = running.stages()
@@ -87,7 +90,7 @@ class Bench:
             }
             many = _json("bench.load", json.dumps(running.job("acme", MANY, self._seconds)))
             self._ours.append({"one": one, "many": many, "stages_ms": stages, "cold_ms": cold["first_ms"]})
-        print(f"bare {self._bare[-1]}\nours {self._ours[-1]}", flush=True)
+        print(f"bare {self._bare[-1]}\nfloor {self._floor[-1]}\nours {self._ours[-1]}", flush=True)
 
     def peer(self, peer: servers.Peer) -> None:
         """A peer, set up in each way; the better figures count."""
@@ -118,16 +121,20 @@ class Bench:
         """What goes into the results."""
         bare_ms = statistics.median(each["p50_ms"] for each in self._bare)
         ours_ms = statistics.median(each["one"]["p50_ms"] for each in self._ours)
-        pairs = zip(self._ours, self._bare, strict=True)
+        bare = [{"many": {"ips": each["ips"]}} for each in self._bare]
         return {
             "bare_best_ips": round(statistics.median(each["ips"] for each in self._bare), 1),
             "bare_p50_ms": round(bare_ms, 2),
             "facetmesh_ips": round(statistics.median(each["many"]["ips"] for each in self._ours), 1),
-            "facetmesh_of_bare": round(statistics.median(o["many"]["ips"] / b["ips"] for o, b in pairs), 3),
+            "facetmesh_of_bare": _part(self._ours, bare),
             **{f"facetmesh_{name}_ips": statistics.median(found) for name, found in self._ways.items()},
             "facetmesh_p50_ms": round(ours_ms, 2),
             "facetmesh_many_p50_ms": statistics.median(each["many"]["p50_ms"] for each in self._ours),
             "facetmesh_many_p99_ms": statistics.median(each["many"]["p99_ms"] for each in self._ours),
+            "floor_ips": statistics.median(each["many"]["ips"] for each in self._floor),
+            "floor_p50_ms": statistics.median(each["one"]["p50_ms"] for each in self._floor),
+            "floor_of_bare": _part(self._floor, bare),
+            "facetmesh_of_floor": _part(self._ours, self._floor),
             "bare_cpu_ms": round(statistics.median(each["cpu_ms"] for each in self._bare), 2),
             "facetmesh_cpu_ms": round(statistics.median(each["many"]["cpu_ms"] for each in self._ours), 2),
             "overhead_p50_ms": round(ours_ms - bare_ms, 2),
@@ -156,11 +163,17 @@ def table(figures: dict[str, Any]) -> None:
     """Prints the figures as people read them."""
     print(f"{'':12} {'1 client':>20} {f'{MANY} clients':>28}")
     print(f"{'bare engine':12} {figures['bare_p50_ms']:>17} ms {figures['bare_best_ips']:>20} img/s")
+    print(f"{'floor':12} {figures['floor_p50_ms']:>17} ms {figures['floor_ips']:>20} img/s")
     print(f"{'facetmesh':12} {figures['facetmesh_p50_ms']:>17} ms {figures['facetmesh_ips']:>20} img/s")
     for name in _WAYS:
         print(f"{name:12} {'':20} {figures[f'facetmesh_{name}_ips']:>20} img/s")
     for name, found in figures["peers"].items():
         print(f"{name:12} {found['one_client_p50_ms']:>17} ms {found['ips']:>20} img/s")
+
+
+def _part(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> float:
+    """How many of the others' images a second some reach with many clients: the median of the rounds."""
+    return round(statistics.median(a["many"]["ips"] / b["many"]["ips"] for a, b in zip(some, others, strict=True)), 3)
 
 
 def _json(module: str, *arguments: object) -> Any:

@@ -1,7 +1,7 @@
 """Clients: so many at a time, each asking again as soon as it has its answer.
 
-`python -m bench.load JOB`, where JOB is a JSON object: `kind` (facetmesh, http or
-v2), `address`, `clients`, `seconds`, and what the kind needs. A process of its
+`python -m bench.load JOB`, where JOB is a JSON object: `kind` (facetmesh, http, v2 or
+photo), `address`, `clients`, `seconds`, and what the kind needs. A process of its
 own, the same for all servers but for the protocol; it prints images a second,
 percentiles and the processor time of an image in milliseconds as JSON: the
 client's and, where the job has the server's `pid`, that of all its processes.
@@ -146,11 +146,20 @@ async def _v2(job: Mapping[str, Any]) -> AsyncIterator[Ask]:
         yield lambda: call(request, timeout=_PATIENCE_S)
 
 
+@asynccontextmanager
+async def _message(job: Mapping[str, Any]) -> AsyncIterator[Ask]:
+    """The JPEG alone as a gRPC message."""
+    photo = _photo()
+    async with grpc.aio.insecure_channel(job["address"], options=_OPTIONS) as channel:
+        call = channel.unary_unary("/bench.Floor/Detect")
+        yield lambda: call(photo, timeout=_PATIENCE_S)
+
+
 def _photo() -> bytes:
     return inputs.photo().read_bytes()
 
 
-_KINDS: Mapping[str, Any] = {"facetmesh": _facetmesh, "http": _http, "v2": _v2}
+_KINDS: Mapping[str, Any] = {"facetmesh": _facetmesh, "http": _http, "v2": _v2, "photo": _message}
 
 if __name__ == "__main__":
     main()

@@ -132,7 +132,7 @@ def serving(peer: Peer, variant: Mapping[str, str]) -> Iterator[dict[str, object
     """
     python = install(peer)
     with tempfile.TemporaryDirectory() as folder:
-        ports = [_free_port() for _ in range(3)]
+        ports = [free_port() for _ in range(3)]
         names = {
             "python": str(python), "bin": str(python.parent), "folder": folder, "programs": str(PROGRAMS),
             "photo": str(inputs.photo()), "port": ports[0], "port2": ports[1], "port3": ports[2],
@@ -180,7 +180,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has now."""
     with closing(socket.socket()) as probing:
         probing.bind(("127.0.0.1", 0))
         return int(probing.getsockname()[1])
