@@ -39,11 +39,15 @@ async def test_outputs_are_the_models_each_once(wanted: tuple[str, ...], reason:
     assert (await refused(GIVEN, *wanted)).reason == reason
 
 
-async def test_a_refusal_is_short_however_long_the_shape() -> None:
-    """It goes into a header."""
-    refusal = await refused(Array("images", "FP32", (1,) * 100_000, b""))
-    assert refusal.reason == "INPUT_MISMATCH"
-    assert len(refusal.message) < 500
+@pytest.mark.parametrize(("rank", "elements"), [(33, 1), (1, 5_000_001)])
+def test_what_would_keep_everybody_waiting_is_not_read(rank: int, elements: int) -> None:
+    """Sizes and elements are read one by one."""
+    request = pb.ModelInferRequest()
+    one = request.inputs.add(name="images", datatype="FP32", shape=(1,) * rank)
+    one.contents.fp32_contents.extend([0.0] * elements)
+    with pytest.raises(InvalidArgument) as caught:
+        kserve_messages.given(request)
+    assert caught.value.reason == "INPUT_MISMATCH"
 
 
 @pytest.mark.parametrize("parameter", ["shared_memory_region", "classification"])

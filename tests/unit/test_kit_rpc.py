@@ -98,6 +98,13 @@ async def test_invalid_fields_are_named(rig: Rig) -> None:
     assert message.startswith("tenant_id")
 
 
+async def test_a_message_of_too_many_fields_is_not_read(rig: Rig) -> None:
+    request = auth_pb2.CreateTenantRequest(tenant=auth_pb2.Tenant(url_allowlist=[""] * 200_000))
+    code, reason, message = await refusal(rig.stub.CreateTenant(request, metadata=rig.metadata(PLATFORM)))
+    assert (code, reason) == ("INVALID_ARGUMENT", "MESSAGE_MALFORMED")
+    assert "fields" in message
+
+
 @pytest.mark.parametrize("tenant_id", ["platform", "services"])
 async def test_reserved_ids(rig: Rig, tenant_id: str) -> None:
     call = rig.stub.CreateTenant(auth_pb2.CreateTenantRequest(tenant_id=tenant_id), metadata=rig.metadata(PLATFORM))

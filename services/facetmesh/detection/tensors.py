@@ -23,8 +23,6 @@ SIZES: Mapping[str, int] = {
 BYTES = "BYTES"
 """The datatype of an image file."""
 _TIMEOUT_S = 30.0
-_RANK_SHOWN = 8
-"""So many sizes of a shape that does not fit are told: a refusal of megabytes would not arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class TensorRunner:
         if (given.name, given.datatype) != (expected.name, expected.datatype) or not fits:
             raise InvalidArgument(
                 f'Expected is {expected.datatype} "{expected.name}" of shape {list(expected.shape)}, or an image file '
-                f'as {BYTES}; {given.datatype} "{given.name}" of shape {list(given.shape[:_RANK_SHOWN])} came.',
+                f'as {BYTES}; {given.datatype} "{given.name}" of shape {list(given.shape)} came.',
                 reason="INPUT_MISMATCH",
             )
         size = math.prod(given.shape) * SIZES[expected.datatype]

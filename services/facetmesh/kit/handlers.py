@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from facetmesh.kit import status
+from facetmesh.kit import status, wire
 from facetmesh.kit.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -22,6 +22,7 @@ from facetmesh.kit.errors import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
 MESSAGE_S = 60.0
@@ -29,12 +30,13 @@ MESSAGE_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-def reader(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
+def reader(kind: type[Message]) -> Callable[[bytes], Message | None]:
     """Reads a message; None for what is none, because gRPC would answer an exception with UNKNOWN and its text."""
 
     def read(data: bytes) -> Message | None:
         try:
-            return deserialize(data)
+            wire.check(data, cast("Descriptor", kind.DESCRIPTOR))
+            return kind.FromString(data)
         except DecodeError:
             return None
 
@@ -48,7 +50,10 @@ def message(request: Message | None) -> Message:
         InvalidArgument: MESSAGE_MALFORMED; it was none.
     """
     if request is None:
-        raise InvalidArgument("The request is no message of this method's type.", reason="MESSAGE_MALFORMED")
+        raise InvalidArgument(
+            f"The request is no message of this method's type, or has more than {wire.MAX_FIELDS} fields.",
+            reason="MESSAGE_MALFORMED",
+        )
     return request
 
 

@@ -333,7 +333,8 @@ def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcM
         if handler.response_streaming
         else (grpc.stream_unary_rpc_method_handler, call.unary)
     )
-    coders = (reader(cast("Any", handler.request_deserializer)), handler.response_serializer)
+    # What generated code reads a message with is the FromString of its class.
+    coders = (reader(cast("Any", handler.request_deserializer).__self__), handler.response_serializer)
     wrapped: grpc.RpcMethodHandler[Any, Any] = cast("Any", make)(around(cast("Any", method)), *coders)
     return wrapped
 
