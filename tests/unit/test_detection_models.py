@@ -48,6 +48,14 @@ async def test_the_first_version_is_the_stable_one_and_later_ones_wait(models: M
     assert await models.choose("acme", "faces", "2") == second
 
 
+@pytest.mark.parametrize("spelling", ["01", "\u0661", "9" * 5000])
+async def test_a_number_has_one_spelling(models: Models, spelling: str) -> None:
+    await models.add(version())
+    with pytest.raises(NotFound) as refusal:
+        await models.choose("acme", "faces", spelling)
+    assert refusal.value.reason == "VERSION_NOT_FOUND"
+
+
 async def test_an_alias_is_moved_and_calls_follow(models: Models) -> None:
     for sha256 in ("a" * 64, "b" * 64):
         await models.add(version(sha256=sha256))

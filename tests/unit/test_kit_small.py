@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from google.rpc import error_details_pb2
@@ -165,6 +166,18 @@ def test_an_error_crosses_the_wire_whole(kind: type[errors.FacetmeshError]) -> N
     assert (again.message, again.reason, again.metadata, again.retry_after_s, again.violations) == (
         "text", "SOME_REASON", {"a": "b"}, 1.5, (errors.FieldViolation("f", "d"),),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["x", "ü", "😀"])
+def test_a_refusal_arrives_however_long_a_requests_names_are(text: str) -> None:
+    """Clients get no metadata of more than 8 KB, in which the message is there twice, once as %F0%9F%98%80."""
+    violations = [errors.FieldViolation("labels", "must be unique")] * 10_000
+    told = status.to_status(
+        errors.InvalidArgument(f"What is {text * 1_000_000}?", reason="FIELD_INVALID", violations=violations)
+    )
+    assert told.message.startswith(f"What is {text}")
+    assert len(told.SerializeToString()) + len(quote(told.message)) < 7000
+    assert 0 < len(status.from_status(told).violations) < 100
 
 
 def test_a_refusal_for_quota_says_which() -> None:

@@ -15,7 +15,7 @@ from facetmesh import __version__
 from facetmesh.detection import kserve_messages as messages
 from facetmesh.detection import priorities
 from facetmesh.inference import inference_pb2, inference_pb2_grpc
-from facetmesh.kit import audit
+from facetmesh.kit import audit, status
 from facetmesh.kit.errors import FacetmeshError, NotFound
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
                     record.describe(resource=f"{call.tenant}/models/{request.model_name}"[:512])
                     answer = await self._infer(request, record)
             except FacetmeshError as error:
-                message = f"{error.reason}: {error.message}"
+                message = f"{error.reason}: {status.to_status(error).message}"
                 refused = inference_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
                 yield inference_pb2.ModelStreamInferResponse(error_message=message, infer_response=refused)
             else:

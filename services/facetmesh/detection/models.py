@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ STABLE = "stable"
 """The alias of the version that answers."""
 MAX_VERSIONS = 1000
 """Of one model."""
+_NUMBER = re.compile("[1-9][0-9]{0,8}")
+"""A version's number: no other spellings of it, and none that is too long for `int`."""
 _KEPT = 4096
 _FRESH_S = 1.0
 """How long what was read of a model is taken for true: so late a replica hears of a moved alias."""
@@ -61,7 +64,7 @@ class Model:
         Raises:
             NotFound: VERSION_NOT_FOUND: it stands for none.
         """
-        number = int(version) if version.isdecimal() else self.aliases.get(version, 0)
+        number = int(version) if _NUMBER.fullmatch(version) else self.aliases.get(version, 0)
         if number not in self.versions:
             raise NotFound("The model has no such version or alias.", reason="VERSION_NOT_FOUND")
         return number

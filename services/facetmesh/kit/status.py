@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 DOMAIN = "facetmesh.dev"
 DETAILS_KEY = "grpc-status-details-bin"
+_MESSAGE_BYTES = 1000
+_VIOLATIONS = 20
+"""So much of a refusal is told. Callers get none whose metadata has more than 8 KB, and a request's own names, or a
+rule that each of its thousand labels breaks, would make it as long as they like."""
 
 
 def to_status(error: FacetmeshError) -> status_pb2.Status:
     """The error as google.rpc.Status: ErrorInfo always, BadRequest, QuotaFailure and RetryInfo where they apply."""
+    message = _short(error.message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     ]
@@ -28,12 +33,12 @@ def to_status(error: FacetmeshError) -> status_pb2.Status:
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-                    for v in error.violations
+                    for v in error.violations[:_VIOLATIONS]
                 ]
             )
         )
     if isinstance(error, ResourceExhausted):
-        violation = error_details_pb2.QuotaFailure.Violation(subject=error.reason, description=error.message)
+        violation = error_details_pb2.QuotaFailure.Violation(subject=error.reason, description=message)
         details.append(error_details_pb2.QuotaFailure(violations=[violation]))
     if error.retry_after_s is not None:
         delay = Duration()
@@ -44,7 +49,7 @@ def to_status(error: FacetmeshError) -> status_pb2.Status:
         holder = any_pb2.Any()
         holder.Pack(detail)
         packed.append(holder)
-    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message, details=packed)
+    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=message, details=packed)
 
 
 def from_status(status: status_pb2.Status) -> FacetmeshError:
@@ -75,7 +80,13 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> FacetmeshError:
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: FacetmeshError) -> None:
     """Ends a call with an error. Does not return."""
-    details = to_status(error).SerializeToString()
+    told = to_status(error)
     await context.abort(
-        getattr(grpc.StatusCode, error.code), error.message, trailing_metadata=((DETAILS_KEY, details),)
+        getattr(grpc.StatusCode, error.code), told.message, trailing_metadata=((DETAILS_KEY, told.SerializeToString()),)
     )
+
+
+def _short(message: str) -> str:
+    """The beginning of a message that is too long."""
+    data = message.encode()
+    return message if len(data) <= _MESSAGE_BYTES else data[:_MESSAGE_BYTES].decode(errors="ignore") + "…"
