@@ -67,13 +67,33 @@ async def test_it_stands_still_when_told_to_but_no_more_than_half_of_the_time() 
     async with asyncio.timeout(60):
         await inspector.began.wait()
     for now in range(12):
-        workshop.pause("")
+        workshop.pause()
         now += 0.9  # noqa: PLW2901 - the clock
-        workshop.resume("")
+        workshop.resume()
     told = [("pause", "upload_1"), ("resume", "upload_1")]
     assert inspector.told == told * 6
     inspector.done.set()
     await inspection
     now += 100
-    workshop.pause("")
+    workshop.pause()
     assert inspector.told == told * 6
+    workshop.resume()
+
+
+async def test_nothing_starts_while_it_stands_still() -> None:
+    inspector = Inspector()
+
+    @asynccontextmanager
+    async def processes(_program: str, /, *, limits: PoolLimits) -> AsyncIterator[Inspector]:
+        del limits
+        yield inspector
+
+    workshop = Workshop(processes)
+    workshop.pause()
+    inspection = asyncio.create_task(workshop.inspect(Path("/upload_1/model.onnx"), "", Hints()))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not inspector.began.is_set()
+    workshop.resume()
+    async with asyncio.timeout(60):
+        await inspection

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from facetmesh.auth.grants import Grant
-from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
+from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc, model_pb2, model_pb2_grpc
 from facetmesh.kit import audit, turns
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.places import Places
@@ -91,11 +91,49 @@ async def test_without_a_queue_calls_go_as_they_come() -> None:
         assert not await held(asyncio.create_task(let.wait("flood")))
 
 
+class Work:
+    """Work in the background."""
+
+    def __init__(self) -> None:
+        self.runs = asyncio.Event()
+        self.runs.set()
+
+    def pause(self) -> None:
+        """It was not paused before."""
+        assert self.runs.is_set()
+        self.runs.clear()
+
+    def resume(self) -> None:
+        """It was paused before."""
+        assert not self.runs.is_set()
+        self.runs.set()
+
+
+async def test_the_background_stands_still_while_a_tenants_only_call_is_answered() -> None:
+    work = Work()
+    let = Turns(background=work)
+    with let.answering("little"):
+        assert not work.runs.is_set()
+        with let.answering("little"), let.answering("other"):
+            pass
+        assert not work.runs.is_set()
+    await asyncio.wait_for(work.runs.wait(), _PATIENCE_S)
+
+
+async def test_the_background_does_not_stand_still_for_a_call_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LONGEST_S", 0.01)
+    work = Work()
+    with Turns(background=work).answering("little"):
+        await asyncio.wait_for(work.runs.wait(), _PATIENCE_S)
+
+
 @asynccontextmanager
 async def guarded(
-    servicer: detection_pb2_grpc.DetectionServiceServicer, let: Turns
+    servicer: detection_pb2_grpc.DetectionServiceServicer,
+    let: Turns,
+    models: model_pb2_grpc.ModelServiceServicer | None = None,
 ) -> AsyncIterator[Callable[[str], Awaitable[Any]]]:
-    """A detection behind a guard: what calls it for a tenant."""
+    """A detection behind a guard: what calls it for a tenant; the tenant "upload" sends a file instead."""
     world, bus, metrics = LimitsWorld(), Bus(), Metrics.create()
     issuer = new_issuer(world.clock)
     recorder = audit.Recorder("test", EventSigner("detection", bytes(32)), bus, metrics, clock=world.clock)
@@ -104,15 +142,23 @@ async def guarded(
     guard = Guard(verifier, recorder, metrics, places=Places(64, 1 << 20), gate=gate, turns=let)
     server = grpc.aio.server(interceptors=[guard])
     detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(models or model_pb2_grpc.ModelServiceServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Any = detection_pb2_grpc.DetectionServiceStub(channel)
 
+        uploading: Any = model_pb2_grpc.ModelServiceStub(channel)
+
         async def detect(tenant: str) -> Any:
-            token, _ = issuer.issue(Grant(f"tenants/{tenant}/keys/k1", tenant, ("caller",)))
-            request = detection_pb2.DetectRequest(model=f"tenants/{tenant}/models/faces", image=b"x")
+            token, _ = issuer.issue(Grant(f"tenants/{tenant}/keys/k1", tenant, ("caller", "tenant-admin")))
+            model = f"tenants/{tenant}/models/faces"
             metadata = (("authorization", f"Bearer {token}"),)
+            if tenant == "upload":
+                spec = model_pb2.UploadSpec(model=model, sha256="0" * 64, size_bytes=1, licence="MIT")
+                parts = [model_pb2.UploadModelRequest(spec=spec), model_pb2.UploadModelRequest(chunk=b"x")]
+                return await uploading.UploadModel(iter(parts), metadata=metadata, timeout=_PATIENCE_S)
+            request = detection_pb2.DetectRequest(model=model, image=b"x")
             return await stub.Detect(request, metadata=metadata, timeout=_PATIENCE_S)
 
         yield detect
@@ -147,3 +193,33 @@ async def test_the_guard_reads_no_call_of_a_tenant_that_waits_its_turn() -> None
         free.set()
         await asyncio.wait_for(asyncio.gather(little, flood), _PATIENCE_S)
     assert order == ["other", "little", "flood"]
+
+
+async def test_the_guard_passes_on_no_more_of_a_file_meanwhile() -> None:
+    begun, opened, free = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+
+    class Detection(detection_pb2_grpc.DetectionServiceServicer):
+        async def Detect(self, request: Any, _: Any) -> detection_pb2.DetectResponse:
+            if "/little/" in request.model:
+                begun.set()
+                await free.wait()
+                order.append("little")
+            return detection_pb2.DetectResponse()
+
+    class Models(model_pb2_grpc.ModelServiceServicer):
+        async def UploadModel(self, requests: Any, _: Any) -> model_pb2.ModelVersion:
+            async for request in requests:
+                order.append(request.WhichOneof("part"))
+                opened.set()
+            return model_pb2.ModelVersion()
+
+    async with guarded(Detection(), Turns(), Models()) as detect:
+        little = asyncio.ensure_future(detect("little"))
+        await asyncio.wait_for(begun.wait(), _PATIENCE_S)
+        upload = asyncio.ensure_future(detect("upload"))
+        await asyncio.wait_for(opened.wait(), _PATIENCE_S)
+        await asyncio.wait_for(detect("other"), _PATIENCE_S)
+        free.set()
+        await asyncio.wait_for(asyncio.gather(little, upload), _PATIENCE_S)
+    assert order == ["spec", "little", "chunk"]

@@ -158,7 +158,6 @@ async def main() -> None:
             SchedulerLimits(settings.slots, queue=settings.runner_queue),
             weight=lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight,
             served=account,
-            background=workshop,
             patience=deadlines.seconds_left,
         )
         stack.callback(scheduler.close)
@@ -219,7 +218,7 @@ async def main() -> None:
             ],
             ready={},
             facts=facts(models),
-            turns=Turns(lambda tenant: scheduler.queues(tenant.removeprefix("tenants/"))),
+            turns=Turns(lambda tenant: scheduler.queues(tenant.removeprefix("tenants/")), workshop),
         )
 
 

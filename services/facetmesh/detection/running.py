@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-BACKGROUND = ""
-"""The domain of work that has no slots."""
-
-
 class Pausable(Protocol):
     """Where work is done: `runners.pool.RunnerPool`."""
 
@@ -58,14 +54,10 @@ class Running:
         runners: Where they do.
         slots: Cores that they may keep busy.
         clock: Seconds that never go back.
-        background: Where work is done that has no slots.
     """
 
-    def __init__(
-        self, runners: Pausable, slots: int, clock: Callable[[], float], background: Pausable | None = None
-    ) -> None:
+    def __init__(self, runners: Pausable, slots: int, clock: Callable[[], float]) -> None:
         self._runners = runners
-        self._background = background
         self._slots = slots
         self._clock = clock
         self._runs: set[Run] = set()
@@ -106,11 +98,9 @@ class Running:
     def begin(self, run: Run, before: Iterable[str] = ()) -> None:
         """Adds a request; these domains stand still until `release`."""
         for domain in before:
-            if domain == BACKGROUND and self._background is None:
-                continue
             if domain not in self._pauses:
                 self._pauses[domain] = set()
-                self._where(domain).pause(domain)
+                self._runners.pause(domain)
                 for other in self._of(domain):
                     other.paused_at = self._clock()
             self._pauses[domain].add(run)
@@ -127,14 +117,11 @@ class Running:
             others.discard(run)
             if not others:
                 del self._pauses[domain]
-                self._where(domain).resume(domain)
+                self._runners.resume(domain)
                 for paused in self._of(domain):
                     if paused.paused_at is not None:
                         paused.paused_s += self._clock() - paused.paused_at
                         paused.paused_at = None
-
-    def _where(self, domain: str) -> Pausable:
-        return self._background if domain == BACKGROUND and self._background is not None else self._runners
 
     def _of(self, domain: str) -> list[Run]:
         return [run for run in self._runs if run.domain == domain]

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from facetmesh.detection import priorities
 from facetmesh.detection.costs import Costs
 from facetmesh.detection.fairness import FairQueue
-from facetmesh.detection.running import BACKGROUND, Pausable, Run, Running
+from facetmesh.detection.running import Pausable, Run, Running
 from facetmesh.kit.errors import DeadlineExceeded, FacetmeshError, ResourceExhausted, Unavailable
 from facetmesh.runners import tasks
 
@@ -112,7 +112,6 @@ class Scheduler:
         limits: What may run and wait.
         weight: A tenant's part of the compute, relative to the others'.
         served: Is told of each request that ran, in its caller's context.
-        background: Work that has no slots, and stands still while short requests run.
         patience: How long the caller of the current request still waits, in seconds.
         priority: How urgent the current request is among its tenant's own; lower goes first.
         clock: Seconds that never go back.
@@ -125,7 +124,6 @@ class Scheduler:
         *,
         weight: Callable[[str], float] = lambda _: 1.0,
         served: Callable[[Served], None] = lambda _: None,
-        background: Pausable | None = None,
         patience: Callable[[], float] = lambda: math.inf,
         priority: Callable[[], int] = priorities.current,
         clock: Callable[[], float] = time.monotonic,
@@ -138,7 +136,7 @@ class Scheduler:
         self._priority = priority
         self._clock = clock
         self._waiting: FairQueue[_Job] = FairQueue()
-        self._running = Running(runners, limits.slots, clock, background)
+        self._running = Running(runners, limits.slots, clock)
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._costs = Costs()
@@ -282,11 +280,11 @@ class Scheduler:
         if not (short and self._runners.warm(job.domain, job.subject) and self._waiting.sparse(job.domain)):
             return frozenset()
         if self._running.free >= min(self._limits.slots, self._limits.widest):
-            return frozenset({BACKGROUND})
+            return frozenset()
         leads = {
             other: self._waiting.lead(other, job.domain) for other in self._running.domains() if other != job.domain
         }
-        return frozenset({BACKGROUND}).union(
+        return frozenset(
             other for other, lead in leads.items() if lead > (0.0 if self._waiting.waiting(other) else _SHORT_S)
         )
 

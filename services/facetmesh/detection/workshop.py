@@ -95,8 +95,8 @@ class _Bench:
 class Workshop:
     """Works on models' files, one at a time.
 
-    It stands still while a short request runs, but not for more than half of the
-    time: uploads get on, however many ask.
+    It stands still when told to, but not for more than half of the time: uploads
+    get on, however many ask.
 
     Args:
         processes: Makes runners.
@@ -115,24 +115,28 @@ class Workshop:
         self._inspect_timeout_s = inspect_timeout_s
         self._clock = clock
         self._at_work: list[tuple[PausableRunners, str]] = []
+        self._going = asyncio.Event()
+        self._going.set()
         self._paused_at: float | None = None
         self._runs_until = -math.inf
         self._quick = _Bench(LIMITS)
         # What takes minutes has a turn of its own: nobody's upload waits for it.
         self._slow = _Bench(SLOW_LIMITS)
 
-    def pause(self, _: str) -> None:
+    def pause(self) -> None:
         """Has the processes stand still, unless they have not run yet for as long as they stood."""
         if self._clock() >= self._runs_until:
             self._paused_at = self._clock()
+            self._going.clear()
             for runners, domain in self._at_work:
                 runners.pause(domain)
 
-    def resume(self, _: str) -> None:
+    def resume(self) -> None:
         """Has them go on."""
         if self._paused_at is not None:
             self._runs_until = 2 * self._clock() - self._paused_at
             self._paused_at = None
+            self._going.set()
             for runners, domain in self._at_work:
                 runners.resume(domain)
 
@@ -246,6 +250,7 @@ class Workshop:
             async with (
                 bench.turn, asyncio.timeout(timeout_s), self._processes(program, limits=bench.limits) as runners
             ):  # fmt: skip
+                await self._going.wait()
                 self._at_work.append((runners, domain))
                 try:
                     yield runners

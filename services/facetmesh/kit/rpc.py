@@ -31,6 +31,7 @@ from facetmesh.kit.gate import Gate
 from facetmesh.kit.gateways import Gateway
 from facetmesh.kit.handlers import known, message, no_such_method, only, reader
 from facetmesh.kit.incoming import Incoming
+from facetmesh.kit.policy.vocabulary import action
 from facetmesh.kit.source import source
 from facetmesh.kit.turns import Turns
 from facetmesh.kit.validation import validate
@@ -154,10 +155,14 @@ class Guard(grpc.aio.ServerInterceptor):
                 f"The metadata {MODEL_HEADER} names another model than the request.", reason="MODEL_HEADER_MISMATCH"
             )
 
-    async def check_next(self, principal: identity.Principal | None, request: Message | None) -> None:
+    async def check_next(
+        self, principal: identity.Principal | None, request: Message | None, method: str
+    ) -> None:
         """Returns when a later message of a stream may be worked on; raises what it is refused with."""
         if principal is not None:
             await self._verifier.verify(principal.token)
+            if not action(method).infers:  # a file on its way
+                await self._turns.stand_aside(principal.tenant or "")
         await self._authorize(principal, message(request))
 
     async def _authorize(self, principal: identity.Principal | None, request: Message) -> None:
@@ -302,7 +307,7 @@ class _Call:
 
         async def check(message: Message | None, first: bool) -> None:  # noqa: FBT001 - Incoming asks for it
             if not first:
-                await self._guard.check_next(self._principal, message)
+                await self._guard.check_next(self._principal, message, self._rule.method)
                 return
             await self._guard.check(self._principal, message, context)
             if message is not None and not any(access.named(self._principal, message)):
