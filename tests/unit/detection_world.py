@@ -63,7 +63,7 @@ async def serving(state: MemoryState, folder: Path, *, profiles: Any = None, **o
     recorder = audit.Recorder("test", EventSigner("detection", bytes(32)), bus, Metrics.create())
     tenancy = profiles or Unlimited()
     kept = Blobs(open_store(str(blobs)), Keyring(state, bytes(32)))
-    shelf = Shelf(catalog, kept, clear, max_bytes=256 << 20)
+    shelf = Shelf(catalog, kept, clear, incoming=kept, max_bytes=256 << 20)
 
     def readable(domain: str) -> list[Path]:
         return [catalog.models_folder(), shelf.readable(domain)]

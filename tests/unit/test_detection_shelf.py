@@ -30,7 +30,7 @@ def shelf(state: MemoryState, clock: Clock, tmp_path: Path) -> Shelf:
     """A shelf with room for 250 bytes."""
     (tmp_path / "clear").mkdir()
     blobs = Blobs(open_store(str(tmp_path / "blobs")), Keyring(state, bytes(32)))
-    return Shelf(catalog, blobs, tmp_path / "clear", max_bytes=250, clock=clock)
+    return Shelf(catalog, blobs, tmp_path / "clear", incoming=blobs, max_bytes=250, clock=clock)
 
 
 async def stored(shelf: Shelf, tmp_path: Path, data: bytes, tenant_id: str = "acme") -> Version:

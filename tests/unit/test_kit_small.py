@@ -104,6 +104,33 @@ async def test_blobs_lie_encrypted_below_their_tenant(state: MemoryState, tmp_pa
     await blobs.delete("acme", "fusions/1/source")
 
 
+async def test_much_data_is_worked_on_part_by_part_at_a_pace(state: MemoryState, tmp_path: Path) -> None:
+    asked, free = asyncio.Event(), asyncio.Event()
+
+    async def pace(tenant: str) -> None:
+        assert tenant == "acme"
+        asked.set()
+        await free.wait()
+
+    store, keyring = open_store(str(tmp_path / "blobs")), Keyring(state, KEK)
+    blobs = Blobs(store, keyring, pace)
+    await blobs.put("acme", "record", b"little")
+    assert not asked.is_set()
+    for work in (lambda: blobs.put("acme", "part", bytes(2 << 20)), lambda: _assembled(blobs, tmp_path / "whole")):
+        asked.clear()
+        free.clear()
+        working = asyncio.create_task(work())
+        await asyncio.wait_for(asked.wait(), 60)
+        assert not working.done()
+        free.set()
+        await asyncio.wait_for(working, 60)
+    assert (tmp_path / "whole").stat().st_size == 2 << 20
+
+
+async def _assembled(blobs: Blobs, path: Path) -> None:
+    await blobs.assemble("acme", ["part"], path)
+
+
 def test_an_api_key_says_whose_it_is_and_a_typo_is_seen() -> None:
     text = apikeys.new_key("acme", "0123456789abcdef")
     assert apikeys.parse(text) == apikeys.ApiKey("acme", "0123456789abcdef")

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     import grpc
 
     from facetmesh.detection.scheduler import Served
+    from facetmesh.kit.keyring import Keyring
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder within it is ours alone
 
@@ -122,17 +123,21 @@ async def main() -> None:
                 concurrency=settings.slots,
             ),
         )
-        folder = stack.enter_context(held(_memory()))
         store = DaprStore(mesh.dapr.state())
-        blobs = Blobs(open_store(settings.blobs or str(settings.home / "model-blobs")), await mesh.keyring())
         rollout_store = DaprRolloutStore(mesh.dapr.state())
-        shelf = Shelf(catalog, blobs, folder, max_bytes=settings.model_cache_bytes)
-        mesh.purge = functools.partial(purge, store, rollout_store, blobs, shelf)
 
         def readable(domain: str) -> list[Path]:
             return [catalog.models_folder(), shelf.readable(domain)]
 
         processes = functools.partial(RunnerPool, setting=setting, readable=readable)
+        workshop = Workshop(processes)
+        turns = Turns(lambda tenant: scheduler.queues(tenant.removeprefix("tenants/")), workshop)
+        blobs, incoming = _blobs(settings, await mesh.keyring(), turns)
+        shelf = Shelf(
+            catalog, blobs, stack.enter_context(held(_memory())), incoming=incoming,
+            max_bytes=settings.model_cache_bytes,
+        )  # fmt: skip
+        mesh.purge = functools.partial(purge, store, rollout_store, blobs, shelf)
         nvml = open_nvml()
         pool = await stack.enter_async_context(
             processes(
@@ -152,7 +157,6 @@ async def main() -> None:
             charge(served)
             statistics.cost(served)
 
-        workshop = Workshop(processes)
         scheduler = Scheduler(
             pool,
             SchedulerLimits(settings.slots, queue=settings.runner_queue),
@@ -166,7 +170,7 @@ async def main() -> None:
         if nvml is not None:
             mesh.telemetry.metrics.registry.register(GpuMetrics(nvml))
         models = Models(store, serves=settings.serves_alias)
-        uploads = Uploads(store, blobs, settings.now, max_bytes=settings.max_model_bytes)
+        uploads = Uploads(store, incoming, settings.now, max_bytes=settings.max_model_bytes)
         intake = Intake(
             models,
             catalog,
@@ -218,8 +222,16 @@ async def main() -> None:
             ],
             ready={},
             facts=facts(models),
-            turns=Turns(lambda tenant: scheduler.queues(tenant.removeprefix("tenants/")), workshop),
+            turns=turns,
         )
+
+
+def _blobs(settings: DetectionSettings, keyring: Keyring, turns: Turns) -> tuple[Blobs, Blobs]:
+    """The files of models as they are read to be served, and the same as they come: those are in no hurry."""
+    store = open_store(settings.blobs or str(settings.home / "model-blobs"))
+    return Blobs(store, keyring), Blobs(
+        store, keyring, lambda tenant_id: turns.stand_aside(f"tenants/{tenant_id}")
+    )
 
 
 def _memory() -> Path:

@@ -42,6 +42,7 @@ class Shelf:
     Args:
         catalog: Files of the catalogue's models.
         blobs: Where uploaded ones are kept.
+        incoming: The same for those that come, which are in no hurry.
         folder: Where those that are used lie in clear.
         max_bytes: How much may lie there.
         clock: Seconds that never go back.
@@ -53,6 +54,7 @@ class Shelf:
         blobs: BlobStore,
         folder: Path,
         *,
+        incoming: BlobStore,
         max_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -60,6 +62,7 @@ class Shelf:
         """Where files lie in clear."""
         self._catalog = catalog
         self._blobs = blobs
+        self._incoming = incoming
         self._max_bytes = max_bytes
         self._clock = clock
         self._used: OrderedDict[Path, tuple[float, int]] = OrderedDict()
@@ -97,7 +100,7 @@ class Shelf:
             with path.open("rb") as file:
                 while data := await asyncio.to_thread(file.read, PART_BYTES):
                     kept = replace(kept, parts=kept.parts + 1)
-                    await self._blobs.put(kept.tenant_id, _key(kept.blob, kept.parts - 1), data)
+                    await self._incoming.put(kept.tenant_id, _key(kept.blob, kept.parts - 1), data)
         except BaseException:  # who asked for it may have gone: nobody will know of these parts
             await self.remove(kept)
             raise

@@ -21,7 +21,7 @@ from facetmesh.kit import holds
 from facetmesh.kit.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from obstore.store import ObjectStore
 
@@ -45,11 +45,15 @@ class Blobs:
     Args:
         store: Where the ciphertext lies.
         keyring: The tenants' keys.
+        pace: Returns when more than a mebibyte of a tenant's may be worked on, part by part; at once when None.
     """
 
-    def __init__(self, store: ObjectStore, keyring: Keyring) -> None:
+    def __init__(
+        self, store: ObjectStore, keyring: Keyring, pace: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
         self._store = store
         self._keyring = keyring
+        self._pace = pace
         self._folder = store.prefix if isinstance(store, LocalStore) else None
 
     async def put(self, tenant: str, key: str, data: bytes) -> None:
@@ -58,6 +62,8 @@ class Blobs:
         Raises:
             Unavailable: The store refused it, for instance because the disk is full.
         """
+        if self._pace is not None and len(data) > _MUCH_BYTES:
+            await self._pace(tenant)
         sealed = await self._keyring.encrypt(tenant, data, key.encode())
         try:
             await obstore.put_async(self._store, _path(tenant, key), sealed)
@@ -97,6 +103,8 @@ class Blobs:
                 file.write(data)
 
             for key in keys:
+                if self._pace is not None:
+                    await self._pace(tenant)
                 await asyncio.to_thread(take, await self.get(tenant, key))
         return digest.hexdigest()
 
