@@ -9,18 +9,19 @@ Never pickle: the parent takes what comes from a child for hostile.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _SURROGATE = re.compile(rb"\\u[dD]")
 _LENGTH = struct.Struct("!I")
+_CHUNK_BYTES = 64 << 10
 _written = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
@@ -39,29 +40,94 @@ def encode(header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> list[bytes
     return [_LENGTH.pack(len(text)) + text, *blobs]
 
 
-async def read(
-    reader: asyncio.StreamReader, *, max_header_bytes: int, max_blob_bytes: int
-) -> tuple[dict[str, Any], list[bytes]]:
-    """Returns the next frame's header, without "blobs", and its blobs.
+class Receiver(asyncio.BufferedProtocol):
+    """Takes the frames that a child sends, and hands each on as its last byte comes.
 
-    Raises:
-        FrameError: It is no frame, or too large a one.
-        asyncio.IncompleteReadError: The other side is gone.
+    It reads into memory of its own: what asyncio asks the system for with each read of a stream costs more than the
+    rest of a short reply.
+
+    Args:
+        max_header_bytes: What a header may have.
+        max_blob_bytes: What the blobs of a frame may have together.
     """
-    (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    if size > max_header_bytes:
-        raise FrameError(f"a header of {size} bytes")
-    header = _header(await reader.readexactly(size))
-    sizes = header.pop("blobs", None)
-    if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
-        raise FrameError("no list of blob sizes")
-    if sum(sizes) > max_blob_bytes:
-        raise FrameError(f"blobs of {sum(sizes)} bytes")
-    return header, [await reader.readexactly(size) for size in sizes]
+
+    def __init__(self, *, max_header_bytes: int, max_blob_bytes: int) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the other side is gone; it raises FrameError if that sent what is no frame, or too large a one."""
+        self._limits = max_header_bytes, max_blob_bytes
+        self._chunk = bytearray(_CHUNK_BYTES)
+        self._left = bytearray()
+        """What came and was not handed on."""
+        self._header: tuple[dict[str, Any], list[int]] | None = None
+        """That of a frame whose blobs have not come, and their sizes."""
+        self._take: Callable[[dict[str, Any], list[bytes]], None] | None = None
+
+    def hand(self, take: Callable[[dict[str, Any], list[bytes]], None]) -> None:
+        """Hands on each frame's header, without "blobs", and its blobs, from now on; `take` may raise FrameError."""
+        self._take = take
+        self._hand()
+
+    def get_buffer(self, _: int) -> bytearray:
+        """Where the next bytes go."""
+        return self._chunk
+
+    def buffer_updated(self, count: int) -> None:
+        """Takes the bytes that have come."""
+        if not self.over.done():
+            self._left += memoryview(self._chunk)[:count]
+            self._hand()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """No more will come."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _hand(self) -> None:
+        if self._take is None:
+            return
+        try:
+            while not self.over.done() and (frame := self._next()) is not None:
+                self._take(*frame)
+        except FrameError as error:
+            self.over.set_exception(error)
+
+    def _next(self) -> tuple[dict[str, Any], list[bytes]] | None:
+        """The next frame, if it is there."""
+        if self._header is None:
+            self._header = self._next_header()
+        if self._header is None:
+            return None
+        header, sizes = self._header
+        if len(self._left) < sum(sizes):
+            return None
+        self._header = None
+        return header, [self._cut(size) for size in sizes]
+
+    def _next_header(self) -> tuple[dict[str, Any], list[int]] | None:
+        if len(self._left) < _LENGTH.size:
+            return None
+        (size,) = _LENGTH.unpack_from(self._left)
+        max_header_bytes, max_blob_bytes = self._limits
+        if size > max_header_bytes:
+            raise FrameError(f"a header of {size} bytes")
+        if len(self._left) < _LENGTH.size + size:
+            return None
+        header = _header(self._cut(_LENGTH.size + size)[_LENGTH.size :])
+        sizes = header.pop("blobs", None)
+        if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
+            raise FrameError("no list of blob sizes")
+        if sum(sizes) > max_blob_bytes:
+            raise FrameError(f"blobs of {sum(sizes)} bytes")
+        return header, sizes
+
+    def _cut(self, size: int) -> bytes:
+        taken = bytes(memoryview(self._left)[:size])
+        del self._left[:size]
+        return taken
 
 
 def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
-    """Returns the next frame as `read` does, or None when the other side is gone.
+    """Returns the next frame's header, without "blobs", and its blobs; None when the other side is gone.
 
     For the child: it trusts its parent, so nothing is limited.
     """

@@ -134,20 +134,18 @@ class RunnerPool:
         if state.waiting >= self._limits.queue:
             raise ResourceExhausted("Too many calls are waiting.", reason="QUEUE_FULL", retry_after_s=1.0)
         at_hand = state.runner is not None and not state.slots.locked()
+        with telemetry.span("runner wait"):
+            runner = await (self._enter(state) if at_hand else self._wait(state, timeout_s))
         try:
-            with telemetry.span("runner wait"):
-                async with asyncio.timeout(None if at_hand else timeout_s):
-                    runner = await self._enter(state)
-        except TimeoutError as error:
-            raise DeadlineExceeded("It had to wait too long.", reason="RUNNER_TIMEOUT") from error
-        try:
-            reply = runner.call(task, arguments or {}, blobs, subject=subject, timeout_s=timeout_s)
+            reply = runner.call(
+                task, arguments or {}, blobs, subject=subject, timeout_s=timeout_s,
+                on_end=functools.partial(self._ended, state, subject),
+            )  # fmt: skip
         except BaseException:
             self._leave(state)
             raise
-        reply.add_done_callback(functools.partial(self._leave, state, subject))
         with telemetry.span(f"runner {task}"):
-            return await asyncio.shield(reply)
+            return await reply
 
     def quarantined(self, domain: str, subject: str) -> bool:
         """Whether a domain's subject is not run for a while, because it kept ending its process."""
@@ -215,6 +213,13 @@ class RunnerPool:
             self._retire(state, drain=False)
         await asyncio.gather(*self._background)
 
+    async def _wait(self, state: Domain, timeout_s: float) -> Runner:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._enter(state)
+        except TimeoutError as error:
+            raise DeadlineExceeded("It had to wait too long.", reason="RUNNER_TIMEOUT") from error
+
     async def _enter(self, state: Domain) -> Runner:
         """Waits for a slot and a live runner; `_leave` gives the slot back."""
         state.waiting += 1
@@ -243,15 +248,17 @@ class RunnerPool:
                 return runner
         raise _closed()
 
-    def _leave(self, state: Domain, subject: str = "", reply: asyncio.Future[Reply] | None = None) -> None:
+    def _ended(self, state: Domain, subject: str, reply: Reply | None) -> None:
+        state.served += 1
+        self._leave(state, subject, reply)
+
+    def _leave(self, state: Domain, subject: str = "", reply: Reply | None = None) -> None:
         state.slots.release()
         state.running -= 1
         state.last_used = time.monotonic()
         if reply is not None:
-            state.served += 1
-            if not reply.cancelled() and reply.exception() is None:
-                state.deaths = 0
-                self._answered(state, subject, reply.result().gone)
+            state.deaths = 0
+            self._answered(state, subject, reply.gone)
         self._residency.changed()
         self._set_idle_timer(state, self._limits.idle_s)
         self._measure_soon(state)

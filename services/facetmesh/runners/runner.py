@@ -31,6 +31,9 @@ OnExit = Callable[[frozenset[str] | None], None]
 """Called once when the child is gone: with the subjects of the calls that may
 have killed it, or with None when it had been told to go."""
 
+OnEnd = Callable[["Reply | None"], None]
+"""Called once when the child has ended a call: with its reply, or with None where that failed."""
+
 _STOP_S = 2.0
 _LAST_WORDS_S = 0.5
 
@@ -40,6 +43,7 @@ class _Pending:
     subject: str
     reply: asyncio.Future[Reply]
     timer: asyncio.TimerHandle
+    on_end: OnEnd
 
 
 class Runner:
@@ -72,6 +76,8 @@ class Runner:
         self._on_exit = on_exit
         self._ids = itertools.count()
         self._pending: dict[int, _Pending] = {}
+        self._drained: asyncio.Future[None] | None = None
+        """Who waits for the last call to end."""
         self._asked_to_go = False
         self._overdue: str | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -124,25 +130,33 @@ class Runner:
         return len(self._pending)
 
     def call(
-        self, task: str, arguments: Mapping[str, Any], blobs: Sequence[bytes], *, subject: str, timeout_s: float
+        self,
+        task: str,
+        arguments: Mapping[str, Any],
+        blobs: Sequence[bytes],
+        *,
+        subject: str,
+        timeout_s: float,
+        on_end: OnEnd,
     ) -> asyncio.Future[Reply]:
         """Sends a call to the child, and returns the future of its reply.
 
         After `timeout_s` seconds the child is killed, because nothing else ends
-        native code, and every call in it fails. Who does not want to wait leaves
-        the future alone: the child is busy until it is done.
+        native code, and every call in it fails. Who does not want to wait cancels
+        the future: the child is busy until `on_end` is called.
+
+        Raises:
+            Unavailable: RUNNER_DIED: it was gone already.
         """
+        if not self.alive:
+            raise _died("it was gone already")
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Reply] = loop.create_future()
-        # Whoever asked may be gone when it fails; then nobody need hear of it.
-        reply.add_done_callback(lambda done: done.cancelled() or done.exception())
-        if not self.alive:
-            reply.set_exception(_died("it was gone already"))
-            return reply
         call_id = next(self._ids)
         parts = frames.encode({"id": call_id, "task": task, "arguments": arguments, "subject": subject}, blobs)
-        self._pending[call_id] = _Pending(subject, reply, loop.call_later(timeout_s, self._time_out, call_id))
-        self._child.frames.writer.writelines(parts)
+        timer = loop.call_later(timeout_s, self._time_out, call_id)
+        self._pending[call_id] = _Pending(subject, reply, timer, on_end)
+        self._child.calls.writelines(parts)
         return reply
 
     def pause(self) -> None:
@@ -166,10 +180,11 @@ class Runner:
         """
         self.alive = False
         if drain and self._pending:
-            await asyncio.wait([pending.reply for pending in self._pending.values()])
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
         self._asked_to_go = True
         self.resume()  # or it would not hear of it
-        self._child.frames.writer.close()
+        self._child.calls.close()
         try:
             await asyncio.wait([self._life], timeout=_STOP_S)
         finally:
@@ -186,13 +201,10 @@ class Runner:
                 os.killpg(self.pid, number)
 
     async def _live(self) -> None:
-        relaying = asyncio.create_task(relay(self._child.stderr.reader, self._fields))
+        relaying = asyncio.create_task(relay(self._child.stderr, self._fields))
         try:
-            await self._greet()
-            while True:
-                self._receive(*await self._read())
-        except (EOFError, OSError):
-            pass
+            self._child.replies.hand(self._greet)
+            await self._child.replies.over
         except frames.FrameError as error:
             logger.error("a runner broke the protocol: %s", error, extra=self._fields)  # noqa: TRY400 - no stack to see
         finally:
@@ -204,38 +216,37 @@ class Runner:
             self._child.close()
             self._bury(code)
 
-    async def _greet(self) -> None:
-        header, _ = await self._read()
+    def _greet(self, header: Mapping[str, Any], _: list[bytes]) -> None:
         if header != {"ready": True}:
             raise frames.FrameError("no ready frame")
+        self._child.replies.hand(self._receive)
         if not self._ready.done():
             self._ready.set_result(None)
-
-    async def _read(self) -> tuple[dict[str, Any], list[bytes]]:
-        return await frames.read(
-            self._child.frames.reader,
-            max_header_bytes=self._limits.max_header_bytes,
-            max_blob_bytes=self._limits.max_blob_bytes,
-        )
 
     def _receive(self, header: Mapping[str, Any], blobs: list[bytes]) -> None:
         call_id = header.get("id")
         if type(call_id) is not int or call_id not in self._pending:
             raise frames.FrameError("a reply to no call")
-        result = replies.outcome(header, blobs)
-        pending = self._pending.pop(call_id)
-        pending.timer.cancel()
-        if isinstance(result, Reply):
-            pending.reply.set_result(result)
-        else:
-            pending.reply.set_exception(result)
+        self._end(call_id, replies.outcome(header, blobs))
 
     def _time_out(self, call_id: int) -> None:
-        pending = self._pending.pop(call_id)
-        self._overdue = pending.subject
-        error = errors.DeadlineExceeded("It ran for too long and was stopped.", reason="RUNNER_TIMEOUT")
-        pending.reply.set_exception(error)
+        self._overdue = self._pending[call_id].subject
         self.kill()
+        self._end(
+            call_id, errors.DeadlineExceeded("It ran for too long and was stopped.", reason="RUNNER_TIMEOUT")
+        )
+
+    def _end(self, call_id: int, result: Reply | errors.FacetmeshError) -> None:
+        pending = self._pending.pop(call_id)
+        pending.timer.cancel()
+        if not pending.reply.cancelled():  # or who asked is gone
+            if isinstance(result, Reply):
+                pending.reply.set_result(result)
+            else:
+                pending.reply.set_exception(result)
+        if self._drained is not None and not self._pending and not self._drained.done():
+            self._drained.set_result(None)
+        pending.on_end(result if isinstance(result, Reply) else None)
 
     def _bury(self, code: int) -> None:
         self.alive = False
@@ -243,15 +254,13 @@ class Runner:
         if self._overdue is not None:
             culprits = {self._overdue}
         cause = "overdue" if self._overdue is not None else _cause(code)
-        for pending in self._pending.values():
-            pending.timer.cancel()
-            pending.reply.set_exception(_died(cause))
-        self._pending.clear()
         if not self._ready.done():
             self._ready.set_exception(_died(cause))
         if not self._asked_to_go:
             logger.error("a runner died: %s", cause, extra={**self._fields, "subjects": sorted(culprits)})
         self._on_exit(None if self._asked_to_go else frozenset(culprits))
+        for call_id in list(self._pending):
+            self._end(call_id, _died(cause))
 
 
 def _died(cause: str) -> errors.Unavailable:

@@ -10,6 +10,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from facetmesh.runners.frames import Receiver
 from facetmesh.runners.sandbox import Confinement
 
 if TYPE_CHECKING:
@@ -24,28 +25,24 @@ _NO_HOME = "/nonexistent"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stream:
-    """Our end of a socket to a child."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Child:
     """A child that was started."""
 
     process: Process
-    frames: Stream
-    """Calls and replies."""
-    stderr: Stream
+    calls: asyncio.WriteTransport
+    """Where calls go."""
+    replies: Receiver
+    """Where replies come."""
+    stderr: asyncio.StreamReader
     """What it writes to its standard error. No pipe of asyncio's, which would tell
     the end of the process only when nobody has that open any more."""
+    closing: asyncio.StreamWriter
+    """Ends that."""
 
     def close(self) -> None:
         """Closes our ends."""
-        self.frames.writer.close()
-        self.stderr.writer.close()
+        self.calls.close()
+        self.closing.close()
 
 
 async def spawn(
@@ -99,11 +96,10 @@ async def spawn(
             frames.close()
             stderr.close()
             raise
-    return Child(
-        process,
-        Stream(*await asyncio.open_unix_connection(sock=frames)),
-        Stream(*await asyncio.open_unix_connection(sock=stderr)),
+    calls, replies = await asyncio.get_running_loop().create_unix_connection(
+        lambda: Receiver(max_header_bytes=limits.max_header_bytes, max_blob_bytes=limits.max_blob_bytes), sock=frames
     )
+    return Child(process, calls, replies, *await asyncio.open_unix_connection(sock=stderr))
 
 
 def _environment(setting: EngineSetting) -> dict[str, str]:
