@@ -30,6 +30,23 @@ MESSAGE_S = 60.0
 _log = logging.getLogger(__name__)
 
 
+class Generic:
+    """Adds servicers to a server, of whose methods none is registered.
+
+    For each registered method gRPC has a task that waits for its next call, and looks at all of them with every call
+    that comes.
+
+    Args:
+        server: The server.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: object) -> None:
+        """Leaves out what generated code registers beside its generic handler."""
+
+
 def reader(kind: type[Message]) -> Callable[[bytes], Message | None]:
     """Reads a message; None for what is none, because gRPC would answer an exception with UNKNOWN and its text."""
 

@@ -14,7 +14,7 @@ import logging
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -26,6 +26,7 @@ from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.gateways import Gateway
+from facetmesh.kit.handlers import Generic
 from facetmesh.kit.health import HEALTH_SERVICE, Health
 from facetmesh.kit.keks import Keks
 from facetmesh.kit.keyring import Keyring, keep_wrapped
@@ -162,10 +163,11 @@ class Mesh:
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a lottery
             ],
         )
-        add_to_server(server)
+        methods = cast("grpc.aio.Server", Generic(server))
+        add_to_server(methods)
         probes = {"sidecar": self.dapr.healthy, "identity": verifier.ready, "leases": leases.ready, **ready}
         health = Health(services, probes, self.telemetry.metrics.ready)
-        health.add_to(server)
+        health.add_to(methods)
         reflection.enable_server_reflection([HEALTH_SERVICE, reflection.SERVICE_NAME, *services], server)
         port = listen(server, settings.host, settings.port, settings.tls, plaintext=settings.allow_plaintext)
         metrics_port, close_metrics = self.telemetry.serve(settings.host, settings.metrics_port)
