@@ -183,7 +183,7 @@ class Scheduler:
             return await job.reply
         late = asyncio.get_running_loop().call_later(timeout_s, self._expire, job)
         try:
-            return await asyncio.shield(job.reply)
+            return await job.reply
         finally:
             late.cancel()
             if self._waiting.remove(domain, job):

@@ -55,17 +55,19 @@ def choose(traffic: Traffic, key: str) -> str:
         traffic: The split.
         key: What keeps calls together; a random place when empty.
     """
+    if not traffic.targets:
+        return ""
     place = _place(key) * _WHOLE
     for version, percent in traffic.targets:
         place -= percent
         if place < 0:
             return version
-    return traffic.targets[-1][0] if traffic.targets else ""
+    return traffic.targets[-1][0]
 
 
 def shadow(traffic: Traffic) -> str:
     """The version that gets a copy of this call; empty for none."""
-    return traffic.shadow if _place("") * _WHOLE < traffic.shadow_percent else ""
+    return traffic.shadow if traffic.shadow and _place("") * _WHOLE < traffic.shadow_percent else ""
 
 
 def _place(key: str) -> float:

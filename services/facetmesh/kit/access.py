@@ -122,7 +122,7 @@ def named(principal: Principal | None, request: Message, kind: str | None = None
         request: The request.
         kind: Only those of this resource type; all when None.
     """
-    yield from referenced(request, kind)
+    yield from referenced(request, *([kind] if kind else []))
     field = _INFERENCE_MODELS.get(request.DESCRIPTOR.full_name)
     if field is not None and kind in (None, MODEL) and (name := getattr(request, field)):
         tenant = principal.tenant if principal else None
@@ -131,8 +131,7 @@ def named(principal: Principal | None, request: Message, kind: str | None = None
 
 def models(principal: Principal | None, request: Message) -> frozenset[str]:
     """The names of the models that a request is about; a version or a rollout counts as its model."""
-    parts = (name for kind in _OF_MODELS for name in referenced(request, kind))
-    owners = ("/".join(name.split("/")[:_MODEL_PARTS]) for name in parts)
+    owners = ("/".join(name.split("/")[:_MODEL_PARTS]) for name in referenced(request, *_OF_MODELS))
     return frozenset({*named(principal, request, MODEL), *owners})
 
 
@@ -148,25 +147,25 @@ def names_models(request: Descriptor) -> bool:
     )
 
 
-def referenced(message: Message, kind: str | None = None) -> Iterator[str]:
+def referenced(message: Message, *kinds: str) -> Iterator[str]:
     """The resource names in all fields, nested ones too, that carry google.api.resource_reference.
 
     An optional field that is empty names nothing.
 
     Args:
         message: The request.
-        kind: Only those of this resource type; all when None.
+        kinds: Only those of these resource types; all when there are none.
     """
     for field in _references(message.DESCRIPTOR):
         if field.nested is None:
-            if kind in (None, field.kind):
+            if not kinds or field.kind in kinds:
                 value = getattr(message, field.name)
                 yield from value if field.repeated else [value] if value or field.required else []
         elif field.repeated:
             for item in getattr(message, field.name):
-                yield from referenced(item, kind)
+                yield from referenced(item, *kinds)
         elif message.HasField(field.name):
-            yield from referenced(getattr(message, field.name), kind)
+            yield from referenced(getattr(message, field.name), *kinds)
 
 
 class _Reference(NamedTuple):

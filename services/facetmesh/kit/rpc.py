@@ -37,7 +37,7 @@ from facetmesh.kit.turns import Turns
 from facetmesh.kit.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from contextlib import AbstractContextManager
 
     from google.protobuf.message import Message
@@ -147,8 +147,9 @@ class Guard(grpc.aio.ServerInterceptor):
     async def check(self, principal: identity.Principal | None, request: Message | None, context: Any) -> None:
         """Returns when the request may be worked on; raises what it is refused with."""
         request = message(request)
-        audit.current().concerns(list(access.named(principal, request)))  # first, so that a refusal tells it
-        await self._authorize(principal, request)
+        names = list(access.named(principal, request))
+        audit.current().concerns(names)  # first, so that a refusal tells it
+        await self._authorize(principal, request, names)
         routed = dict(context.invocation_metadata() or ()).get(MODEL_HEADER)
         if routed is not None and routed not in (access.models(principal, request) or {routed}):
             raise InvalidArgument(
@@ -163,11 +164,14 @@ class Guard(grpc.aio.ServerInterceptor):
             await self._verifier.verify(principal.token)
             if not action(method).infers:  # a file on its way
                 await self._turns.stand_aside(principal.tenant or "")
-        await self._authorize(principal, message(request))
+        request = message(request)
+        await self._authorize(principal, request, access.named(principal, request))
 
-    async def _authorize(self, principal: identity.Principal | None, request: Message) -> None:
+    async def _authorize(
+        self, principal: identity.Principal | None, request: Message, names: Iterable[str]
+    ) -> None:
         if principal is not None:
-            access.authorize_tenant(principal, access.named(principal, request))
+            access.authorize_tenant(principal, names)
             access.authorize_models(principal, request)
             await self._gate.authorize(principal, request, audit.current())
         validate(request)
