@@ -156,7 +156,8 @@ class Runner:
         parts = frames.encode({"id": call_id, "task": task, "arguments": arguments, "subject": subject}, blobs)
         timer = loop.call_later(timeout_s, self._time_out, call_id)
         self._pending[call_id] = _Pending(subject, reply, timer, on_end)
-        self._child.calls.writelines(parts)
+        for part in parts:  # joined, the image would be copied once more
+            self._child.calls.write(part)
         return reply
 
     def pause(self) -> None:
