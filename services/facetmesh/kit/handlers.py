@@ -20,7 +20,7 @@ from facetmesh.kit.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
@@ -47,17 +47,26 @@ class Generic:
         """Leaves out what generated code registers beside its generic handler."""
 
 
-def reader(kind: type[Message]) -> Callable[[bytes], Message | None]:
-    """Reads a message; None for what is none, because gRPC would answer an exception with UNKNOWN and its text."""
+class Reader:
+    """Reads the messages of a call.
 
-    def read(data: bytes) -> Message | None:
+    Args:
+        kind: Their type.
+    """
+
+    def __init__(self, kind: type[Message]) -> None:
+        self._kind = kind
+        self.size = 0
+        """How many bytes the last message had; the message would have to be written once more to say it."""
+
+    def read(self, data: bytes) -> Message | None:
+        """A message; None for what is none, because gRPC would answer an exception with UNKNOWN and its text."""
+        self.size = len(data)
         try:
-            wire.check(data, cast("Descriptor", kind.DESCRIPTOR))
-            return kind.FromString(data)
+            wire.check(data, cast("Descriptor", self._kind.DESCRIPTOR))
+            return self._kind.FromString(data)
         except DecodeError:
             return None
-
-    return read
 
 
 def message(request: Message | None) -> Message:

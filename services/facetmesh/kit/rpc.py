@@ -29,7 +29,7 @@ from facetmesh.kit.errors import (
 )
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.gateways import Gateway
-from facetmesh.kit.handlers import known, message, no_such_method, only, reader
+from facetmesh.kit.handlers import Reader, known, message, no_such_method, only
 from facetmesh.kit.incoming import Incoming
 from facetmesh.kit.policy.vocabulary import action
 from facetmesh.kit.source import source
@@ -112,8 +112,10 @@ class Guard(grpc.aio.ServerInterceptor):
                 await self._turns.wait(principal.tenant or "")
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
-        call = _Call(self, rule, record, principal, streams=handler.request_streaming)
-        return _wrapped(handler, call)
+        # What generated code reads a message with is the FromString of its class.
+        reader = Reader(cast("Any", handler.request_deserializer).__self__)
+        call = _Call(self, rule, record, principal, reader, streams=handler.request_streaming)
+        return _wrapped(handler, call, reader)
 
     async def _authenticate(self, details: grpc.HandlerCallDetails) -> identity.Principal:
         served = ""
@@ -236,6 +238,7 @@ class _Call:
         rule: access.Rule,
         record: audit.Record,
         principal: identity.Principal | None,
+        reader: Reader,
         *,
         streams: bool,
     ) -> None:
@@ -243,6 +246,7 @@ class _Call:
         self._rule = rule
         self._record = record
         self._principal = principal
+        self._reader = reader
         self._streams = streams
 
     def unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -305,7 +309,7 @@ class _Call:
         """What the servicer gets: the message, or an iterator that checks each one as it comes."""
         if not self._streams:
             request = await only(context)
-            place.hold(request.ByteSize())
+            place.hold(self._reader.size)
             await self._guard.check(self._principal, request, context)
             return request
 
@@ -333,7 +337,9 @@ class _Call:
             await status.abort(context, ours)
 
 
-def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcMethodHandler[Any, Any]:
+def _wrapped(
+    handler: grpc.RpcMethodHandler[Any, Any], call: _Call, reader: Reader
+) -> grpc.RpcMethodHandler[Any, Any]:
     """The handler with everything around it, for each of gRPC's four kinds; the message of any is read here."""
     method = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     # Of a handler that takes a stream gRPC reads nothing that it does not ask for, be it one message.
@@ -342,8 +348,7 @@ def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcM
         if handler.response_streaming
         else (grpc.stream_unary_rpc_method_handler, call.unary)
     )
-    # What generated code reads a message with is the FromString of its class.
-    coders = (reader(cast("Any", handler.request_deserializer).__self__), handler.response_serializer)
+    coders = (reader.read, handler.response_serializer)
     wrapped: grpc.RpcMethodHandler[Any, Any] = cast("Any", make)(around(cast("Any", method)), *coders)
     return wrapped
 
