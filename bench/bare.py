@@ -73,7 +73,7 @@ def detect(request: Any, photo: bytes) -> list[int]:
     top, left = (inputs.SIDE - height) // 2, (inputs.SIDE - width) // 2
     canvas = np.full((1, inputs.SIDE, inputs.SIDE, 3), _GREY, np.uint8)
     canvas[0, top : top + height, left : left + width] = cv2.resize(pixels, (width, height))
-    output = request.infer([canvas], share_inputs=True, share_outputs=True)[0][0]
+    (output,) = request.infer(canvas, share_inputs=True, share_outputs=True).to_tuple()[0]
     confidences = output[4:].max(axis=0)
     chosen = np.flatnonzero(confidences >= _CONFIDENCE)
     boxes = output[:4, chosen].T
