@@ -60,14 +60,17 @@ class Door:
 
 
 @asynccontextmanager
-async def guarded(world: LimitsWorld, **options: Any) -> AsyncIterator[Door]:
+async def guarded(
+    world: LimitsWorld, *, held_bytes: int = 1 << 30, **options: Any
+) -> AsyncIterator[Door]:
     """A guard with a gate."""
     log, metrics = Bus(), Metrics.create()
     door = Door(world, log, None)
     recorder = audit.Recorder("test", EventSigner("detection", bytes(32)), log, metrics, clock=world.clock)
     verifier = TokenVerifier(door.issuer, issuer=ISSUER, audience=AUDIENCE, clock=world.clock)
     gate = Gate(region="local", clock=world.clock, **options)
-    server = grpc.aio.server(interceptors=[Guard(verifier, recorder, metrics, places=Places(64, 1 << 30), gate=gate)])
+    guard = Guard(verifier, recorder, metrics, places=Places(64, held_bytes), gate=gate)
+    server = grpc.aio.server(interceptors=[guard])
     server.add_generic_rpc_handlers(tuple(handlers([])))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -101,6 +104,23 @@ async def test_a_policy_refuses_and_the_event_says_which(world: LimitsWorld) -> 
     denied, done = door.log.events
     assert (list(denied.deciding_policies), list(denied.roles)) == ([f"{ACME}/policies/1#no"], ["caller"])
     assert list(done.deciding_policies) == ["platform/policies/default#tenant-admins", f"{ACME}/policies/1#all"]
+
+
+@pytest.mark.parametrize(("size", "reason"), [(400, ""), (1001, "TOO_MANY_BYTES")])
+async def test_a_streams_messages_take_their_part_of_the_bytes_one_at_a_time(
+    world: LimitsWorld, size: int, reason: str
+) -> None:
+    async with guarded(world, held_bytes=1000) as door:
+        token, _ = door.issuer.issue(Grant(f"{ACME}/keys/k1", "acme", ("caller",)))
+        said = [detection_pb2.DetectStreamRequest(settings={"model": FACES})]
+        said += [detection_pb2.DetectStreamRequest(frame={"image": bytes(size)}) for _ in range(3)]
+        call = door.stub.DetectStream(iter(said), metadata=(("authorization", f"Bearer {token}"),), timeout=30)
+        if not reason:
+            assert [one async for one in call]
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    assert status.from_rpc_error(refused.value).reason == reason
 
 
 @pytest.mark.parametrize("licence", ["AGPL-3.0", "MIT"])

@@ -48,6 +48,16 @@ def test_requests_share_the_bytes() -> None:
     places.enter("a").hold(500)
 
 
+def test_a_streams_messages_count_one_at_a_time() -> None:
+    places = Places(100, 1000)
+    stream = places.enter("a")
+    for _ in range(10):
+        stream.hold(400)
+    with pytest.raises(ResourceExhausted):
+        stream.hold(1001)
+    places.enter("a").hold(500)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.booleans())))
 def test_there_is_always_one_for_a_newcomer(steps: list[tuple[str, bool]]) -> None:
     places = Places(32, 1)

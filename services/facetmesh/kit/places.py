@@ -53,11 +53,13 @@ class Place:
         self._size = 0
 
     def hold(self, size: int) -> None:
-        """Counts the bytes of the call's request, which come once.
+        """Counts the bytes of the call's request; of a stream of them the latest, in place of the one before.
 
         Raises:
             ResourceExhausted: TOO_MANY_BYTES.
         """
+        self._bytes.give_back(self._caller, self._size)
+        self._size = 0
         if not self._bytes.take(self._caller, size):
             raise ResourceExhausted(
                 "The service has no room for more of your requests now.", reason="TOO_MANY_BYTES",

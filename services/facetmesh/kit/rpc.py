@@ -314,6 +314,7 @@ class _Call:
             return request
 
         async def check(message: Message | None, first: bool) -> None:  # noqa: FBT001 - Incoming asks for it
+            place.hold(0 if message is None else message.ByteSize())
             if not first:
                 await self._guard.check_next(self._principal, message, self._rule.method)
                 return
