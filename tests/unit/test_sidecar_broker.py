@@ -131,6 +131,18 @@ async def test_a_batch_waits_for_company_only_so_long(store: Store) -> None:
     assert len(await asyncio.wait_for(messages.take(2, patience_s=0.05), 60)) == 1
 
 
+async def test_those_who_take_from_one_queue_have_their_turns(store: Store) -> None:
+    broker = _broker(store, SUBSCRIPTION)
+    messages = broker.subscribed[0].queue
+    taking = [asyncio.create_task(messages.take(1)) for _ in range(3)]
+    await broker.publish("writer", "topic", _published(2))
+    taken = [await asyncio.wait_for(one, 60) for one in taking[:2]]
+    assert [_data(pending.message.data) for (pending,) in taken] == ["0", "1"]
+    taking[2].cancel()  # who gives up keeps no turn
+    messages.put_back(taken[0])
+    assert await asyncio.wait_for(messages.take(1), 60) == taken[0]
+
+
 async def test_who_is_behind_does_not_wait_for_more(store: Store) -> None:
     broker = _broker(store, SUBSCRIPTION)
     messages = broker.subscribed[0].queue

@@ -122,8 +122,7 @@ async def test_a_second_sidecar_is_kept_out(store: Store) -> None:
 
 async def test_a_closed_store_finishes_first_and_takes_no_more(tmp_path: Path) -> None:
     store = Store(tmp_path / "file.db", SCHEMA)
-    writing = [asyncio.create_task(store.run(partial(_insert, key=str(n)))) for n in range(50)]
-    await asyncio.sleep(0)  # lets the tasks hand in their work
+    writing = [store.run(partial(_insert, key=str(n))) for n in range(50)]
     store.close()
     await asyncio.gather(*writing)
     with pytest.raises(StoreError):
@@ -134,9 +133,7 @@ async def test_a_closed_store_finishes_first_and_takes_no_more(tmp_path: Path) -
 
 
 async def test_who_no_longer_waits_harms_nobody(store: Store) -> None:
-    task = asyncio.create_task(store.run(partial(_insert, key="a")))
-    await asyncio.sleep(0)  # lets the task hand in its work
-    task.cancel()
+    store.run(partial(_insert, key="a")).cancel()
     await store.run(partial(_insert, key="b"))
     assert "b" in await store.run(_keys)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from functools import lru_cache
 from typing import Any
 
 BINARY = "application/octet-stream"
@@ -11,6 +12,7 @@ JSON = "application/json"
 CLOUD_EVENT = "application/cloudevents+json"
 
 
+@lru_cache(maxsize=64)
 def media_type(content_type: str) -> str:
     """A content type without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()

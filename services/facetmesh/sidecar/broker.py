@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -102,8 +101,11 @@ class Broker:
         if not self.settings.may_publish(app, topic):
             raise TopicForbidden(f"topic {topic} is not allowed for app id {app}")
         messages = [events.message(one, app=app, pubsub=self.name, topic=topic) for one in published]
-        # A publisher who gives up cannot take back what is written by then: it must be delivered, and now.
-        await asyncio.shield(self._write(topic, messages))
+        targets = self._targets(topic)
+        written = self._store.run(lambda connection: queue.insert(connection, targets, messages))
+        # At once, because a publisher who gives up takes nothing back. Who looks now does so after it is written.
+        self._tell(topic, len(messages))
+        await written
 
     async def bury(self, one: Subscribed, pending: Pending, reason: str) -> None:
         """Settles a message that cannot be handled: to its dead-letter topic with the reason, else it is dropped.
@@ -140,11 +142,6 @@ class Broker:
                 " ORDER BY seq DESC LIMIT 1 OFFSET :most)",
                 {"pubsub": self.name, "app": NOBODY, "topic": topic, "most": self.settings.max_len_approx},
             )
-
-    async def _write(self, topic: str, messages: Sequence[Message]) -> None:
-        targets = self._targets(topic)
-        await self._store.run(lambda connection: queue.insert(connection, targets, messages))
-        self._tell(topic, len(messages))
 
     def _targets(self, topic: str) -> list[QueueName]:
         return [one.name for one in self._queues.get(topic, ())] or [QueueName(self.name, NOBODY, topic)]

@@ -109,48 +109,55 @@ class Queue:
         """Whether there may be some beyond."""
         self._arrived = 0
         """How many were added since the last look, at least."""
+        self._wanted = 0
+        """How many of those make the batch full for which somebody waits."""
         self._behind = False
         """Whether the last look left some on the disk: who is behind waits for nobody."""
         self._changed = asyncio.Event()
-        self._loading = asyncio.Lock()
+        self._taking = asyncio.Lock()
         self._settled: set[int] = set()
         self._settling = asyncio.Lock()
 
     def arrived(self, count: int) -> None:
         """Tells that messages were added."""
         self._arrived += count
+        # Whoever knows of some and waits for company is woken when it is there, not by each that comes.
+        if not self._more or self._arrived >= self._wanted:
+            self._changed.set()
         self._more = True
-        self._changed.set()
 
     async def take(self, most: int, patience_s: float = 0.0) -> list[Pending]:
         """Waits for messages, and hands out the next ones.
 
-        After a pause the first goes at once; in a stream of them many share a batch.
+        After a pause the first goes at once; in a stream of them many share a batch. Of several who take, one
+        waits for messages and the others for their turn: all of them would look at each message that arrives.
 
         Args:
             most: At most so many.
             patience_s: How long after a batch the next one waits for more, unless it is full.
         """
-        while True:
-            self._changed.clear()
-            now = time.monotonic()
-            self._wake(now)
-            wait_s: float | None = None
-            if self._ready or self._loadable():
-                wait_s = self._taken + patience_s - now
-                if wait_s <= 0 or self._behind or len(self._ready) + self._arrived >= most:
-                    if self._loadable() and len(self._ready) < most:
-                        await self._load()
-                    if self._ready:
-                        return self._next(most)
+        async with self._taking:
+            while True:
+                self._changed.clear()
+                now = time.monotonic()
+                self._wake(now)
+                wait_s: float | None = None
+                if self._ready or self._loadable():
+                    wait_s = self._taken + patience_s - now
+                    if wait_s <= 0 or self._behind or len(self._ready) + self._arrived >= most:
+                        if self._loadable() and len(self._ready) < most:
+                            await self._load()
+                        if self._ready:
+                            return self._next(most)
+                        continue
+                elif self._later:
+                    wait_s = self._later[0][0] - now
+                self._wanted = most - len(self._ready)
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await self._changed.wait()
+                except TimeoutError:
                     continue
-            elif self._later:
-                wait_s = self._later[0][0] - now
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
 
     def put_back(self, messages: Sequence[Pending]) -> None:
         """Takes back messages that could not even be tried: they are the next again."""
@@ -226,27 +233,23 @@ class Queue:
         return len(self._window) < _LARGEST_WINDOW and self._window_bytes < _LARGEST_WINDOW_BYTES
 
     async def _load(self) -> None:
-        async with self._loading:
-            if not self._loadable():
-                return
-            self._more, self._arrived = False, 0  # before the look, so that what arrives during it is not overlooked
-            try:
-                found, all_of_them = await self._store.run(self._read)
-            except StoreError as error:
-                _log.error("messages cannot be read", extra={"topic": self.name.topic, "detail": str(error)})
-                self._more = True
-                await asyncio.sleep(_RETRY_STORE_S)
-                return
-            self._behind = not all_of_them
-            if self._behind:
-                self._more = True
-            for message in found:
-                self._window[message.seq] = len(message.message.data)
-                self._window_bytes += len(message.message.data)
-            if found:
-                self._cursor = found[-1].seq
-                self._ready.extend(found)
-                self._changed.set()
+        self._more, self._arrived = False, 0  # before the look, so that what arrives during it is not overlooked
+        try:
+            found, all_of_them = await self._store.run(self._read)
+        except StoreError as error:
+            _log.error("messages cannot be read", extra={"topic": self.name.topic, "detail": str(error)})
+            self._more = True
+            await asyncio.sleep(_RETRY_STORE_S)
+            return
+        self._behind = not all_of_them
+        if self._behind:
+            self._more = True
+        for message in found:
+            self._window[message.seq] = len(message.message.data)
+            self._window_bytes += len(message.message.data)
+        if found:
+            self._cursor = found[-1].seq
+            self._ready.extend(found)
 
     def _read(self, connection: sqlite3.Connection) -> tuple[list[Pending], bool]:
         rows = connection.execute(

@@ -86,12 +86,13 @@ class Store:
         self._thread = threading.Thread(target=self._run, name=f"sqlite {path.name}", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    def run(self, work: Callable[[sqlite3.Connection], _T]) -> asyncio.Future[_T]:
         """What work returns, once all that it wrote is on the disk.
 
-        Work runs in the store's thread, within a transaction. When it raises,
-        what it wrote is undone; others in the same commit are not touched. It
-        may be run again from the start when a commit fails.
+        Work runs in the store's thread, within a transaction, after all that was
+        asked for before, and also when nobody waits for it any more. When it
+        raises, what it wrote is undone; others in the same commit are not
+        touched. It may be run again from the start when a commit fails.
 
         Raises:
             StoreError: SQLite could not do it.
@@ -102,7 +103,7 @@ class Store:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         self._jobs.put(_Job(work, loop, future))
-        return await future
+        return future
 
     async def check(self) -> None:
         """Returns when the file can be read, and where the disk failed before, written again.
@@ -168,8 +169,10 @@ class Store:
 
     def _transaction(self, batch: Sequence[_Job]) -> list[_Outcome]:
         execute = self._connection.execute
+        shared = len(batch) > 1  # else its savepoint is a transaction
         try:
-            execute("BEGIN")
+            if shared:
+                execute("BEGIN")
             outcomes = []
             for job in batch:
                 execute("SAVEPOINT job")
@@ -182,7 +185,8 @@ class Store:
                     outcome = _Outcome(None, error)
                 execute("RELEASE job")
                 outcomes.append(outcome)
-            execute("COMMIT")
+            if shared:
+                execute("COMMIT")
         except sqlite3.Error:
             if self._connection.in_transaction:
                 execute("ROLLBACK")

@@ -60,7 +60,7 @@ class DaprSidecar:
 
     async def close(self) -> None:
         """Ends the connection."""
-        await self._client.close()  # type: ignore[no-untyped-call] # Dapr's client has no types there
+        await self._client.close()
         if self._probing is not None:
             await self._probing.close()
 

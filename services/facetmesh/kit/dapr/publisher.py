@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dapr.clients.grpc._request import BulkPublishEntry
+from dapr.proto.runtime.v1 import pubsub_pb2
 
 from facetmesh.kit import telemetry
 from facetmesh.kit.cloudevents import BINARY
@@ -88,13 +88,15 @@ class Publisher:
         return failed
 
     async def _publish_batch(self, topic: str, events: Sequence[Outgoing], event_type: str) -> list[str]:
-        entries = [
-            BulkPublishEntry(event.data, entry_id=event.id, metadata=_attributes(event.id, event_type, event.trace))
-            for event in events
-        ]
+        request = pubsub_pb2.BulkPublishRequest(pubsub_name=self._pubsub, topic=topic)
+        for event in events:
+            request.entries.add(
+                entry_id=event.id, event=event.data, content_type=BINARY,
+                metadata=_attributes(event.id, event_type, event.trace),
+            )  # fmt: skip
         with our_errors(_WHAT):
-            answer = await self._client.publish_events(self._pubsub, topic, entries, data_content_type=BINARY)
-        return [str(entry.entry_id) for entry in answer.failed_entries]
+            answer = await self._client.bulk_publish(request)
+        return [entry.entry_id for entry in answer.failedEntries]
 
 
 def _batches(events: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
