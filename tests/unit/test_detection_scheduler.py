@@ -535,6 +535,26 @@ async def test_who_has_had_its_part_pauses_nobody() -> None:
         await world.runners.release()
 
 
+async def test_a_long_load_stands_still_again_and_again() -> None:
+    """What it has had so far counts already, though it is charged at its end."""
+    world = World(slots=2, queue=100)
+    world.runners.cold = {("slow", "m")}
+    slow = [world.ask("slow", subject="m") for _ in range(5)]
+    for _ in range(10):
+        await settled()
+        world.now += 0.1
+        little = world.ask("little")
+        await settled()
+        assert world.runners.paused == {"slow"}
+        world.now += 0.02
+        await world.runners.release()
+        await little
+    for task in slow:
+        task.cancel()
+    while world.runners.running:
+        await world.runners.release()
+
+
 async def test_nobody_stands_still_for_long() -> None:
     """What was thought to be short and is not has the cores with the others then."""
     world = World(slots=1, queue=100)

@@ -95,6 +95,11 @@ class Running:
         now = self._clock()
         return sum(max(0.0, run.expected - run.ran_s(now) * run.slots) for run in self._runs)
 
+    def loading_s(self, domain: str) -> float:
+        """Core-seconds that a domain's loads took so far beyond what is expected of requests whose model is there."""
+        now = self._clock()
+        return sum(max(0.0, run.ran_s(now) * run.slots - run.expected) for run in self._of(domain) if run.cold)
+
     def begin(self, run: Run, before: Iterable[str] = ()) -> None:
         """Adds a request; these domains stand still until `release`."""
         for domain in before:

@@ -281,8 +281,11 @@ class Scheduler:
             return frozenset()
         if self._running.free >= min(self._limits.slots, self._limits.widest):
             return frozenset()
+        # The queue hears at its end what a load took: by then it had the cores for a second.
         leads = {
-            other: self._waiting.lead(other, job.domain) for other in self._running.domains() if other != job.domain
+            other: self._waiting.lead(other, job.domain) + self._running.loading_s(other)
+            for other in self._running.domains()
+            if other != job.domain
         }
         return frozenset(
             other for other, lead in leads.items() if lead > (0.0 if self._waiting.waiting(other) else _SHORT_S)
