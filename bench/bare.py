@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _CONFIDENCE = 0.25
 _IOU = 0.45
 _GREY = 114
+_SMALLEST = 540
+"""Rows of half the photo: the least that is decoded by vector code and no smaller than the model's input."""
 
 
 def main() -> None:
@@ -66,7 +68,7 @@ def main() -> None:
 
 def detect(request: Any, photo: bytes) -> list[int]:
     """A JPEG in, the indices of the boxes that are left out."""
-    pixels = simplejpeg.decode_jpeg(photo, "RGB", min_height=inputs.SIDE)
+    pixels = simplejpeg.decode_jpeg(photo, "RGB", min_height=_SMALLEST)
     rows, columns = pixels.shape[:2]
     scale = inputs.SIDE / max(rows, columns)
     height, width = round(rows * scale), round(columns * scale)

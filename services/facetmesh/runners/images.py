@@ -35,6 +35,9 @@ Image.MAX_IMAGE_PIXELS = None
 _ORIENTATION = 0x0112
 _TRANSPOSING = range(5, 9)
 _PLAIN_COLOURS = frozenset({"YCbCr", "Gray"})
+_FAST_PARTS = (8, 4, 2)
+"""libjpeg-turbo has vector code to decode an eighth, a quarter, a half and the whole: three eighths of a photo take
+longer than a half (1.63 and 1.44 ms), and five eighths longer than all of it (2.57 and 1.85)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +185,11 @@ def _jpeg(data: bytes, image: Image.Image, longer_side: int | None) -> Pixels:
 def _decoded(data: bytes, size: tuple[int, int], longer_side: int | None) -> Pixels:
     """A JPEG's pixels; raises ValueError where it has any fault."""
     width, height = size
-    keep = max(size) if longer_side is None else min(longer_side, max(size))
-    smallest = {"min_width": keep} if width >= height else {"min_height": keep}
-    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **smallest)
+    longer = max(size)
+    wanted = longer if longer_side is None else longer_side
+    sides = (-(-longer // part_of) for part_of in _FAST_PARTS)
+    least = next((side for side in sides if side >= wanted), longer)
+    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **{"min_width" if width >= height else "min_height": least})
     return pixels
 
 
