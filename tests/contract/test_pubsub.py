@@ -174,6 +174,7 @@ async def test_of_many_only_those_come_again_that_failed(
     inbox_two.behaviours["bulk"] = partly
     await one.publisher().publish_many("bulk", [Outgoing(f"{name}-{n}", b"x", {}) for n in range(20)], type="t")
     await until(lambda: {bad, dropped} <= set(inbox_one.ids("bulk.dead", name)), "two are given up")
+    await until(lambda: len(set(inbox_two.ids("bulk", name))) == 20, "all came")
     times = {event_id: inbox_two.ids("bulk").count(event_id) for event_id in inbox_two.ids("bulk", name)}
     assert times == {f"{name}-{n}": 3 if n == 3 else 1 for n in range(20)}
     assert sorted(inbox_one.ids("bulk.dead", name)) == [bad, dropped]

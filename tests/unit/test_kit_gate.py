@@ -106,18 +106,21 @@ async def test_a_policy_refuses_and_the_event_says_which(world: LimitsWorld) -> 
     assert list(done.deciding_policies) == ["platform/policies/default#tenant-admins", f"{ACME}/policies/1#all"]
 
 
-@pytest.mark.parametrize(("size", "reason"), [(400, ""), (1001, "TOO_MANY_BYTES")])
+@pytest.mark.parametrize(("frames", "size", "reason"), [(3, 400, ""), (1, 1001, "TOO_MANY_BYTES")])
 async def test_a_streams_messages_take_their_part_of_the_bytes_one_at_a_time(
-    world: LimitsWorld, size: int, reason: str
+    world: LimitsWorld, frames: int, size: int, reason: str
 ) -> None:
     async with guarded(world, held_bytes=1000) as door:
         token, _ = door.issuer.issue(Grant(f"{ACME}/keys/k1", "acme", ("caller",)))
-        said = [detection_pb2.DetectStreamRequest(settings={"model": FACES})]
-        said += [detection_pb2.DetectStreamRequest(frame={"image": bytes(size)}) for _ in range(3)]
-        call = door.stub.DetectStream(iter(said), metadata=(("authorization", f"Bearer {token}"),), timeout=30)
+        call = door.stub.DetectStream(metadata=(("authorization", f"Bearer {token}"),), timeout=30)
+        await call.write(detection_pb2.DetectStreamRequest(settings={"model": FACES}))
+        for _ in range(frames):
+            await call.write(detection_pb2.DetectStreamRequest(frame={"image": bytes(size)}))
         if not reason:
+            await call.done_writing()
             assert [one async for one in call]
             return
+        # Nothing more is written: gRPC's client calls a write to a call that was refused meanwhile INTERNAL.
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call.read()
     assert status.from_rpc_error(refused.value).reason == reason
