@@ -96,18 +96,9 @@ class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         """Runs models, one request after the other. What is wrong with one does not end the stream."""
         call = audit.current()
         async for request in requests:
-            try:
-                async with self._recorder.record(
-                    method=_STREAM, tenant=call.tenant, subject=call.subject
-                ) as record:
-                    record.describe(resource=f"{call.tenant}/models/{request.model_name}"[:512])
-                    answer = await self._infer(request, record)
-            except FacetmeshError as error:
-                message = f"{error.reason}: {status.to_status(error).message}"
-                refused = inference_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
-                yield inference_pb2.ModelStreamInferResponse(error_message=message, infer_response=refused)
-            else:
-                yield inference_pb2.ModelStreamInferResponse(infer_response=answer)
+            answer = await self._streamed(request, call)
+            del request  # or the memory has it beside the next one
+            yield answer
 
     async def ModelStatistics(
         self, request: inference_pb2.ModelStatisticsRequest, _: Any
@@ -147,6 +138,18 @@ class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         """Gives the memory of the version that answers back."""
         await self._answers.unload(await self._version(request.model_name, ""))
         return inference_pb2.RepositoryModelUnloadResponse()
+
+    async def _streamed(
+        self, request: inference_pb2.ModelInferRequest, call: audit.Record
+    ) -> inference_pb2.ModelStreamInferResponse:
+        try:
+            async with self._recorder.record(method=_STREAM, tenant=call.tenant, subject=call.subject) as record:
+                record.describe(resource=f"{call.tenant}/models/{request.model_name}"[:512])
+                return inference_pb2.ModelStreamInferResponse(infer_response=await self._infer(request, record))
+        except FacetmeshError as error:
+            message = f"{error.reason}: {status.to_status(error).message}"
+            refused = inference_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
+            return inference_pb2.ModelStreamInferResponse(error_message=message, infer_response=refused)
 
     async def _infer(
         self, request: inference_pb2.ModelInferRequest, record: audit.Record

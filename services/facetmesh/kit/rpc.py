@@ -314,7 +314,7 @@ class _Call:
             return request
 
         async def check(message: Message | None, first: bool) -> None:  # noqa: FBT001 - Incoming asks for it
-            place.hold(0 if message is None else message.ByteSize())
+            place.hold(self._reader.size)
             if not first:
                 await self._guard.check_next(self._principal, message, self._rule.method)
                 return
