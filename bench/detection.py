@@ -121,20 +121,21 @@ class Bench:
         """What goes into the results."""
         bare_ms = statistics.median(each["p50_ms"] for each in self._bare)
         ours_ms = statistics.median(each["one"]["p50_ms"] for each in self._ours)
-        bare = [{"many": {"ips": each["ips"]}} for each in self._bare]
+        bare = [each["ips"] for each in self._bare]
+        lowest, ours = ([each["many"]["ips"] for each in rounds] for rounds in (self._floor, self._ours))
         return {
-            "bare_best_ips": round(statistics.median(each["ips"] for each in self._bare), 1),
+            "bare_best_ips": round(statistics.median(bare), 1),
             "bare_p50_ms": round(bare_ms, 2),
-            "facetmesh_ips": round(statistics.median(each["many"]["ips"] for each in self._ours), 1),
-            "facetmesh_of_bare": _part(self._ours, bare),
+            "facetmesh_ips": round(statistics.median(ours), 1),
+            "facetmesh_of_bare": _part(ours, bare),
             **{f"facetmesh_{name}_ips": statistics.median(found) for name, found in self._ways.items()},
             "facetmesh_p50_ms": round(ours_ms, 2),
             "facetmesh_many_p50_ms": statistics.median(each["many"]["p50_ms"] for each in self._ours),
             "facetmesh_many_p99_ms": statistics.median(each["many"]["p99_ms"] for each in self._ours),
-            "floor_ips": statistics.median(each["many"]["ips"] for each in self._floor),
+            "floor_ips": statistics.median(lowest),
             "floor_p50_ms": statistics.median(each["one"]["p50_ms"] for each in self._floor),
-            "floor_of_bare": _part(self._floor, bare),
-            "facetmesh_of_floor": _part(self._ours, self._floor),
+            "floor_of_bare": _part(lowest, bare),
+            "facetmesh_of_floor": _part(ours, lowest),
             "bare_cpu_ms": round(statistics.median(each["cpu_ms"] for each in self._bare), 2),
             "facetmesh_cpu_ms": round(statistics.median(each["many"]["cpu_ms"] for each in self._ours), 2),
             "overhead_p50_ms": round(ours_ms - bare_ms, 2),
@@ -171,9 +172,9 @@ def table(figures: dict[str, Any]) -> None:
         print(f"{name:12} {found['one_client_p50_ms']:>17} ms {found['ips']:>20} img/s")
 
 
-def _part(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> float:
-    """How many of the others' images a second some reach with many clients: the median of the rounds."""
-    return round(statistics.median(a["many"]["ips"] / b["many"]["ips"] for a, b in zip(some, others, strict=True)), 3)
+def _part(some: Sequence[float], others: Sequence[float]) -> float:
+    """Which part of the others' images a second some reach: the median of the rounds."""
+    return round(statistics.median(a / b for a, b in zip(some, others, strict=True)), 3)
 
 
 def _json(module: str, *arguments: object) -> Any:

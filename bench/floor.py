@@ -26,7 +26,7 @@ from bench import bare, servers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FRAME = struct.Struct("!IB I")
+_FRAME = struct.Struct("!IBI")
 """A call's number, on how many cores it may run, and how many bytes follow."""
 _CORES = len(os.sched_getaffinity(0))
 _WORK = "work"

@@ -166,6 +166,23 @@ async def guarded(
     await recorder.close()
 
 
+async def while_little_is_answered(
+    detect: Callable[[str], Awaitable[Any]],
+    begun: asyncio.Event,
+    tenant: str,
+    came: asyncio.Event,
+    free: asyncio.Event,
+) -> None:
+    """Has a tenant call once little's call has begun, and another once that came; only then is little's freed."""
+    little = asyncio.ensure_future(detect("little"))
+    await asyncio.wait_for(begun.wait(), _PATIENCE_S)
+    held_up = asyncio.ensure_future(detect(tenant))
+    await asyncio.wait_for(came.wait(), _PATIENCE_S)
+    await asyncio.wait_for(detect("other"), _PATIENCE_S)
+    free.set()
+    await asyncio.wait_for(asyncio.gather(little, held_up), _PATIENCE_S)
+
+
 async def test_the_guard_reads_no_call_of_a_tenant_that_waits_its_turn() -> None:
     begun, asked, free = asyncio.Event(), asyncio.Event(), asyncio.Event()
     order: list[str] = []
@@ -185,13 +202,7 @@ async def test_the_guard_reads_no_call_of_a_tenant_that_waits_its_turn() -> None
             return detection_pb2.DetectResponse()
 
     async with guarded(Detection(), Turns(queues)) as detect:
-        little = asyncio.ensure_future(detect("little"))
-        await asyncio.wait_for(begun.wait(), _PATIENCE_S)
-        flood = asyncio.ensure_future(detect("flood"))
-        await asyncio.wait_for(asked.wait(), _PATIENCE_S)
-        await asyncio.wait_for(detect("other"), _PATIENCE_S)
-        free.set()
-        await asyncio.wait_for(asyncio.gather(little, flood), _PATIENCE_S)
+        await while_little_is_answered(detect, begun, "flood", asked, free)
     assert order == ["other", "little", "flood"]
 
 
@@ -215,11 +226,5 @@ async def test_the_guard_passes_on_no_more_of_a_file_meanwhile() -> None:
             return model_pb2.ModelVersion()
 
     async with guarded(Detection(), Turns(), Models()) as detect:
-        little = asyncio.ensure_future(detect("little"))
-        await asyncio.wait_for(begun.wait(), _PATIENCE_S)
-        upload = asyncio.ensure_future(detect("upload"))
-        await asyncio.wait_for(opened.wait(), _PATIENCE_S)
-        await asyncio.wait_for(detect("other"), _PATIENCE_S)
-        free.set()
-        await asyncio.wait_for(asyncio.gather(little, upload), _PATIENCE_S)
+        await while_little_is_answered(detect, begun, "upload", opened, free)
     assert order == ["spec", "little", "chunk"]
