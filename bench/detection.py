@@ -1,10 +1,11 @@
 """facetmesh beside the bare engine and beside its peers: the same photo and model, JPEG in, boxes out.
 
-`python -m bench.detection [--seconds S] [--peers NAME,…]`. Everything is measured in
-one run, in turns: the limit, the floor (`bench.floor`), facetmesh, a peer, and again, so that what else the
-machine does falls on all. facetmesh is asked directly, on the embedded sidecar; with
-daprd, and through its gateway, stands beside that. Results go to
-results/detection.json, where what `bench.noisy` found stays.
+`python -m bench.detection [--seconds S] [--turns N] [--peers NAME,…]`. Everything is
+measured in one run, in turns: the limit, the floor (`bench.floor`), facetmesh, a peer,
+and again, so that what else the machine does falls on all; each peer has several turns,
+far from each other. facetmesh is asked directly, on the embedded sidecar; with daprd, and
+through its gateway, stands beside that. Results go to results/detection.json, where what
+`bench.noisy` found stays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +31,14 @@ MANY = 16
 _WARM_UP_S = 1.0
 _WAYS: Mapping[str, Sequence[str]] = {"daprd": ("--sidecar", "daprd"), "gateway": ("--gateway",)}
 _TURNS = 3
+"""How often each of the ways is asked."""
 
 
 def main() -> None:
     """Measures, prints a table, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="how long each is measured")
+    parser.add_argument("--turns", type=int, default=2, help="how often each peer is measured")
     parser.add_argument("--peers", default=",".join(peer.name for peer in servers.PEERS), help="which, by name")
     options = parser.parse_args()
     busy = common.busy()
@@ -42,10 +46,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         bench.home = Path(home) / "home"
         bench.round()
-        for peer in servers.PEERS:
-            if peer.name in options.peers.split(","):
-                bench.peer(peer)
-                bench.round()
+        for _ in range(options.turns):
+            for peer in servers.PEERS:
+                if peer.name in options.peers.split(","):
+                    bench.peer(peer)
+                    bench.round()
         bench.ways()
     figures = bench.figures()
     table(figures)
@@ -68,7 +73,7 @@ class Bench:
         self._bare: list[dict[str, float]] = []
         self._floor: list[dict[str, Any]] = []
         self._ours: list[dict[str, Any]] = []
-        self._peers: dict[str, dict[str, Any]] = {}
+        self._peers: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self._ways: dict[str, list[float]] = {name: [] for name in _WAYS}
 
     def round(self) -> None:
@@ -93,7 +98,7 @@ class Bench:
         print(f"bare {self._bare[-1]}\nfloor {self._floor[-1]}\nours {self._ours[-1]}", flush=True)
 
     def peer(self, peer: servers.Peer) -> None:
-        """A peer, set up in each way; the better figures count."""
+        """A peer's turn, set up in each way; the better figures count."""
         found = []
         for variant in servers.VARIANTS:
             try:
@@ -102,11 +107,11 @@ class Bench:
             except (RuntimeError, subprocess.CalledProcessError) as problem:
                 print(f"{peer.name} {variant}: {problem}", flush=True)
         if found:
-            self._peers[peer.name] = {
+            self._peers[peer.name].append({
                 "one": min((each["one"] for each in found), key=lambda it: it["p50_ms"]),
                 "many": max((each["many"] for each in found), key=lambda it: it["ips"]),
-            }
-            print(peer.name, self._peers[peer.name], flush=True)
+            })  # fmt: skip
+            print(peer.name, self._peers[peer.name][-1], flush=True)
 
     def ways(self) -> None:
         """A mesh on daprd, and one that is asked through its gateway, in turns with each other."""
@@ -148,11 +153,12 @@ class Bench:
             "clients": MANY,
             "peers": {
                 name: {
-                    **found["many"],
-                    "one_client_p50_ms": found["one"]["p50_ms"],
-                    "one_client_ips": found["one"]["ips"],
+                    **_medians([each["many"] for each in turns]),
+                    "turns_ips": [each["many"]["ips"] for each in turns],
+                    "one_client_p50_ms": statistics.median(each["one"]["p50_ms"] for each in turns),
+                    "one_client_ips": statistics.median(each["one"]["ips"] for each in turns),
                 }
-                for name, found in self._peers.items()
+                for name, turns in self._peers.items()
             },
         }  # fmt: skip
 
@@ -175,6 +181,10 @@ def table(figures: dict[str, Any]) -> None:
 def _part(some: Sequence[float], others: Sequence[float]) -> float:
     """Which part of the others' images a second some reach: the median of the rounds."""
     return round(statistics.median(a / b for a, b in zip(some, others, strict=True)), 3)
+
+
+def _medians(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.median(each[name] for each in measured), 2) for name in measured[0]}
 
 
 def _json(module: str, *arguments: object) -> Any:
