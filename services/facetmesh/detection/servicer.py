@@ -63,10 +63,9 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         record = audit.current()
         version = await self._answers.choose(*ids(request.model), first.version, _sticky(first.sticky_key), b"")
         _describe(record, version)
-        digests: list[bytes] = []
-        results = await asyncio.gather(*(self._result(version, one, digests) for one in request.requests))
-        record.describe(inputs=digests)
-        response = detection_pb2.BatchDetectResponse(results=results)
+        found = await asyncio.gather(*(self._result(version, one) for one in request.requests))
+        record.describe(inputs=[digest for digest, _ in found if digest])
+        response = detection_pb2.BatchDetectResponse(results=[result for _, result in found])
         record.describe(output=_digest(response))
         response.receipt = record.receipt
         return response
@@ -109,17 +108,18 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
             yield answer
 
     async def _result(
-        self, version: Version, request: detection_pb2.DetectRequest, digests: list[bytes]
-    ) -> detection_pb2.BatchDetectResult:
-        """What came of one image of a batch; its digest goes to the others."""
+        self, version: Version, request: detection_pb2.DetectRequest
+    ) -> tuple[bytes, detection_pb2.BatchDetectResult]:
+        """An image of a batch: its digest, which is empty where there was no image to be had, and what came of it."""
+        digest = b""
         try:
             image = await self._image(request)
-            digests.append(hashlib.sha256(image.data).digest())
+            digest = hashlib.sha256(image.data).digest()
             with priorities.at(request.priority):
                 response = await self._respond(version, image, messages.options(request))
         except FacetmeshError as error:
-            return detection_pb2.BatchDetectResult(status=status.to_status(error))
-        return detection_pb2.BatchDetectResult(response=response)
+            return digest, detection_pb2.BatchDetectResult(status=status.to_status(error))
+        return digest, detection_pb2.BatchDetectResult(response=response)
 
     async def _respond(self, version: Version, image: Image, options: Options) -> detection_pb2.DetectResponse:
         return messages.response(await self._answers.detect(version, image, options), version)
