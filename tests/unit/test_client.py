@@ -72,6 +72,14 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
     calls: list[tuple[dict[str, Any], Any]] = field(default_factory=list)
     stall: bool = False
     time_left_s: float | None = None
+    frames: list[Any] = field(default_factory=list)
+
+    async def DetectStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        del context
+        async for request in request_iterator:
+            if request.HasField("frame"):
+                self.frames.append(request.frame)
+                yield detection_pb2.DetectStreamResponse(frame_id=request.frame.frame_id)
 
     async def Detect(self, request: Any, context: Any) -> Any:
         self.time_left_s = context.time_remaining()
@@ -298,6 +306,26 @@ async def test_the_blocking_client_does_the_same_on_its_own_thread(mesh: Mesh) -
             return client.detect("faces", b"image").image_width, client.token().tenant
 
     assert await asyncio.to_thread(work) == (7, "tenants/acme")
+
+
+async def test_a_client_that_is_not_open_says_so_and_does_not_wait_for_ever(mesh: Mesh) -> None:
+    with pytest.raises(RuntimeError, match="with Client"):
+        Client("right", mesh.endpoints).token()
+    with Client("right", mesh.endpoints) as client:
+        pass
+    with pytest.raises(RuntimeError, match="with Client"):
+        client.token()
+    with pytest.raises(RuntimeError, match="with AsyncClient"):
+        await AsyncClient("right", mesh.endpoints).detect("faces", b"image")
+
+
+async def test_frames_may_come_from_what_is_not_asynchronous(mesh: Mesh) -> None:
+    def work() -> list[int]:
+        with Client("right", mesh.endpoints) as client:
+            return [answer.frame_id for answer in client.detect_stream("faces", (bytes([i]) for i in range(3)))]
+
+    assert await asyncio.to_thread(work) == [0, 1, 2]
+    assert [frame.image for frame in mesh.detection.frames] == [b"\0", b"\1", b"\2"]
 
 
 async def test_a_gateway_with_a_certificate_of_ones_own() -> None:

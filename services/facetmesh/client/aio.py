@@ -41,7 +41,7 @@ class AsyncClient(
     until its deadline.
 
     Names may be given whole (`tenants/acme/models/faces`) or, within the key's
-    own tenant, by their last part (`faces`).
+    own tenant, by their last part (`faces`). It is open within `async with`.
 
     Args:
         key: An API key; None for what needs none, such as `checkpoint`.
@@ -89,6 +89,8 @@ class AsyncClient(
 
     async def token(self) -> auth_pb2.IssueTokenResponse:
         """The token that calls carry now: whose it is, what it may do, and until when."""
+        if self._source is None and self._key is not None:
+            raise RuntimeError("The client is not open: use it within `async with AsyncClient(…) as client:`.")
         if self._source is None:
             raise InvalidArgument("The client has no key to exchange for a token.", reason="KEY_MISSING")
         return await self._source.get()

@@ -55,7 +55,7 @@ def _iterating(
 class Client:
     """Calls a mesh; each method is AsyncClient's of the same name, and returns when that has.
 
-    It may be used by several threads at once.
+    It may be used by several threads at once, within `with Client(…) as client:`.
 
     Args:
         key: An API key; None for what needs none, such as `checkpoint`.
@@ -83,7 +83,14 @@ class Client:
         self._loop.close()
 
     def wait(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
-        """The result of work, done on the client's loop; cancels it when interrupted."""
+        """The result of work, done on the client's loop; cancels it when interrupted.
+
+        Raises:
+            RuntimeError: The client is not open: its loop would never come to it.
+        """
+        if not self._thread.is_alive():
+            work.close()
+            raise RuntimeError("The client is not open: use it within `with Client(…) as client:`.")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

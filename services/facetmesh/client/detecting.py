@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,7 +14,7 @@ from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
 _MODEL_HEADER = "x-facetmesh-model"
 
@@ -81,7 +83,7 @@ class Detecting(ABC):
     async def detect_stream(
         self,
         model: str,
-        frames: AsyncIterable[bytes],
+        frames: AsyncIterable[bytes] | Iterable[bytes],
         *,
         version: str = "",
         drop_late: bool = False,
@@ -91,7 +93,7 @@ class Detecting(ABC):
 
         Args:
             model: The model's name or id.
-            frames: JPEG, PNG or WebP files.
+            frames: JPEG, PNG or WebP files. An iterable that is not asynchronous is waited for on a thread.
             version: A version's number, or an alias; by the model's traffic when empty.
             drop_late: Whether only the newest frame is worked on where they come too fast; the others are answered
                 as `dropped`.
@@ -104,7 +106,7 @@ class Detecting(ABC):
         async def requests() -> AsyncIterator[detection_pb2.DetectStreamRequest]:
             yield detection_pb2.DetectStreamRequest(settings=settings)
             number = 0
-            async for frame in frames:
+            async for frame in _coming(frames):
                 yield detection_pb2.DetectStreamRequest(frame=detection_pb2.Frame(frame_id=number, image=frame))
                 number += 1
 
@@ -117,6 +119,17 @@ class Detecting(ABC):
     @abstractmethod
     async def _name(self, collection: str, name: str) -> str:
         """A whole resource name."""
+
+
+async def _coming(frames: AsyncIterable[bytes] | Iterable[bytes]) -> AsyncIterator[bytes]:
+    """The frames, as they come."""
+    if isinstance(frames, AsyncIterable):
+        async for frame in frames:
+            yield frame
+        return
+    following = iter(frames)
+    while (frame := await asyncio.to_thread(next, following, None)) is not None:
+        yield frame
 
 
 def _routed(model: str) -> tuple[tuple[str, str], ...]:
