@@ -48,6 +48,7 @@ def head(shapes: list[tuple[int | None, ...]], hints: Hints | None = None, **met
         ([(1, 6, 84)], {"names": NAMES}, Yolo, ("cat", "dog")),
         ([(1, 6, None)], {}, Yolo, ("0", "1")),
         ([(1, 84, 7)], {"names": NAMES}, YoloRows, ("cat", "dog")),
+        ([(1, 84, 7)], {"names": "['cat', 'dog']"}, YoloRows, ("cat", "dog")),  # v5's older exports
         ([(1, 300, 6)], {"names": NAMES}, YoloRows, ("cat", "dog")),
         ([(1, 300, 6)], {"names": str({0: "cat"})}, YoloRows, ("cat",)),
         ([(1, 252, 6)], {}, YoloRows, ("0",)),

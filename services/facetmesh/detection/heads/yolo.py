@@ -211,8 +211,10 @@ def size(graph: Graph, hints: Hints) -> tuple[int, int]:
 
 
 def names(graph: Graph) -> dict[int, str]:
-    """The classes' names in ultralytics' metadata, such as "{0: 'person', 1: 'bus'}"."""
+    """The classes' names in ultralytics' metadata: "{0: 'person', 1: 'bus'}", or of YOLOv5 "['person', 'bus']"."""
     found = literal(graph.metadata.get("names", ""))
+    if isinstance(found, list):
+        return dict(enumerate(found))
     return found if isinstance(found, dict) else {}
 
 
