@@ -53,7 +53,7 @@ def list_(context: typer.Context) -> None:
         consents = client.list_consents()
     rows = [(one.name, _state(one), one.purpose, output.moment(one.expire_time)) for one in consents]
     view = output.table(("consent", "state", "purpose", "expires (UTC)"), rows)
-    output.answer(chosen, [output.as_data(one) for one in consents], view)
+    output.answer(chosen, {"consents": [output.as_data(one) for one in consents]}, view)
 
 
 @app.command()

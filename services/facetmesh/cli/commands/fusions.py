@@ -42,7 +42,7 @@ def lookup(
         (one.fusion.name, _likeness(one), output.moment(one.fusion.create_time), one.fusion.receipt) for one in matches
     ]
     view = output.table(("fusion", "it is", "asked for (UTC)", "receipt"), rows)
-    output.answer(chosen, [output.as_data(one) for one in matches], view)
+    output.answer(chosen, {"matches": [output.as_data(one) for one in matches]}, view)
 
 
 @app.command()

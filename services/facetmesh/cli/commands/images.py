@@ -33,7 +33,7 @@ def list_(context: typer.Context) -> None:
         images = client.list_images()
     rows = [(one.name, one.size_bytes, output.moment(one.expire_time)) for one in images]
     view = output.table(("image", "bytes", "until (UTC)"), rows)
-    output.answer(chosen, [output.as_data(one) for one in images], view)
+    output.answer(chosen, {"images": [output.as_data(one) for one in images]}, view)
 
 
 @app.command()

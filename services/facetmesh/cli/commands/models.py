@@ -164,7 +164,7 @@ def versions(context: typer.Context, model: Annotated[str, typer.Argument(help="
         for version in found
     )  # fmt: skip
     output.answer(
-        chosen, [output.as_data(version) for version in found],
+        chosen, {"versions": [output.as_data(version) for version in found]},
         output.table(("version", "aliases", "task", "licence", "sha256"), rows),
     )
 

@@ -101,7 +101,8 @@ def list_(context: typer.Context, model: Model) -> None:
         for one in sorted(found, key=lambda one: one.create_time.ToMicroseconds())
     )  # fmt: skip
     output.answer(
-        chosen, [output.as_data(one) for one in found], output.table(("rollout", "from", "to", "state", "begun"), rows)
+        chosen, {"rollouts": [output.as_data(one) for one in found]},
+        output.table(("rollout", "from", "to", "state", "begun"), rows),
     )
 
 
