@@ -36,7 +36,7 @@ DETECTOR = "nudenet-320n"
 FACE_LABELS = ("FACE_FEMALE", "FACE_MALE")
 """The detector knows body parts too; the demo asks for faces alone."""
 CROWD, PORTRAIT = "photo-six-faces", "photo-astronaut"
-NEEDED = (DETECTOR, "blazeface-full", "blazeface-short", "facemesh", CROWD, PORTRAIT)
+NEEDED = (DETECTOR, "facemesh", CROWD, PORTRAIT)
 _MODEL = "faces"
 _PUBLIC_DOMAIN = b"NASA's portraits are in the public domain."
 """What the demo has in place of a signed form."""
