@@ -228,6 +228,7 @@ def _show(chosen: Options, tenants: list[auth_pb2.Tenant], *, one: bool = False)
     ]  # fmt: skip
     if one:
         more = {name: value for name, value in written(tenants[0]).items() if name not in _SHOWN}
-        output.answer(chosen, data[0], output.facts({**dict(zip(_COLUMNS, rows[0], strict=True)), **more}))
+        said = {name: value for name, value in zip(_COLUMNS, rows[0], strict=True) if value}
+        output.answer(chosen, data[0], output.facts({**said, **more}))
     else:
         output.answer(chosen, {"tenants": data}, output.table(_COLUMNS, rows))

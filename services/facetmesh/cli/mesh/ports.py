@@ -116,7 +116,7 @@ class Ports:
 
     def taken(self) -> list[int]:
         """Those that somebody listens on already."""
-        return [port for port in self.all if not _is_free(port)]
+        return sorted(port for port in self.all if not _is_free(port))
 
     def check_free(self) -> None:
         """Returns when all are free.
