@@ -105,6 +105,7 @@ async def test_a_file_that_is_another_is_not_kept(world: World) -> None:
     work = world.uploads.receive("acme", sha256(FILE), chunks(b"other"))
     assert await reason(work, InvalidArgument) == "IMAGE_CORRUPT"
     assert await reason(world.uploads.receive("acme", sha256(FILE), chunks()), InvalidArgument) == "IMAGE_CORRUPT"
+    assert await reason(world.uploads.receive("acme", sha256(b""), chunks()), InvalidArgument) == "IMAGE_CORRUPT"
     assert kept(world) == []
     assert await world.uploads.ids("acme") == []
 

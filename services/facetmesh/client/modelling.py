@@ -75,7 +75,7 @@ class Modelling(ABC):
             model=await self._name("models", model), sha256=hashlib.sha256(file).hexdigest(), size_bytes=len(file),
             format=model_pb2.UploadSpec.FORMAT_PT if checkpoint else model_pb2.UploadSpec.FORMAT_ONNX,
             licence=licence, labels=labels, signature=signature,
-            task=model_pb2.Task.Value(f"TASK_{task.upper()}") if task else model_pb2.TASK_UNSPECIFIED,
+            task=calls.enum_value(model_pb2.Task, "TASK", task) if task else model_pb2.TASK_UNSPECIFIED,
         )
         spec.offset = await self._received(spec)
         for attempt in range(_ATTEMPTS):

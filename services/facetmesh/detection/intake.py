@@ -163,7 +163,8 @@ class Intake:
             raise InvalidArgument(f'"{catalog_id}" is no model.', reason="NOT_A_MODEL")
         if entry.needs_acceptance and licence != entry.licence:
             raise FailedPrecondition(
-                f'"{catalog_id}" is under {entry.licence}: to accept that, set licence to "{entry.licence}".',
+                f'"{catalog_id}" is under {entry.licence}: to accept that, set licence to "{entry.licence}", which is '
+                f"`--accept-licence {entry.licence}` on the command line.",
                 reason="LICENCE_NOT_ACCEPTED",
                 metadata={"licence": entry.licence},
             )

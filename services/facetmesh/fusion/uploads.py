@@ -92,7 +92,7 @@ class Uploads:
         """Keeps an image; what is here already stays, from now on for as long again, and no chunk is asked for.
 
         Raises:
-            InvalidArgument: IMAGE_TOO_LARGE; IMAGE_CORRUPT: its SHA-256 is another.
+            InvalidArgument: IMAGE_TOO_LARGE; IMAGE_CORRUPT: its SHA-256 is another, or it is empty.
             ResourceExhausted: TOO_MANY_IMAGES: others must be deleted first.
             Aborted: Somebody else sends it at the same time.
         """
@@ -102,6 +102,8 @@ class Uploads:
         if known is None and len(await self._store.ids(tenant_id)) >= MOST:
             raise ResourceExhausted(f"There are {MOST} images: delete some.", reason="TOO_MANY_IMAGES")
         file = await _read(chunks)
+        if not file:
+            raise InvalidArgument("The file is empty.", reason="IMAGE_CORRUPT")
         if hashlib.sha256(file).hexdigest() != sha256:
             raise InvalidArgument("What came has another SHA-256 than was said.", reason="IMAGE_CORRUPT")
         # Noted first: what a crash leaves behind is found and deleted.
