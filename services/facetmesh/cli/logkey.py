@@ -20,7 +20,7 @@ def log_key(chosen: Options, file: Path | None) -> str:
     """
     path = file or chosen.home.log_key
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except FileNotFoundError:
         raise FailedPrecondition(
             f"The log's verifier key is not at {path}: give its file with --log-key.", reason="LOG_KEY_MISSING",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from facetmesh.cli import output
+from facetmesh.cli.mesh.home import Home
 from facetmesh.client import Client, Endpoints, Tls
 from facetmesh.kit.errors import FailedPrecondition
 
@@ -13,8 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import typer
-
-    from facetmesh.cli.mesh.home import Home
 
 KEY_VARIABLE = "FACETMESH_KEY"
 
@@ -44,6 +45,12 @@ class Options:
         if self.address is None:
             return replace(Endpoints.read(self.home.endpoints), tls=self._encryption)
         return Endpoints.gateway(self.address, self._encryption)
+
+    @property
+    def called(self) -> str:
+        """How the shell calls this command on the same state folder."""
+        here = self.home == Home.default()
+        return output.called() if here else f"{output.called()} --home {shlex.quote(str(self.home.path))}"
 
     @property
     def encrypted(self) -> bool:
@@ -92,9 +99,13 @@ class Options:
         return self._given_key() is not None
 
     def _given_key(self) -> str | None:
-        if self.key_file is not None:
-            return self.key_file.read_text().strip()
-        return os.environ.get(KEY_VARIABLE) or None
+        if self.key_file is None:
+            return os.environ.get(KEY_VARIABLE) or None
+        # Whatever else somebody names by mistake, a photo for one, holds no key either.
+        key = self.key_file.read_text(errors="replace").strip()
+        if not key.isascii() or not key:
+            raise FailedPrecondition(f"{self.key_file} holds no API key.", reason="KEY_MISSING")
+        return key
 
 
 def options(context: typer.Context) -> Options:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from facetmesh.kit.errors import FailedPrecondition
+from facetmesh.kit.errors import FailedPrecondition, InvalidArgument
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,16 @@ class Endpoints:
 
     @classmethod
     def gateway(cls, address: str, tls: Tls | None) -> Endpoints:
-        """All services behind one address."""
+        """All services behind one address.
+
+        Raises:
+            InvalidArgument: ADDRESS_INVALID; it is a URL, which gRPC would look up as a host's name.
+        """
+        if address.startswith(("http://", "https://")):
+            raise InvalidArgument(
+                f"The gateway's address is host:port, without https:// and path: {address} is not.",
+                reason="ADDRESS_INVALID",
+            )
         return cls(address, address, address, address, tls)
 
     @classmethod

@@ -80,7 +80,8 @@ def back(chosen: Options, source: Path, passphrase_file: Path | None, secrets: P
     log = f"{made.log_size} entries, whole; continues the checkpoint of {made.checkpoint_size}"
     view = output.facts({
         "state": chosen.home.path, "taken (UTC)": made.taken, "files": f"{made.files}, {made.size:,} bytes",
-        "audit log": log if made.log_size else "not in this backup", "took": f"{took:.1f} s", "next": "facetmesh up",
+        "audit log": log if made.log_size else "not in this backup", "took": f"{took:.1f} s",
+        "next": f"{chosen.called} up",
     })  # fmt: skip
     output.answer(chosen, data, view)
 

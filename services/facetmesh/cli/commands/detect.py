@@ -31,7 +31,7 @@ def detect(
     priority: Annotated[
         int, typer.Option(help="Of the tenant's calls that wait 1 goes first, 9 last; 0 is 5.", min=0, max=9)
     ] = 0,
-    out: Annotated[Path | None, typer.Option(help="Draw what was found into this picture.", dir_okay=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw what was found into this PNG file.", dir_okay=False)] = None,
 ) -> None:
     """Find objects in an image, or say what it shows, as the model does."""
     if out is not None:

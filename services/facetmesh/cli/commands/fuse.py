@@ -112,7 +112,9 @@ def fuse(  # noqa: PLR0913 - typer's way of options
         str,
         typer.Option(help="mesh or insightface; by default what the operator chose.", rich_help_panel=_LOOK),
     ] = "",
-    out: Annotated[Path, typer.Option(help="Where the result is written.", dir_okay=False)] = Path("fused.png"),
+    out: Annotated[
+        Path, typer.Option(help="Where the result is written, a PNG file.", dir_okay=False)
+    ] = Path("fused.png"),
     side_by_side: Annotated[
         Path | None, typer.Option(help="Write source, target and result beside each other, too.", dir_okay=False)
     ] = None,

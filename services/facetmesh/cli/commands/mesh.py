@@ -99,7 +99,7 @@ def _print_endpoints(context: typer.Context) -> None:
     chosen = options(context)
     addresses = dict(chosen.home.read(chosen.home.endpoints))
     data = {"endpoints": addresses, "home": str(chosen.home.path), "admin_key_file": str(chosen.home.admin_key)}
-    called = output.called()
+    called = chosen.called
     then = f"`{called} tenants onboard TENANT --out FILE` makes a tenant and its key; `{called} down` stops the mesh"
     view = output.facts({**addresses, "state": chosen.home.path, "admin key": chosen.home.admin_key, "next": then})
     output.answer(chosen, data, view)
