@@ -9,14 +9,18 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 
+from facetmesh.auth.v1 import auth_pb2
 from facetmesh.cli import output
-from facetmesh.cli.commands import detect
+from facetmesh.cli.commands import detect, keys
 from facetmesh.cli.main import main
+from facetmesh.cli.mesh.home import Home
+from facetmesh.cli.options import Options
 from facetmesh.detection.v1 import detection_pb2
 from facetmesh.kit import catalog
 from facetmesh.kit.errors import FieldViolation, InvalidArgument
@@ -79,6 +83,47 @@ def test_without_a_mesh_one_line_says_how_to_start_one(run: Any, call: Any, comm
     told = json.loads(call("--json", *command).stderr)["error"]
     assert told["code"] == "FAILED_PRECONDITION"
     assert told["reason"] == "NO_ENDPOINTS"
+
+
+def test_a_key_that_is_shown_can_be_copied(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    chosen = Options(json=False, home=Home(tmp_path), key_file=None, address=None, ca_file=None, tls=False)
+    keys.show_once(chosen, auth_pb2.Key(name="tenants/acme/keys/k", secret="fm_acme_k_abc"), None)
+    assert "fm_acme_k_abc" in capsys.readouterr().out.splitlines()
+
+
+def test_before_a_key_is_made_there_is_a_place_for_it(call: Any, tmp_path: Path) -> None:
+    there = tmp_path / "there.key"
+    there.write_text("fm_acme_k_abc\n")
+
+    def reason(*arguments: str) -> Any:
+        return json.loads(call("--json", *arguments).stderr)["error"]["reason"]
+
+    for command in (("keys", "create", "acme"), ("tenants", "onboard", "acme")):
+        assert reason(*command, f"--out={there}") == "TARGET_EXISTS"
+        assert reason(*command, f"--out={tmp_path / 'nowhere' / 'new.key'}") == "FOLDER_NOT_WRITABLE"
+    rotate = ("keys", "rotate", "tenants/acme/keys/k")
+    assert reason(*rotate, f"--out={tmp_path / 'nowhere' / 'new.key'}") == "FOLDER_NOT_WRITABLE"
+    assert reason(*rotate, f"--out={there}") == "NO_ENDPOINTS", "a rotated key takes the old one's place"
+    assert there.read_text() == "fm_acme_k_abc\n"
+
+
+def test_what_is_no_key_and_no_address_is_named(call: Any, tmp_path: Path) -> None:
+    photo, nothing = tmp_path / "photo.jpg", tmp_path / "empty.key"
+    photo.write_bytes(bytes(range(256)))
+    nothing.touch()
+    for file in (photo, nothing):
+        done = call("models", "list", f"--key-file={file}", "--address=127.0.0.1:1")
+        assert (done.returncode, done.stderr) == (1, f"KEY_MISSING {file} holds no API key.\n")
+    done = call("models", "list", "--address=http://127.0.0.1:7400", environment={"FACETMESH_KEY": "fm_acme_k_abc"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("ADDRESS_INVALID The gateway's address is host:port")
+
+
+def test_what_to_call_next_names_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACETMESH_HOME", str(tmp_path / "home"))
+    chosen = Options(json=False, home=Home.default(), key_file=None, address=None, ca_file=None, tls=False)
+    assert chosen.called == output.called()
+    assert replace(chosen, home=Home(tmp_path / "an other")).called.endswith(f" --home '{tmp_path / 'an other'}'")
 
 
 def test_status_says_that_nothing_runs(call: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from facetmesh.cli.mesh.secrets import rotate_keks, rotate_token_key
 from facetmesh.cli.options import KEY_VARIABLE, options
 from facetmesh.client import ROLE_AUDITOR, ROLE_CALLER, ROLE_OPERATOR, ROLE_TENANT_ADMIN, Role
 from facetmesh.kit import files
+from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from facetmesh.cli.options import Options
@@ -62,6 +64,7 @@ def create(
 ) -> None:
     """Create an API key. It is shown this once."""
     chosen = options(context)
+    check_out(out, anew=True)
     with chosen.admin_client() as client:
         roles = [_ROLES[name] for name in role or [RoleName.CALLER]]
         expire_time = None if days is None else datetime.now(UTC) + timedelta(days=days)
@@ -84,6 +87,7 @@ def rotate(
 ) -> None:
     """Give a key a new secret. It is shown this once."""
     chosen = options(context)
+    check_out(out)
     with chosen.admin_client() as client:
         show_once(chosen, client.rotate_key(key, overlap_s=overlap_hours * 3600), out)
 
@@ -147,6 +151,26 @@ def update(
     output.answer(chosen, output.as_data(changed), view)
 
 
+def check_out(out: Path | None, *, anew: bool = False) -> None:
+    """Returns when a key can be written into a file: asked after it was made, its secret would be lost.
+
+    Args:
+        out: The file; None where the key is shown.
+        anew: Whether there must be none: the key in it is in no other place.
+
+    Raises:
+        FailedPrecondition: TARGET_EXISTS, FOLDER_NOT_WRITABLE.
+    """
+    if out is None:
+        return
+    if anew and out.exists():
+        raise FailedPrecondition(f"{out} is there already, and stays as it is.", reason="TARGET_EXISTS")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise FailedPrecondition(
+            f"There is no folder {out.parent} that can be written.", reason="FOLDER_NOT_WRITABLE"
+        )
+
+
 def show_once(chosen: Options, key: auth_pb2.Key, out: Path | None, *, data: dict[str, Any] | None = None) -> None:
     """Shows a key's secret, or writes it into a file.
 
@@ -160,7 +184,7 @@ def show_once(chosen: Options, key: auth_pb2.Key, out: Path | None, *, data: dic
     if not key.secret:
         view = f"{key.name}\nIts secret was shown before, and was used since: `facetmesh keys rotate` makes another."
     elif out is None:
-        view = f"{key.name}\n[bold]{key.secret}[/]\nThis is shown once. Keep it, and give it in {KEY_VARIABLE}."
+        view = f"{key.name}\n{key.secret}\nThis is shown once. Keep it, and give it in {KEY_VARIABLE}."
     else:
         files.write(out, key.secret + "\n", mode=files.PRIVATE)
         del data.get("key", data)["secret"]

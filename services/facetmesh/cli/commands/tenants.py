@@ -10,7 +10,7 @@ import typer
 
 from facetmesh.auth.v1 import auth_pb2
 from facetmesh.cli import namespaces, output
-from facetmesh.cli.commands.keys import Out, show_once
+from facetmesh.cli.commands.keys import Out, check_out, show_once
 from facetmesh.cli.fields import assign, written
 from facetmesh.cli.options import options
 from facetmesh.client import Client
@@ -77,6 +77,7 @@ def onboard(
     """Make a tenant, its first key and, if they are named, its models: all that it needs to be served."""
     chosen = options(context)
     wanted, _ = _wanted(plan, set_)
+    check_out(out, anew=request_id is None)
     if accept_licence and accept_licence not in wanted.licence_policy.licences:
         if not wanted.licence_policy.classes:
             wanted.licence_policy.classes.append(auth_pb2.LICENCE_CLASS_PERMISSIVE)
