@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 import time
 from contextlib import asynccontextmanager
@@ -30,7 +31,7 @@ from facetmesh.fusion.v1 import fusion_pb2, fusion_pb2_grpc
 from facetmesh.kit import errors, status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -73,13 +74,17 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
     stall: bool = False
     time_left_s: float | None = None
     frames: list[Any] = field(default_factory=list)
+    stream_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def DetectStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         del context
-        async for request in request_iterator:
-            if request.HasField("frame"):
-                self.frames.append(request.frame)
-                yield detection_pb2.DetectStreamResponse(frame_id=request.frame.frame_id)
+        try:
+            async for request in request_iterator:
+                if request.HasField("frame"):
+                    self.frames.append(request.frame)
+                    yield detection_pb2.DetectStreamResponse(frame_id=request.frame.frame_id)
+        finally:
+            self.stream_ended.set()
 
     async def Detect(self, request: Any, context: Any) -> Any:
         self.time_left_s = context.time_remaining()
@@ -326,6 +331,32 @@ async def test_frames_may_come_from_what_is_not_asynchronous(mesh: Mesh) -> None
 
     assert await asyncio.to_thread(work) == [0, 1, 2]
     assert [frame.image for frame in mesh.detection.frames] == [b"\0", b"\1", b"\2"]
+
+
+async def test_what_frames_raise_is_raised(mesh: Mesh) -> None:
+    def frames() -> Iterator[bytes]:
+        yield b"frame"
+        raise FileNotFoundError("frame2.jpg")
+
+    async with AsyncClient("right", mesh.endpoints) as client:
+        with pytest.raises(FileNotFoundError, match="frame2"):
+            _ = [answer async for answer in client.detect_stream("faces", frames())]
+
+
+async def test_a_stream_ends_where_the_blocking_caller_breaks_off(mesh: Mesh) -> None:
+    def work() -> None:
+        with Client("right", mesh.endpoints) as client:
+            answers = client.detect_stream("faces", itertools.repeat(b"frame"))
+            assert next(answers).frame_id == 0
+            assert not mesh.detection.stream_ended.is_set()
+            answers.close()  # as `break` does
+            still = client.detect_stream("faces", [b"frame"])
+            next(still)
+        still.close()
+
+    await asyncio.to_thread(work)
+    async with asyncio.timeout(10):
+        await mesh.detection.stream_ended.wait()
 
 
 async def test_a_gateway_with_a_certificate_of_ones_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from facetmesh.client.aio import AsyncClient
@@ -46,8 +47,13 @@ def _iterating(
     @functools.wraps(method)
     def iterate(self: Client, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> Iterator[_Answer]:
         answers = method(self.asynchronous, *arguments, **options)
-        while (answer := self.wait(following(answers))) is not None:
-            yield answer[0]
+        try:
+            while (answer := self.wait(following(answers))) is not None:
+                yield answer[0]
+        finally:
+            # Who breaks off ends the call, and not whenever the collector comes.
+            if isinstance(answers, AsyncGenerator) and self.is_open:
+                self.wait(answers.aclose())
 
     return iterate
 
@@ -82,13 +88,18 @@ class Client:
         self._thread.join()
         self._loop.close()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return self._thread.is_alive()
+
     def wait(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
         """The result of work, done on the client's loop; cancels it when interrupted.
 
         Raises:
             RuntimeError: The client is not open: its loop would never come to it.
         """
-        if not self._thread.is_alive():
+        if not self.is_open:
             work.close()
             raise RuntimeError("The client is not open: use it within `with Client(…) as client:`.")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

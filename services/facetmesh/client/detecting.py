@@ -98,23 +98,36 @@ class Detecting(ABC):
             drop_late: Whether only the newest frame is worked on where they come too fast; the others are answered
                 as `dropped`.
             priority: Among the tenant's own calls that wait 1 goes first, 9 last; 5 when 0.
+
+        Raises:
+            Exception: What the frames raise.
         """
         name = await self._name("models", model)
+        theirs: list[Exception] = []
         late = detection_pb2.StreamSettings.LATE_DROP if drop_late else detection_pb2.StreamSettings.LATE_WAIT
         settings = detection_pb2.StreamSettings(model=name, version=version, late=late, priority=priority)
 
         async def requests() -> AsyncIterator[detection_pb2.DetectStreamRequest]:
             yield detection_pb2.DetectStreamRequest(settings=settings)
             number = 0
-            async for frame in _coming(frames):
-                yield detection_pb2.DetectStreamRequest(frame=detection_pb2.Frame(frame_id=number, image=frame))
-                number += 1
+            try:
+                async for frame in _coming(frames):
+                    yield detection_pb2.DetectStreamRequest(frame=detection_pb2.Frame(frame_id=number, image=frame))
+                    number += 1
+            except Exception as error:
+                theirs.append(error)
+                raise
 
         try:
             async for answer in self._detection.DetectStream(requests(), metadata=_routed(name)):
                 yield answer
         except grpc.aio.AioRpcError as error:
             raise status.from_rpc_error(error) from None
+        except asyncio.CancelledError:
+            # gRPC cancels the call where the frames raise, and keeps to itself what.
+            if theirs:
+                raise theirs[0] from None
+            raise
 
     @abstractmethod
     async def _name(self, collection: str, name: str) -> str:
@@ -128,7 +141,7 @@ async def _coming(frames: AsyncIterable[bytes] | Iterable[bytes]) -> AsyncIterat
             yield frame
         return
     following = iter(frames)
-    while (frame := await asyncio.to_thread(next, following, None)) is not None:
+    while (frame := await asyncio.to_thread(lambda: next(following, None))) is not None:
         yield frame
 
 
