@@ -124,8 +124,8 @@ def _engine() -> Check:
 
     try:
         result = probe(catalog.cache_folder())
-    except (FacetmeshError, OSError) as problem:
-        return Check("engine", Verdict.FAIL, f"could not be tried: {problem}", "set FACETMESH_CACHE to another folder")
+    except FacetmeshError as problem:
+        return Check("engine", Verdict.FAIL, "could not be tried", problem.message)
     trials = ", ".join(
         f"{trial.setting.name} {f'{trial.ms:.1f} ms' if trial.ms is not None else f'died ({trial.failure})'}"
         for trial in result.trials

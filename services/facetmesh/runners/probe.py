@@ -113,8 +113,8 @@ def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
         force: Try again, whatever the cache has.
 
     Raises:
-        FailedPrecondition: ENGINE_MISSING: OpenVINO is not installed.
-        OSError: The cache folder cannot be written.
+        FailedPrecondition: ENGINE_MISSING: OpenVINO is not installed; FOLDER_NOT_WRITABLE: the cache folder.
+        ResourceExhausted: DISK_FULL.
     """
     facts = _cpu_facts()
     engine = f"OpenVINO {_engine_version()}"
@@ -123,9 +123,15 @@ def probe(cache_dir: Path, *, force: bool = False) -> ProbeResult:
     # What a version with other settings found is in another file: two on one machine do not undo each other's.
     form = [field.name for kind in (ProbeResult, Trial, EngineSetting) for field in dataclasses.fields(kind)]
     key = hashlib.sha256(json.dumps([facts, engine, form], sort_keys=True).encode()).hexdigest()[:16]
-    cache_dir.mkdir(parents=True, exist_ok=True)
     path = cache_dir / f"probe-{key}.json"
-    with files.locked(cache_dir / f"probe-{key}.lock"):
+    with files.explained(cache_dir, variable="FACETMESH_CACHE"):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        return _remembered(path, facts, engine, force=force)
+
+
+def _remembered(path: Path, facts: Mapping[str, str], engine: str, *, force: bool) -> ProbeResult:
+    """What is known of this machine, tried now where nothing is."""
+    with files.locked(path.with_suffix(".lock")):
         known = None if force else _load(path)
         if known is None:
             trials = tuple(asyncio.run(_try(setting)) for setting in (*candidates(facts), *gpu_candidates()))
