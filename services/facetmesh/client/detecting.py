@@ -141,8 +141,8 @@ async def _coming(frames: AsyncIterable[bytes] | Iterable[bytes]) -> AsyncIterat
             yield frame
         return
     following = iter(frames)
-    while (frame := await asyncio.to_thread(lambda: next(following, None))) is not None:
-        yield frame
+    while (came := await asyncio.to_thread(next, following, None)) is not None:
+        yield came
 
 
 def _routed(model: str) -> tuple[tuple[str, str], ...]:
