@@ -43,7 +43,9 @@ RUN groupadd --gid 10001 facetmesh \
     && install -d -o facetmesh -g facetmesh /var/lib/facetmesh /var/cache/facetmesh
 COPY --from=build /opt/facetmesh /opt/facetmesh
 COPY --from=sbom /sbom.cdx.json /usr/share/facetmesh/sbom.cdx.json
+# gRPC would write a line for each header that it cannot read, whoever sends it.
 ENV PATH=/opt/facetmesh/bin:$PATH \
+    GRPC_VERBOSITY=NONE \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     FACETMESH_HOME=/var/lib/facetmesh \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import struct
 import time
 import zlib
@@ -205,3 +206,25 @@ def test_a_method_that_there_is_not(mesh: Mesh, service: str) -> None:
         call = channel.unary_unary(f"/{service}/DropTables")
         error = refused(lambda: call(b""))
     assert (error.code, error.reason) == ("UNIMPLEMENTED", "METHOD_UNKNOWN")
+
+
+def frame(kind: int, stream: int, data: bytes = b"") -> bytes:
+    """A frame of HTTP/2 that is whole."""
+    return len(data).to_bytes(3) + bytes([kind, 5 if stream else 0]) + stream.to_bytes(4) + data
+
+
+def test_headers_that_are_none_leave_no_lines(mesh: Mesh) -> None:
+    """Strangers could fill the disk with them."""
+    log = mesh.home / "logs" / "detection.jsonl"
+    pairs = ((b":method", b"POST"), (b":scheme", b"none"), (b":path", b"/a/b"), (b":authority", b"here"))
+    headers = b"".join(b"\0" + b"".join(bytes([len(one)]) + one for one in pair) for pair in pairs)
+    host, _, port = mesh.endpoints.detection.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection, connection.makefile("rb") as come:
+        opened = b"".join(frame(1, number, headers) for number in range(1, 200, 2))
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0) + opened)
+        answered = 0
+        while answered < 199:
+            head = come.read(9)
+            come.read(int.from_bytes(head[:3]))
+            answered = max(answered, int.from_bytes(head[5:9]))
+    assert [line for line in log.read_text().splitlines() if not line.startswith("{")] == []

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from facetmesh.kit import lifeline, logs, pauses, telemetry
+from facetmesh.kit import connections, lifeline, logs, pauses, telemetry
 from facetmesh.kit.alerts import Alerts
 from facetmesh.kit.audit import Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
@@ -161,6 +161,7 @@ class Mesh:
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a lottery
+                *connections.options(settings.max_concurrent_calls),
             ],
         )
         methods = cast("grpc.aio.Server", Generic(server))

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SIDECAR = "sidecar"
 _KEPT_FROM_SERVICES = ("FACETMESH_KEY",)
 """What stands in the user's environment and is none of the services' business."""
+_QUIET = {"GRPC_VERBOSITY": "NONE"}
+"""gRPC writes a line for each header that it cannot read: strangers without a token filled disks with 2 GB a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Place:
         # -P: a folder that `up` happens to be started in must not shadow a module.
         command = (sys.executable, "-P", "-m", f"facetmesh.{name}", *arguments)
         return Program(
-            name, tier, command, {**_inherited(), **environment}, self.home.logs / f"{name}.jsonl", serving,
+            name, tier, command, {**_QUIET, **_inherited(), **environment}, self.home.logs / f"{name}.jsonl", serving,
             lifeline_fd=self.lifeline_fd,
         )
 
