@@ -16,7 +16,7 @@ from facetmesh.detection.signatures import CONTEXT
 from facetmesh.detection.v1 import detection_pb2, model_pb2
 from facetmesh.detection.versions import Facts
 from facetmesh.kit import audit, catalog
-from facetmesh.kit.errors import FacetmeshError, FailedPrecondition
+from facetmesh.kit.errors import Aborted, FacetmeshError, FailedPrecondition
 from facetmesh.kit.profiles import Profile, Unlimited
 
 from . import onnx_models
@@ -299,6 +299,26 @@ async def test_who_uploads_many_waits_for_himself(world: World, monkeypatch: pyt
         refused = await asyncio.gather(*uploads, return_exceptions=True)
     assert {getattr(error, "reason", error) for error in refused} == {"MODEL_UNREADABLE"}
     assert len(inside) == len(uploads)
+
+
+async def test_the_same_file_for_two_models_at_once(world: World) -> None:
+    """Who was overtaken is told to come again, and then has it; nothing of either is left on the way."""
+    file = onnx_models.detector(CAT)
+
+    overtaken: set[str] = set()
+
+    async def insist(model_id: str) -> str:
+        while True:
+            try:
+                return (await upload(world, file, model=f"tenants/acme/models/{model_id}")).name
+            except Aborted as error:
+                overtaken.add(error.reason)
+
+    async with asyncio.timeout(90):
+        made = await asyncio.gather(*(insist(model_id) for model_id in ("pets", "cats", "dogs")))
+    assert made == [f"tenants/acme/models/{model_id}/versions/1" for model_id in ("pets", "cats", "dogs")]
+    assert overtaken <= {"UPLOAD_CONFLICT"}
+    assert not list(world.blobs.rglob("uploads/*/*"))
 
 
 async def test_a_version_too_many_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

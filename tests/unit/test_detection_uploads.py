@@ -158,3 +158,28 @@ async def test_tenants_do_not_see_each_others(uploads: Uploads) -> None:
     await uploads.begin("acme", SHA256, 100, 0)
     with pytest.raises(NotFound):
         await uploads.get("globex", SHA256)
+
+
+async def test_who_never_comes_back_leaves_nothing(
+    uploads: Uploads, state: MemoryState, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even what came last before a crash, of which there is no note."""
+
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await uploads.receive(await uploads.begin("acme", SHA256, len(FILE), 0), broken(FILE[:1900]))
+    going_on = await uploads.begin("acme", SHA256, len(FILE), PART)
+    with monkeypatch.context() as crashing:
+        crashing.setattr(DaprStore, "put_upload", crash)
+        with pytest.raises(ConnectionResetError):
+            await uploads.receive(going_on, chunks(FILE[PART:]))
+    clock.now += KEPT_S / 2
+    await uploads.begin("globex", SHA256, len(FILE), 0)
+    assert await uploads.sweep() == 0
+    assert len([path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]) == 2
+    clock.now += KEPT_S / 2 + 1
+    assert await uploads.sweep() == 1
+    assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+    assert [upload.tenant_id for upload in await DaprStore(state).everybodys_uploads()] == ["globex"]  # type: ignore[arg-type]

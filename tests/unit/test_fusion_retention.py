@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from facetmesh.fusion import retention
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.retention import Sweeper, Terms
 from facetmesh.kit.errors import NotFound, Unavailable
 from facetmesh.kit.profiles import Profile
+from facetmesh.kit.sweeping import keep_sweeping
 
 from .fusion_jobs import World, terms
 
@@ -151,8 +151,8 @@ async def test_an_outage_does_not_end_the_sweeping(
         return await days()
 
     monkeypatch.setattr(world.store, "result_days", flaky)
-    monkeypatch.setattr(retention, "EVERY_S", 0.0)
-    running = asyncio.create_task(retention.keep_sweeping(sweeper.sweep))
+    monkeypatch.setattr("facetmesh.kit.sweeping.EVERY_S", 0.0)
+    running = asyncio.create_task(keep_sweeping(sweeper.sweep))
     await world.until(lambda: world.blobs.blobs == {})
     running.cancel()
 

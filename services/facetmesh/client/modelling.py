@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from facetmesh.client import calls
 from facetmesh.detection.v1 import model_pb2
-from facetmesh.kit.errors import NotFound, Unavailable
+from facetmesh.kit.errors import Aborted, FacetmeshError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _CHUNK_BYTES = 1 << 20
 _ATTEMPTS = 5
+"""So often an upload is tried that gets no further."""
+_REST_S = 1.0
 
 
 class Modelling(ABC):
@@ -78,14 +81,17 @@ class Modelling(ABC):
             task=calls.enum_value(model_pb2.Task, "TASK", task) if task else model_pb2.TASK_UNSPECIFIED,
         )
         spec.offset = await self._received(spec)
-        for attempt in range(_ATTEMPTS):
+        attempt = 1
+        while True:
             try:
                 return await calls.result(self._models.UploadModel(_parts(spec, file, progress)))
-            except Unavailable:
-                if attempt == _ATTEMPTS - 1:
+            except FacetmeshError as error:
+                if attempt == _ATTEMPTS or not _goes_on(error):
                     raise
-                spec.offset = await self._received(spec)
-        raise Unavailable("The upload was cut off again and again.", reason="UPLOAD_CUT_OFF")
+            await asyncio.sleep(_REST_S * attempt)
+            received = await self._received(spec)
+            attempt = 1 if received > spec.offset else attempt + 1
+            spec.offset = received
 
     async def quantize_version(
         self, model: str, version: str, images: Sequence[bytes], *, min_agreement: float | None = None
@@ -169,6 +175,11 @@ class Modelling(ABC):
     @abstractmethod
     async def _name(self, collection: str, name: str) -> str:
         """A whole resource name."""
+
+
+def _goes_on(error: FacetmeshError) -> bool:
+    """Whether an upload goes on after it: the transfer was cut off, or the same file comes for another model too."""
+    return isinstance(error, Unavailable | Aborted) or error.reason == "OFFSET_MISMATCH"
 
 
 def _parts(

@@ -49,6 +49,7 @@ from facetmesh.kit import catalog, deadlines, identity
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
+from facetmesh.kit.sweeping import keep_sweeping
 from facetmesh.kit.turns import Turns
 from facetmesh.runners.gpu import CardMemory, open_nvml
 from facetmesh.runners.pool import RunnerPool
@@ -205,13 +206,13 @@ async def main() -> None:
                 KServeServicer(models, answers, statistics, mesh.recorder), server
             )
 
+        stack.callback(asyncio.create_task(keep_sweeping(uploads.sweep)).cancel)
         if settings.rollouts == "here":
             controller = Controller(
                 rollouts, Weights(models), Counted(statistics.read), Accounts(mesh.recorder),
                 holder=secrets.token_hex(8), wall=settings.now,
             )  # fmt: skip
-            driving = asyncio.create_task(controller.run(TICK_S))
-            stack.callback(driving.cancel)
+            stack.callback(asyncio.create_task(controller.run(TICK_S)).cancel)
         await mesh.serve(
             add_to_server,
             services=[

@@ -5,6 +5,7 @@ tenants/{tenant}/models/{model}/versions/{version}    a version, which never cha
 tenants/{tenant}/models/index/…                       a hint for lists
 tenants/{tenant}/uploads/{sha256}                     how far an upload got
 tenants/{tenant}/uploads/index/…                      a hint for lists
+uploads/index/…                                       a hint for who deletes those that rested too long
 tenants/{tenant}/modelPolicy                          what is asked of uploads
 """
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from facetmesh.kit.dapr import State
 
 
+_BUCKETS = 16
+
+
 class DaprStore:
     """The store of detection.
 
@@ -36,6 +40,7 @@ class DaprStore:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._everybodys_uploads = Index(state, "uploads", buckets=_BUCKETS)
 
     async def model(self, tenant_id: str, model_id: str) -> Model | None:
         """The model, a deleted one too; None when there never was one."""
@@ -94,7 +99,9 @@ class DaprStore:
 
     async def put_upload(self, upload: Upload) -> Upload:
         """Stores an upload over what has its etag, or a new one when it has none; Aborted where it cannot."""
-        await self._index(upload.tenant_id, "uploads").add(upload.sha256)
+        if not upload.etag:
+            await self._everybodys_uploads.add(f"{upload.tenant_id}/{upload.sha256}")
+            await self._index(upload.tenant_id, "uploads").add(upload.sha256)
         key = _upload_key(upload.tenant_id, upload.sha256)
         return replace(upload, etag=await self._put(key, asdict(upload), upload.etag))
 
@@ -102,10 +109,17 @@ class DaprStore:
         """Forgets an upload."""
         await self._state.delete(_upload_key(upload.tenant_id, upload.sha256))
         await self._index(upload.tenant_id, "uploads").remove(upload.sha256)
+        await self._everybodys_uploads.remove(f"{upload.tenant_id}/{upload.sha256}")
 
     async def uploads(self, tenant_id: str) -> list[Upload]:
         """The tenant's uploads that have not ended."""
         found = [await self.upload(tenant_id, sha256) for sha256 in await self._index(tenant_id, "uploads").ids()]
+        return [upload for upload in found if upload is not None]
+
+    async def everybodys_uploads(self) -> list[Upload]:
+        """All tenants' uploads that have not ended."""
+        items = [item.partition("/") for item in await self._everybodys_uploads.ids()]
+        found = [await self.upload(tenant_id, sha256) for tenant_id, _, sha256 in items]
         return [upload for upload in found if upload is not None]
 
     async def policy(self, tenant_id: str) -> Policy:
@@ -125,7 +139,7 @@ class DaprStore:
                 await self._state.delete(_version_key(tenant_id, model_id, number))
             await self._state.delete(_model_key(tenant_id, model_id))
         for upload in await self.uploads(tenant_id):
-            await self._state.delete(_upload_key(tenant_id, upload.sha256))
+            await self.delete_upload(upload)
         await self._state.delete(f"tenants/{tenant_id}/modelPolicy")
         for collection in ("models", "uploads"):
             await self._index(tenant_id, collection).clear()

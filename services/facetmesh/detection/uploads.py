@@ -67,6 +67,10 @@ class UploadStore(Protocol):
         """The tenant's uploads that have not ended."""
         ...
 
+    async def everybodys_uploads(self) -> list[Upload]:
+        """All tenants' uploads that have not ended."""
+        ...
+
 
 class BlobStore(Protocol):
     """Where the parts are kept."""
@@ -131,12 +135,13 @@ class Uploads:
         Raises:
             InvalidArgument: MODEL_TOO_LARGE; OFFSET_MISMATCH, with `received_bytes` in its metadata.
             ResourceExhausted: TOO_MANY_UPLOADS: others must end first.
+            Aborted: UPLOAD_CONFLICT: somebody else begins the same file at the same time.
         """
         if size_bytes > self._max_bytes:
             raise InvalidArgument(
                 f"The file has {size_bytes} bytes; at most {self._max_bytes} are allowed.", reason="MODEL_TOO_LARGE"
             )
-        await self._sweep(tenant_id)
+        await self._end_old(await self._store.uploads(tenant_id))
         known = await self._store.upload(tenant_id, sha256)
         if offset:
             received = known.received_bytes if known is not None and known.size_bytes == size_bytes else 0
@@ -153,14 +158,14 @@ class Uploads:
             )
         if known is not None:  # it may lie in more parts than will come now
             await self.discard(known)
-        return await self._store.put_upload(Upload(tenant_id, sha256, size_bytes, changed_s=self._clock()))
+        return await self._note(Upload(tenant_id, sha256, size_bytes, changed_s=self._clock()))
 
     async def receive(self, upload: Upload, chunks: AsyncIterator[bytes]) -> Upload:
         """Keeps what comes, part by part, until the file is whole.
 
         Raises:
             InvalidArgument: UPLOAD_TOO_LONG: more comes than was said; UPLOAD_INCOMPLETE: less.
-            Aborted: Somebody else sends the same file at the same time.
+            Aborted: UPLOAD_CONFLICT: somebody else sends the same file at the same time.
         """
         buffer = bytearray()
         async for chunk in chunks:
@@ -185,10 +190,13 @@ class Uploads:
         Raises:
             FailedPrecondition: UPLOAD_CORRUPT: its SHA-256 is another; what came was thrown away.
             ResourceExhausted: MODEL_CACHE_FULL: there is no room for it; what came is kept.
+            Aborted: UPLOAD_CONFLICT: somebody else has begun it anew.
         """
         keys = (_key(upload, part) for part in range(upload.parts))
         try:
             sha256 = await self._blobs.assemble(upload.tenant_id, keys, path)
+        except NotFound:
+            raise _conflict() from None
         except OSError as error:
             raise ResourceExhausted(
                 "There is no room to look at the file: go on later.", reason="MODEL_CACHE_FULL", retry_after_s=60
@@ -200,27 +208,46 @@ class Uploads:
             )
 
     async def discard(self, upload: Upload) -> None:
-        """Throws away what came."""
-        for part in range(upload.parts):
+        """Throws away what came; nothing where somebody else has added to it since, or begun it anew."""
+        current = await self._store.upload(upload.tenant_id, upload.sha256)
+        if current is None or current.etag != upload.etag:
+            return
+        for part in range(upload.parts + 1):  # a crash leaves one that is not counted
             await self._blobs.delete(upload.tenant_id, _key(upload, part))
         await self._store.delete_upload(upload)
 
+    async def sweep(self) -> int:
+        """Throws away what rested too long, of tenants too who never come back; returns how many transfers.
+
+        Raises:
+            Unavailable: Something may be left.
+        """
+        return await self._end_old(await self._store.everybodys_uploads())
+
     async def _keep(self, upload: Upload, data: bytes) -> Upload:
         await self._blobs.put(upload.tenant_id, _key(upload, upload.parts), data)
-        try:
-            return await self._store.put_upload(
-                replace(
-                    upload, received_bytes=upload.received_bytes + len(data), parts=upload.parts + 1,
-                    changed_s=self._clock(),
-                )
+        return await self._note(
+            replace(
+                upload, received_bytes=upload.received_bytes + len(data), parts=upload.parts + 1,
+                changed_s=self._clock(),
             )
-        except Aborted:
-            raise Aborted("Somebody else sends the same file.", reason="UPLOAD_CONFLICT") from None
+        )  # fmt: skip
 
-    async def _sweep(self, tenant_id: str) -> None:
-        for upload in await self._store.uploads(tenant_id):
-            if upload.expires_s < self._clock():
-                await self.discard(upload)
+    async def _note(self, upload: Upload) -> Upload:
+        try:
+            return await self._store.put_upload(upload)
+        except Aborted:
+            raise _conflict() from None
+
+    async def _end_old(self, uploads: Iterable[Upload]) -> int:
+        old = [upload for upload in uploads if upload.expires_s < self._clock()]
+        for upload in old:
+            await self.discard(upload)
+        return len(old)
+
+
+def _conflict() -> Aborted:
+    return Aborted("Somebody else sends the same file.", reason="UPLOAD_CONFLICT", retry_after_s=1)
 
 
 def _key(upload: Upload, part: int) -> str:

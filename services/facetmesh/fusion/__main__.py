@@ -39,7 +39,7 @@ from facetmesh.fusion.moderation import LABELS, Moderation, Policy
 from facetmesh.fusion.pictures import Pictures
 from facetmesh.fusion.purge import purge
 from facetmesh.fusion.registry import Registry
-from facetmesh.fusion.retention import Sweeper, Terms, keep_sweeping
+from facetmesh.fusion.retention import Sweeper, Terms
 from facetmesh.fusion.scaler_servicer import scaling
 from facetmesh.fusion.servicer import FusionServicer
 from facetmesh.fusion.store import DaprStore
@@ -52,6 +52,7 @@ from facetmesh.kit import catalog, credentials, telemetry
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, Port, ServiceSettings, load
+from facetmesh.kit.sweeping import keep_sweeping
 from facetmesh.kit.tls import listen
 from facetmesh.runners.pool import RunnerPool
 from facetmesh.runners.probe import probe

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
-
-from facetmesh.kit.errors import FacetmeshError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -14,8 +11,6 @@ if TYPE_CHECKING:
     from facetmesh.fusion.images import Images
     from facetmesh.fusion.operations import Operation, Ref
 
-EVERY_S = 600.0
-"""How often it is looked for what has expired, in seconds."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,17 +36,6 @@ class Store(Protocol):
     async def forget_results(self, day: int) -> None:
         """Notes that nothing of a day is kept any more."""
         ...
-
-
-async def keep_sweeping(*sweeps: Callable[[], Awaitable[int]]) -> None:
-    """Has what has expired deleted, again and again, until it is cancelled."""
-    while True:
-        for sweep in sweeps:
-            try:
-                await sweep()
-            except FacetmeshError as error:
-                _log.warning("what has expired could not be deleted", extra={"reason": error.reason})
-        await asyncio.sleep(EVERY_S)
 
 
 class Profile(Protocol):
