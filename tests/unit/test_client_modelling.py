@@ -6,12 +6,14 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from facetmesh.client import modelling
 from facetmesh.client.modelling import Modelling
-from facetmesh.detection.v1 import model_pb2
-from facetmesh.kit.errors import Aborted, FacetmeshError, InvalidArgument, Unavailable
+from facetmesh.detection.v1 import model_pb2, model_pb2_grpc
+from facetmesh.kit import status
+from facetmesh.kit.errors import Aborted, FacetmeshError, InvalidArgument, NotFound, PermissionDenied, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,10 +42,21 @@ class Service:
         return model_pb2.ModelVersion(sha256=hashlib.sha256(whole).hexdigest())
 
 
+class Strict(model_pb2_grpc.ModelServiceServicer):
+    """Lets nobody send anything."""
+
+    async def GetUpload(self, _: Any, context: Any) -> None:
+        await status.abort(context, NotFound("None."))
+
+    async def UploadModel(self, requests: Any, context: Any) -> None:
+        await anext(requests)
+        await status.abort(context, PermissionDenied("Not that.", reason="LICENCE_NOT_ALLOWED"))
+
+
 class Client(Modelling):
     """The client, of one tenant."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Any) -> None:
         self._models = service
 
     async def _parent(self, tenant: str | None) -> str:
@@ -82,3 +95,17 @@ async def test_what_is_refused_is_not_sent_again() -> None:
     with pytest.raises(InvalidArgument):
         await Client(service).upload_model("pets", FILE, licence="MIT")
     assert service.offsets == [0]
+
+
+async def test_a_refusal_that_comes_while_the_file_is_sent_is_told() -> None:
+    """Of one call in six grpc.aio loses it."""
+    server = grpc.aio.server()
+    model_pb2_grpc.add_ModelServiceServicer_to_server(Strict(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        client = Client(model_pb2_grpc.ModelServiceStub(channel))
+        for _ in range(30):
+            with pytest.raises(PermissionDenied):
+                await client.upload_model("pets", bytes(16 << 20), licence="MIT")
+    await server.stop(0)

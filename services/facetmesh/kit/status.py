@@ -9,7 +9,14 @@ from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from facetmesh.kit.errors import BY_CODE, FacetmeshError, FieldViolation, Internal, ResourceExhausted
+from facetmesh.kit.errors import (
+    BY_CODE,
+    FacetmeshError,
+    FieldViolation,
+    Internal,
+    ResourceExhausted,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -20,6 +27,10 @@ _MESSAGE_BYTES = 1000
 _VIOLATIONS = 20
 """So much of a refusal is told. Callers get none whose metadata has more than 8 KB, and a request's own names, or a
 rule that each of its thousand labels breaks, would make it as long as they like."""
+
+_OVERWRITTEN = "Internal error from Core"
+"""What grpc.aio says where a message could not be sent because the call had ended: it has lost what the call ended with
+(https://github.com/grpc/grpc/issues/36066)."""
 
 
 def to_status(error: FacetmeshError) -> status_pb2.Status:
@@ -75,6 +86,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> FacetmeshError:
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             return from_status(status_pb2.Status.FromString(value))
+    if error.details() == _OVERWRITTEN:
+        return Unavailable("The call ended while its request was still being sent: try again.", reason="CALL_ENDED")
     return BY_CODE.get(error.code().name, Internal)(error.details() or error.code().name)
 
 
