@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
+import time
+import urllib.request
 from typing import Any
 
 import grpc
@@ -71,3 +76,28 @@ def test_the_handling_of_events_is_in_the_trace_of_the_first() -> None:
     with telemetry.continued("handled", [PARENT, ""]):
         assert telemetry.trace_id() == TRACE
     assert telemetry.trace_id() == before
+
+
+def test_who_asks_for_metrics_and_says_nothing_has_no_thread(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nor a line in the log, be it silent, cut off or nonsense."""
+    monkeypatch.setattr("facetmesh.kit.telemetry._Scrape.timeout", 0.1)
+    port, close = telemetry.Telemetry("test", "local").serve("127.0.0.1", 0)
+    before = threading.active_count()
+    for data in (b"", b"GET /met", bytes(100) + b"\n", bytes(100_000)):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(data)
+            while connection.recv(1000):  # to its end
+                pass
+    gone = socket.create_connection(("127.0.0.1", port), timeout=30)
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone.close()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        assert b"process_open_fds" in answer.read()
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    close()
+    assert capfd.readouterr() == ("", "")

@@ -7,9 +7,10 @@ only the traces' ids go from call to call, for logs and audit events.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler
 
 import grpc
 from opentelemetry import propagate, trace
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _ids = RandomIdGenerator()
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+SILENT_S = 5.0
+"""How long who asks for metrics may say nothing."""
 _NOT_SAMPLED = "-00"
 """How a traceparent ends whose trace nobody records: another span in it would be nothing but work."""
 
@@ -116,6 +119,7 @@ class Telemetry:
             OSError: The port is taken.
         """
         server, thread = start_http_server(port, addr=host, registry=self.metrics.registry)
+        server.RequestHandlerClass = _Scrape
 
         def close() -> None:
             server.shutdown()
@@ -128,6 +132,20 @@ class Telemetry:
         """Sends what is left."""
         if self._provider is not None:
             self._provider.shutdown()
+
+
+class _Scrape(WSGIRequestHandler):
+    """A connection that asks for metrics. It has a thread, which who says nothing, or goes, must not keep."""
+
+    timeout = SILENT_S
+
+    def handle(self) -> None:
+        """Answers; without a traceback in the log where that cannot be done."""
+        with suppress(OSError):
+            super().handle()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class calls it
+        """Says nothing: it is asked every few seconds."""
 
 
 class _TraceIds(grpc.aio.ServerInterceptor):
