@@ -113,6 +113,10 @@ def test_detect_and_its_receipt(
     found = cli.ok("detect", photo, "--model=faces", *labels, f"--out={picture}", key_file=key_file)
     assert len(found["detections"]) == 6
     assert picture.read_bytes().startswith(PNG)
+    again = cli.ok("detect", photo, "--model=faces", "--model-version=1", *labels, key_file=key_file)
+    assert again["detections"] == found["detections"]
+    none = error(cli("detect", photo, "--model=faces", "--model-version=canary", key_file=key_file))
+    assert none["reason"] == "VERSION_NOT_FOUND"
 
     cli.ok("audit", "receipt", found["receipt"], f"--out={receipt}", key_file=key_file)
     verified = cli.ok("audit", "verify", str(receipt), f"--input={photo}")

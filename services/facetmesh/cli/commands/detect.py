@@ -24,6 +24,9 @@ def detect(
     image: Image,
     *,
     model: Annotated[str, typer.Option(help="The tenant's model, by name or id.")],
+    model_version: Annotated[
+        str, typer.Option(help="Its version's number, or an alias such as canary; by default as its calls are split.")
+    ] = "",
     label: Annotated[list[str] | None, typer.Option(help="Only this label; repeatable.")] = None,
     min_confidence: Annotated[
         float | None, typer.Option(help="Leave out what the model is less sure of; by default 0.25.", min=0.001, max=1)
@@ -39,7 +42,9 @@ def detect(
     chosen = options(context)
     content = image.read_bytes()
     with chosen.tenant_client() as client:
-        found = client.detect(model, content, labels=label or (), min_confidence=min_confidence, priority=priority)
+        found = client.detect(
+            model, content, version=model_version, labels=label or (), min_confidence=min_confidence, priority=priority,
+        )
     if out is not None:
         pictures.draw_detections(content, found.detections, out, found.classifications)
     output.answer(chosen, output.as_data(found), view(found, min_confidence))
