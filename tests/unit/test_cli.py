@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from facetmesh.auth.v1 import auth_pb2
 from facetmesh.cli import output
+from facetmesh.cli.__main__ import main as entry
 from facetmesh.cli.commands import detect, keys
 from facetmesh.cli.main import main
 from facetmesh.cli.mesh.home import Home
@@ -138,6 +140,18 @@ def test_a_licence_must_be_named(call: Any, tmp_path: Path, monkeypatch: pytest.
     done = call("models", "fetch", "nudenet-320n")
     assert done.returncode == 1
     assert "--accept-licence AGPL-3.0" in done.stderr
+
+
+def test_an_interrupt_before_anything_has_begun_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    being_read = ModuleType("facetmesh.cli.main")
+    being_read.__getattr__ = interrupted  # type: ignore[method-assign]
+    monkeypatch.setitem(sys.modules, "facetmesh.cli.main", being_read)
+    with pytest.raises(SystemExit) as ended:
+        entry()
+    assert ended.value.code == 130
 
 
 def test_wrong_usage_is_exit_code_2(run: Any) -> None:
