@@ -135,6 +135,8 @@ def _order(context: typer.Context, model: str, rollout: str, method: str) -> Non
     with chosen.tenant_client() as client:
         changed: rollout_pb2.Rollout = getattr(client, method)(model, rollout or _newest(client, model))
     output.answer(chosen, output.as_data(changed), _described(changed))
+    if not chosen.json:
+        output.note(f"`{chosen.called} rollout status {model}` shows when that is done.")
 
 
 def _newest(client: Client, model: str) -> str:
