@@ -75,6 +75,7 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
     time_left_s: float | None = None
     frames: list[Any] = field(default_factory=list)
     stream_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    gave_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def DetectStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         del context
@@ -90,7 +91,10 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
         self.time_left_s = context.time_remaining()
         self.calls.append((dict(context.invocation_metadata()), request))
         if self.stall:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.gave_up.set()
         if self.failures:
             await status.abort(context, self.failures.pop(0))
         return detection_pb2.DetectResponse(image_width=7)
@@ -341,6 +345,23 @@ async def test_what_frames_raise_is_raised(mesh: Mesh) -> None:
     async with AsyncClient("right", mesh.endpoints) as client:
         with pytest.raises(FileNotFoundError, match="frame2"):
             _ = [answer async for answer in client.detect_stream("faces", frames())]
+
+
+async def test_the_service_hears_of_who_gives_up_while_the_client_stays(mesh: Mesh) -> None:
+    async def frames() -> AsyncIterator[bytes]:
+        yield b"frame"
+        await asyncio.Event().wait()
+
+    mesh.detection.stall = True
+    async with AsyncClient("right", mesh.endpoints) as client:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.detect("faces", b"image"), 0.5)
+        async with asyncio.timeout(10):
+            await mesh.detection.gave_up.wait()
+        async for _ in client.detect_stream("faces", frames()):
+            break
+        async with asyncio.timeout(10):
+            await mesh.detection.stream_ended.wait()
 
 
 async def test_a_stream_ends_where_the_blocking_caller_breaks_off(mesh: Mesh) -> None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from facetmesh.audit.v1 import audit_pb2
 from facetmesh.client import calls
-from facetmesh.kit import status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,11 +79,9 @@ class Auditing(ABC):
         request = audit_pb2.WatchEventsRequest(
             parent=await self._parent(tenant), filter=filter, start_index=start_index
         )
-        try:
-            async for logged in self._audit.WatchEvents(request):
+        with calls.stream(self._audit.WatchEvents(request)) as entries:
+            async for logged in entries:
                 yield logged
-        except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from None
 
     async def export_events(
         self, *, tenant: str | None = None, filter: str = "", format: str = "jsonl",  # noqa: A002 - as above
@@ -101,11 +96,9 @@ class Auditing(ABC):
         request = audit_pb2.ExportEventsRequest(
             parent=await self._parent(tenant), filter=filter, format=FORMATS[format]
         )
-        try:
-            async for part in self._audit.ExportEvents(request):
+        with calls.stream(self._audit.ExportEvents(request)) as parts:
+            async for part in parts:
                 yield part.data
-        except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from None
 
     async def get_retention(self, tenant: str) -> audit_pb2.Retention:
         """How long a tenant's events can be read."""

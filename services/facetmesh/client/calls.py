@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -11,7 +12,7 @@ from facetmesh.kit import status
 from facetmesh.kit.errors import Internal, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from google.longrunning import operations_pb2
     from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper as EnumTypeWrapper
@@ -55,6 +56,17 @@ async def result(call: Awaitable[_Answer]) -> _Answer:
         return await call
     except grpc.aio.AioRpcError as error:
         raise status.from_rpc_error(error) from None
+
+
+@contextmanager
+def stream(call: Any) -> Iterator[Any]:
+    """A call whose answers are read within: our error in place of gRPC's; it ends with who reads no more of them."""
+    try:
+        yield call
+    except grpc.aio.AioRpcError as error:
+        raise status.from_rpc_error(error) from None
+    finally:
+        call.cancel()
 
 
 async def pages(call: Callable[[Any], Awaitable[Any]], request: Any, field: str, limit: int | None) -> list[Any]:

@@ -7,11 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from facetmesh.client import calls
 from facetmesh.detection.v1 import detection_pb2
-from facetmesh.kit import status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -119,10 +116,9 @@ class Detecting(ABC):
                 raise
 
         try:
-            async for answer in self._detection.DetectStream(requests(), metadata=_routed(name)):
-                yield answer
-        except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from None
+            with calls.stream(self._detection.DetectStream(requests(), metadata=_routed(name))) as answers:
+                async for answer in answers:
+                    yield answer
         except asyncio.CancelledError:
             # gRPC cancels the call where the frames raise, and keeps to itself what.
             if theirs:

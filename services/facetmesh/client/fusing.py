@@ -7,12 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from facetmesh.client import calls
 from facetmesh.client.fusion_options import PLAIN, FusionOptions
 from facetmesh.fusion.v1 import fusion_pb2
-from facetmesh.kit import status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -118,11 +115,9 @@ class Fusing(ABC):
     async def watch_operation(self, operation: str) -> AsyncIterator[operations_pb2.Operation]:
         """An operation as it is, and again with each change, until it is done."""
         request = fusion_pb2.WatchOperationRequest(name=await self._name("operations", operation))
-        try:
-            async for now in self._fusion.WatchOperation(request):
+        with calls.stream(self._fusion.WatchOperation(request)) as changes:
+            async for now in changes:
                 yield now
-        except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from None
 
     async def delete_fusion(self, fusion: str) -> None:
         """Deletes a fused image for good, by name or id; `look_up_fusion` still answers for it."""
@@ -150,11 +145,9 @@ class Fusing(ABC):
         """The image file of a fusion."""
         request = fusion_pb2.DownloadFusionRequest(name=await self._name("fusions", fusion))
         content = bytearray()
-        try:
-            async for part in self._fusion.DownloadFusion(request):
+        with calls.stream(self._fusion.DownloadFusion(request)) as parts:
+            async for part in parts:
                 content += part.data
-        except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from None
         return bytes(content)
 
     async def fuse(

@@ -65,7 +65,13 @@ class _UnaryWithToken(grpc.aio.UnaryUnaryClientInterceptor):
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         call = await continuation(await _completed(client_call_details, self._source), request)
-        if await call.code() is grpc.StatusCode.UNAUTHENTICATED:
+        try:
+            code = await call.code()
+        except asyncio.CancelledError:
+            # Who gave up waits no more for this one, and the service is to know of it: gRPC sees ours alone.
+            call.cancel()
+            raise
+        if code is grpc.StatusCode.UNAUTHENTICATED:
             # By the service's clock it has expired, or it was revoked: a new one tells. Nothing has been done yet.
             self._source.forget()
             call = await continuation(await _completed(client_call_details, self._source), request)
