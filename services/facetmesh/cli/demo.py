@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,15 +170,15 @@ class Demo:
         return f"the face of one photo in another → {picture}"
 
     async def _trespass(self, globex: AsyncClient) -> str:
-        attempts = {
-            "the fusion": globex.download_fusion(self._fusion),
-            "a receipt": globex.receipt(self._receipts["detection"], wait_s=0),
-            "the detector": globex.get_model(f"tenants/acme/models/{_MODEL}"),
+        attempts: Mapping[str, Callable[[], Awaitable[object]]] = {
+            "the fusion": partial(globex.download_fusion, self._fusion),
+            "a receipt": partial(globex.receipt, self._receipts["detection"], wait_s=0),
+            "the detector": partial(globex.get_model, f"tenants/acme/models/{_MODEL}"),
         }
         reasons = set()
         for what, attempt in attempts.items():
             try:
-                await attempt
+                await attempt()
             except (PermissionDenied, NotFound) as refusal:
                 reasons.add(refusal.code)
             else:
