@@ -156,6 +156,7 @@ def test_refusals_keep_their_reason(cli: Cli, key_file: Path, tmp_path: Path) ->
     (tmp_path / "text.jpg").write_text("no image")
     told = error(cli("detect", str(tmp_path / "text.jpg"), "--model=faces", key_file=key_file))
     assert (told["code"], told["reason"]) == ("INVALID_ARGUMENT", "IMAGE_NOT_RECOGNIZED")
-    assert error(cli("tenants", "get", "nobody"))["code"] == "NOT_FOUND"
+    for command in (("tenants", "get"), ("keys", "list")):
+        assert error(cli(*command, "nobody"))["code"] == "NOT_FOUND"
     assert error(cli("tenants", "create", "initech"))["code"] == "ALREADY_EXISTS"
     assert error(cli("tenants", "list", key_file=key_file))["code"] == "PERMISSION_DENIED"

@@ -172,6 +172,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         """Lists a tenant's keys."""
         tenant_id = last(request.parent)
         ids, token = page(await self._keys.ids(tenant_id), request.page_size, request.page_token)
+        if not ids:
+            await self._tenants.get(tenant_id)  # who misspells a tenant is not told that it has no keys
         response = auth_pb2.ListKeysResponse(next_page_token=token)
         for key_id in ids:
             try:
