@@ -555,6 +555,44 @@ async def test_a_long_load_stands_still_again_and_again() -> None:
         await world.runners.release()
 
 
+async def test_a_flood_stands_still_from_when_a_tenants_only_call_comes_until_it_is_answered() -> None:
+    """Not only while its model runs, and for nobody who is at work already or is as far ahead."""
+    world = World(slots=2, queue=100)
+    flood = [world.ask("flood") for _ in range(20)]
+    await settled()
+    world.scheduler.pause("flood")
+    assert not world.runners.paused
+    world.scheduler.pause("little")
+    assert world.runners.paused == {"flood"}
+    little = world.ask("little")
+    await settled()
+    world.now += 0.01
+    await world.runners.release()
+    assert (await little).values["cores"] == 2
+    assert world.runners.paused == {"flood"}
+    world.scheduler.resume()
+    assert not world.runners.paused
+    for task in flood:
+        task.cancel()
+    while world.runners.running:
+        await world.runners.release()
+
+
+async def test_who_has_had_its_part_has_nobody_stand_still_for_its_next_call() -> None:
+    """It waits for its turn."""
+    world = World(slots=1, queue=100)
+    asked = [world.ask(tenant) for tenant in ("always", "flood", "flood", "flood")]
+    await settled()
+    world.now += 5.0
+    await world.runners.release()
+    world.scheduler.pause("always")
+    assert not world.runners.paused
+    world.scheduler.resume()
+    while world.runners.running:
+        await world.runners.release()
+    await asyncio.gather(*asked)
+
+
 async def test_nobody_stands_still_for_long() -> None:
     """What was thought to be short and is not has the cores with the others then."""
     world = World(slots=1, queue=100)

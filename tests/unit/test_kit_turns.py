@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,7 +12,7 @@ import pytest
 
 from facetmesh.auth.grants import Grant
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc, model_pb2, model_pb2_grpc
-from facetmesh.kit import audit, turns
+from facetmesh.kit import audit, errors, turns
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.places import Places
 from facetmesh.kit.rpc import Guard
@@ -91,17 +92,49 @@ async def test_without_a_queue_calls_go_as_they_come() -> None:
         assert not await held(asyncio.create_task(let.wait("flood")))
 
 
+async def refused(let: Turns, tenant: str) -> None:
+    """Has a call of a tenant refused, and waits until nobody waits for it."""
+    with suppress(errors.FailedPrecondition), let.answering(tenant):
+        raise errors.FailedPrecondition("No.", reason="NO")
+    await asyncio.wait_for(let.stand_aside("anybody"), _PATIENCE_S)
+
+
+async def test_who_was_refused_waits_until_another_tenants_only_call_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    let = Turns()
+    await refused(let, "flood")
+    with let.answering("little"):
+        waiting = asyncio.create_task(let.wait("flood"))
+        assert await held(waiting)
+        monkeypatch.setattr(turns, "REFUSED_S", 0.0)  # and when that was long ago, no longer
+        assert not await held(asyncio.create_task(let.wait("flood")))
+    await asyncio.wait_for(waiting, _PATIENCE_S)
+
+
+async def test_nobody_waits_for_who_was_refused_until_it_is_answered() -> None:
+    let = Turns(flooding)
+    await refused(let, "little")
+    for holds in (False, True):
+        with let.answering("little"):
+            waiting = asyncio.create_task(let.wait("flood"))
+            assert await held(waiting) is holds
+        await asyncio.wait_for(waiting, _PATIENCE_S)
+
+
 class Work:
     """Work in the background."""
 
     def __init__(self) -> None:
         self.runs = asyncio.Event()
         self.runs.set()
+        self.whom: list[str] = []
 
-    def pause(self) -> None:
+    def pause(self, tenant_id: str) -> None:
         """It was not paused before."""
         assert self.runs.is_set()
         self.runs.clear()
+        self.whom.append(tenant_id)
 
     def resume(self) -> None:
         """It was paused before."""
@@ -110,21 +143,46 @@ class Work:
 
 
 async def test_the_background_stands_still_while_a_tenants_only_call_is_answered() -> None:
-    work = Work()
-    let = Turns(background=work)
+    work, more = Work(), Work()
+    let = Turns(background=(work, more))
     with let.answering("little"):
         assert not work.runs.is_set()
+        assert not more.runs.is_set()
         with let.answering("little"), let.answering("other"):
             pass
         assert not work.runs.is_set()
     await asyncio.wait_for(work.runs.wait(), _PATIENCE_S)
+    assert more.runs.is_set()
+    assert work.whom == ["little"]
 
 
 async def test_the_background_does_not_stand_still_for_a_call_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "LONGEST_S", 0.01)
     work = Work()
-    with Turns(background=work).answering("little"):
+    with Turns(background=[work]).answering("little"):
         await asyncio.wait_for(work.runs.wait(), _PATIENCE_S)
+
+
+async def test_the_background_does_not_stand_still_for_what_nobody_pays_for() -> None:
+    work = Work()
+    let = Turns(background=[work])
+    with let.answering("little", infers=False):
+        assert work.runs.is_set()
+        assert await held(asyncio.create_task(let.stand_aside("upload")))
+
+
+async def test_the_background_runs_for_as_long_as_it_stood_before_it_is_paused_anew() -> None:
+    work = Work()
+    let = Turns(background=[work])
+    with let.answering("little"):
+        await asyncio.sleep(0.1)
+    await asyncio.wait_for(work.runs.wait(), _PATIENCE_S)
+    resumed = time.monotonic()
+    async with asyncio.timeout(_PATIENCE_S):
+        while work.runs.is_set():
+            with let.answering("little"):
+                await asyncio.sleep(0)
+    assert time.monotonic() - resumed >= 0.1
 
 
 @asynccontextmanager
@@ -188,9 +246,9 @@ async def test_the_guard_reads_no_call_of_a_tenant_that_waits_its_turn() -> None
     order: list[str] = []
 
     def queues(tenant: str) -> bool:
-        if tenant == "tenants/flood":
+        if tenant == "flood":
             asked.set()
-        return tenant == "tenants/flood"
+        return tenant == "flood"
 
     class Detection(detection_pb2_grpc.DetectionServiceServicer):
         async def Detect(self, request: Any, _: Any) -> detection_pb2.DetectResponse:

@@ -126,19 +126,10 @@ async def main() -> None:
         )
         store = DaprStore(mesh.dapr.state())
         rollout_store = DaprRolloutStore(mesh.dapr.state())
-
-        def readable(domain: str) -> list[Path]:
-            return [catalog.models_folder(), shelf.readable(domain)]
-
-        processes = functools.partial(RunnerPool, setting=setting, readable=readable)
-        workshop = Workshop(processes)
-        turns = Turns(lambda tenant: scheduler.queues(tenant.removeprefix("tenants/")), workshop)
-        blobs, incoming = _blobs(settings, await mesh.keyring(), turns)
-        shelf = Shelf(
-            catalog, blobs, stack.enter_context(held(_memory())), incoming=incoming,
-            max_bytes=settings.model_cache_bytes,
-        )  # fmt: skip
-        mesh.purge = functools.partial(purge, store, rollout_store, blobs, shelf)
+        processes = functools.partial(
+            RunnerPool, setting=setting, readable=lambda domain: [catalog.models_folder(), shelf.readable(domain)]
+        )
+        clear = stack.enter_context(held(_memory()))
         nvml = open_nvml()
         pool = await stack.enter_async_context(
             processes(
@@ -170,6 +161,11 @@ async def main() -> None:
         mesh.telemetry.metrics.registry.register(stages)
         if nvml is not None:
             mesh.telemetry.metrics.registry.register(GpuMetrics(nvml))
+        workshop = Workshop(processes)
+        turns = Turns(scheduler.queues, (workshop, scheduler))
+        blobs, incoming = _blobs(settings, await mesh.keyring(), turns)
+        shelf = Shelf(catalog, blobs, clear, incoming=incoming, max_bytes=settings.model_cache_bytes)
+        mesh.purge = functools.partial(purge, store, rollout_store, blobs, shelf)
         models = Models(store, serves=settings.serves_alias)
         uploads = Uploads(store, incoming, settings.now, max_bytes=settings.max_model_bytes)
         intake = Intake(
@@ -230,9 +226,7 @@ async def main() -> None:
 def _blobs(settings: DetectionSettings, keyring: Keyring, turns: Turns) -> tuple[Blobs, Blobs]:
     """The files of models as they are read to be served, and the same as they come: those are in no hurry."""
     store = open_store(settings.blobs or str(settings.home / "model-blobs"))
-    return Blobs(store, keyring), Blobs(
-        store, keyring, lambda tenant_id: turns.stand_aside(f"tenants/{tenant_id}")
-    )
+    return Blobs(store, keyring), Blobs(store, keyring, turns.stand_aside)
 
 
 def _memory() -> Path:

@@ -72,13 +72,9 @@ class FairQueue(Generic[T]):
             weight: The flow's, from now on.
             priority: Lower goes first, among the flow's own: nobody gets ahead of others by it.
         """
-        flow = self._flows.get(name)
-        if flow is None:
-            flow = self._flows[name] = _Flow(weight, self._now)
-        if not flow.queue:
-            # What it did not use while it was idle is gone.
-            flow.tag = max(flow.tag, self._now)
-        flow.weight = weight
+        start = self._start(name)
+        flow = self._flows.setdefault(name, _Flow(weight, start))
+        flow.tag, flow.weight = start, weight
         heapq.heappush(flow.queue, (priority, next(self._order), cost, request))
         flow.expected += cost
         self._length += 1
@@ -141,9 +137,9 @@ class FairQueue(Generic[T]):
         return len(flow.queue) == 1 and not flow.served
 
     def lead(self, name: str, other: str) -> float:
-        """Core-seconds that a flow was given beyond its part, compared with another that waits."""
+        """Core-seconds that a flow was given beyond its part, compared with another that waits or comes now."""
         flow = self._flows[name]
-        return (flow.tag - self._flows[other].tag) * flow.weight
+        return (flow.tag - self._start(other)) * flow.weight
 
     def ahead(self, name: str, weight: float = 1.0, priority: int = 0) -> float:
         """Core-seconds that would be served before a request that the flow added now.
@@ -160,6 +156,14 @@ class FairQueue(Generic[T]):
             if key != name and other.queue
         )
         return own + sum(others)
+
+    def _start(self, name: str) -> float:
+        """The virtual time at which a flow's next request starts, be it one that comes now."""
+        flow = self._flows.get(name)
+        if flow is not None and flow.queue:
+            return flow.tag
+        # What it did not use while it was idle is gone.
+        return max(flow.tag if flow else 0.0, self._now)
 
     def _forget(self) -> None:
         """Drops idle flows that have no advance to pay back."""

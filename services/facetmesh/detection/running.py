@@ -61,7 +61,7 @@ class Running:
         self._slots = slots
         self._clock = clock
         self._runs: set[Run] = set()
-        self._pauses: dict[str, set[Run]] = {}
+        self._pauses: dict[str, set[object]] = {}
         """For whom each domain stands still that does."""
 
     def __len__(self) -> int:
@@ -102,24 +102,28 @@ class Running:
 
     def begin(self, run: Run, before: Iterable[str] = ()) -> None:
         """Adds a request; these domains stand still until `release`."""
-        for domain in before:
+        self.hold(before, run)
+        self._runs.add(run)
+
+    def hold(self, domains: Iterable[str], whom: object) -> None:
+        """Has domains stand still for somebody, until `release`."""
+        for domain in domains:
             if domain not in self._pauses:
                 self._pauses[domain] = set()
                 self._runners.pause(domain)
-                for other in self._of(domain):
-                    other.paused_at = self._clock()
-            self._pauses[domain].add(run)
-        self._runs.add(run)
+                for run in self._of(domain):
+                    run.paused_at = self._clock()
+            self._pauses[domain].add(whom)
 
     def end(self, run: Run) -> float:
         """Takes out a request; returns for how long it ran, in seconds. It is not released."""
         self._runs.discard(run)
         return run.ran_s(self._clock())
 
-    def release(self, run: Run) -> None:
-        """Whoever stands still for this request, and for no other, goes on."""
+    def release(self, whom: object) -> None:
+        """Whoever stands still for this one, and for no other, goes on."""
         for domain, others in list(self._pauses.items()):
-            others.discard(run)
+            others.discard(whom)
             if not others:
                 del self._pauses[domain]
                 self._runners.resume(domain)

@@ -193,6 +193,19 @@ class Scheduler:
         """Whether requests of a domain wait."""
         return self._waiting.waiting(domain) > 0
 
+    def pause(self, domain: str) -> None:
+        """Has those stand still, until `resume`, that are ahead of a domain whose only call has just come.
+
+        Its work is spread over processes that get no core at once while others' models have all of them.
+        """
+        if domain not in self._running.domains() and not self.queues(domain):
+            self._running.hold(self._ahead_of(domain), self)
+
+    def resume(self) -> None:
+        """Has them go on."""
+        self._running.release(self)
+        self._dispatch()
+
     def waiting(self) -> int:
         """How many requests wait."""
         return len(self._waiting)
@@ -279,13 +292,17 @@ class Scheduler:
         short = self._costs.of(job.domain, job.task, job.subject) <= _SHORT_S
         if not (short and self._runners.warm(job.domain, job.subject) and self._waiting.sparse(job.domain)):
             return frozenset()
+        return self._ahead_of(job.domain)
+
+    def _ahead_of(self, domain: str) -> frozenset[str]:
+        """Tenants that had more than their part, compared with another, and want more; none where slots are free."""
         if self._running.free >= min(self._limits.slots, self._limits.widest):
             return frozenset()
         # The queue hears at its end what a load took: by then it had the cores for a second.
         leads = {
-            other: self._waiting.lead(other, job.domain) + self._running.loading_s(other)
+            other: self._waiting.lead(other, domain) + self._running.loading_s(other)
             for other in self._running.domains()
-            if other != job.domain
+            if other != domain
         }
         return frozenset(
             other for other, lead in leads.items() if lead > (0.0 if self._waiting.waiting(other) else _SHORT_S)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import math
-import time
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +20,7 @@ from facetmesh.runners.settings import PoolLimits, RunnerLimits
 from facetmesh.runners.tasks import Runners
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -95,50 +93,32 @@ class _Bench:
 class Workshop:
     """Works on models' files, one at a time.
 
-    It stands still when told to, but not for more than half of the time: uploads
-    get on, however many ask.
-
     Args:
         processes: Makes runners.
         inspect_timeout_s: How long a file may be looked at.
-        clock: Seconds that never go back.
     """
 
-    def __init__(
-        self,
-        processes: Processes,
-        *,
-        inspect_timeout_s: float = INSPECT_TIMEOUT_S,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, processes: Processes, *, inspect_timeout_s: float = INSPECT_TIMEOUT_S) -> None:
         self._processes = processes
         self._inspect_timeout_s = inspect_timeout_s
-        self._clock = clock
         self._at_work: list[tuple[PausableRunners, str]] = []
         self._going = asyncio.Event()
         self._going.set()
-        self._paused_at: float | None = None
-        self._runs_until = -math.inf
         self._quick = _Bench(LIMITS)
         # What takes minutes has a turn of its own: nobody's upload waits for it.
         self._slow = _Bench(SLOW_LIMITS)
 
-    def pause(self) -> None:
-        """Has the processes stand still, unless they have not run yet for as long as they stood."""
-        if self._clock() >= self._runs_until:
-            self._paused_at = self._clock()
-            self._going.clear()
-            for runners, domain in self._at_work:
-                runners.pause(domain)
+    def pause(self, _: str) -> None:
+        """Has the processes stand still, and none start, for whoever's call."""
+        self._going.clear()
+        for runners, domain in self._at_work:
+            runners.pause(domain)
 
     def resume(self) -> None:
         """Has them go on."""
-        if self._paused_at is not None:
-            self._runs_until = 2 * self._clock() - self._paused_at
-            self._paused_at = None
-            self._going.set()
-            for runners, domain in self._at_work:
-                runners.resume(domain)
+        self._going.set()
+        for runners, domain in self._at_work:
+            runners.resume(domain)
 
     async def inspect(self, path: Path, sha256: str, hints: Hints) -> Facts:
         """What a model's file is.

@@ -109,7 +109,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 record.identify(subject=principal.subject, tenant=principal.tenant or "", roles=principal.roles)
                 identity.authorize(principal, rule.roles, rule.method)
                 await self._gate.admit(principal, rule.method)
-                await self._turns.wait(principal.tenant or "")
+                await self._turns.wait(_tenant_id(principal))
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
         # What generated code reads a message with is the FromString of its class.
@@ -165,7 +165,7 @@ class Guard(grpc.aio.ServerInterceptor):
         if principal is not None:
             await self._verifier.verify(principal.token)
             if not action(method).infers:  # a file on its way
-                await self._turns.stand_aside(principal.tenant or "")
+                await self._turns.stand_aside(_tenant_id(principal))
         request = message(request)
         await self._authorize(principal, request, access.named(principal, request))
 
@@ -215,9 +215,11 @@ class Guard(grpc.aio.ServerInterceptor):
         """For the length of a call that ends with `accept`."""
         return self._recorder.expecting(tenant) if rule.required else nullcontext()
 
-    def answering(self, principal: identity.Principal | None) -> AbstractContextManager[None]:
+    def answering(self, principal: identity.Principal | None, method: str) -> AbstractContextManager[None]:
         """For the length of a call that has one answer."""
-        return nullcontext() if principal is None else self._turns.answering(principal.tenant or "")
+        if principal is None:
+            return nullcontext()
+        return self._turns.answering(_tenant_id(principal), infers=action(method).infers)
 
     def refused(self, record: audit.Record, error: FacetmeshError) -> None:
         """Records a call that ended with an error, in the background."""
@@ -254,7 +256,7 @@ class _Call:
             with ExitStack() as stack:
                 try:
                     place = self._enter(context, stack)
-                    stack.enter_context(self._guard.answering(self._principal))
+                    stack.enter_context(self._guard.answering(self._principal, self._rule.method))
                     request = await self._checked(requests, context, place)
                     with self._guard.expecting(self._rule, self._record.tenant):
                         response = await method(request, context)
@@ -336,6 +338,10 @@ class _Call:
         self._guard.refused(self._record, ours)
         if not isinstance(error, asyncio.CancelledError):
             await status.abort(context, ours)
+
+
+def _tenant_id(principal: identity.Principal) -> str:
+    return (principal.tenant or "").removeprefix("tenants/")
 
 
 def _wrapped(
