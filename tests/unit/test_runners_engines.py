@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,31 @@ def test_threads_do_not_mix_their_results(
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(partial(model.infer, cores=cores), arrays))
     assert all((result["same"] == number).all() for number, result in enumerate(results))
+
+
+@pytest.mark.skipif(machine_cores() == 1, reason="there is no other core")
+@pytest.mark.parametrize(("cores", "pinned"), [(machine_cores(), True), (1, False)])
+def test_a_call_with_all_cores_is_pinned_to_them(planar: Path, cores: int, *, pinned: bool) -> None:
+    """Only while it runs; calls on a core each go where there is room."""
+    model = open_model(planar, SETTING)
+    array = np.zeros((1, 3, 1024, 1024), np.float32)
+    masks: list[int] = []
+
+    def call() -> None:
+        for _ in range(50):
+            model.infer(array, cores=cores)
+            masks.append(len(os.sched_getaffinity(0)))
+
+    during = set()
+    with ThreadPoolExecutor(1) as threads:
+        caller = threads.submit(threading.get_native_id).result()
+        calls = threads.submit(call)
+        while not calls.done():
+            during.add(len(os.sched_getaffinity(caller)))
+            time.sleep(0.0005)
+        calls.result()
+    assert during - {machine_cores()} == ({1} if pinned else set())
+    assert set(masks) == {machine_cores()}
 
 
 class Slow:

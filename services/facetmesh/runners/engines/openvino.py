@@ -197,8 +197,11 @@ def _with_image_input(model: Any, image: ImageInput, batch: Any = 1) -> Any:
 
 
 def _properties(setting: EngineSetting, streams: int, threads: int) -> dict[str, Any]:
-    # Unpinned: the runners of other tenants want the same cores.
-    properties: dict[str, Any] = {"ENABLE_CPU_PINNING": False, "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads}
+    # Pinned where a call has all cores: else Linux often wakes the engine's second thread on the core of the first, to
+    # wait there for up to a tick while another is idle. Unpinned elsewhere: other tenants' runners want the same cores.
+    properties: dict[str, Any] = {
+        "ENABLE_CPU_PINNING": streams < threads, "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads,
+    }  # fmt: skip
     if setting.precision is not None:
         properties["INFERENCE_PRECISION_HINT"] = setting.precision
     return properties
