@@ -164,7 +164,7 @@ async def main() -> None:
         workshop = Workshop(processes)
         turns = Turns(scheduler.queues, (workshop, scheduler))
         blobs, incoming = _blobs(settings, await mesh.keyring(), turns)
-        shelf = Shelf(catalog, blobs, clear, incoming=incoming, max_bytes=settings.model_cache_bytes)
+        shelf: Shelf = Shelf(catalog, blobs, clear, incoming=incoming, max_bytes=settings.model_cache_bytes)
         mesh.purge = functools.partial(purge, store, rollout_store, blobs, shelf)
         models = Models(store, serves=settings.serves_alias)
         uploads = Uploads(store, incoming, settings.now, max_bytes=settings.max_model_bytes)
