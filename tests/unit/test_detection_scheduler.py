@@ -593,6 +593,26 @@ async def test_who_has_had_its_part_has_nobody_stand_still_for_its_next_call() -
     await asyncio.gather(*asked)
 
 
+async def test_what_takes_longer_than_was_expected_stands_still() -> None:
+    """A model that was quick for one image may take half a minute for another."""
+    world = World(slots=2)
+    await world.teach("slow", 0.01)
+    slow = world.ask("slow")
+    await settled()
+    little = world.ask("little")
+    await settled()
+    assert not world.runners.paused
+    world.now += 1.0
+    async with asyncio.timeout(10):
+        while not world.runners.paused:
+            await asyncio.sleep(0.01)
+    assert [domain for domain, _, _ in world.runners.running.values()] == ["slow", "little"]
+    await world.runners.release()
+    await little
+    await world.runners.release()
+    await slow
+
+
 async def test_nobody_stands_still_for_long() -> None:
     """What was thought to be short and is not has the cores with the others then."""
     world = World(slots=1, queue=100)

@@ -95,10 +95,18 @@ class Running:
         now = self._clock()
         return sum(max(0.0, run.expected - run.ran_s(now) * run.slots) for run in self._runs)
 
-    def loading_s(self, domain: str) -> float:
-        """Core-seconds that a domain's loads took so far beyond what is expected of requests whose model is there."""
+    def unexpected_s(self, domain: str, spared_s: float) -> float:
+        """Core-seconds that a domain's requests took so far beyond what is expected of them.
+
+        Args:
+            domain: Whose.
+            spared_s: So much beyond it is within the bounds where the model was there.
+        """
         now = self._clock()
-        return sum(max(0.0, run.ran_s(now) * run.slots - run.expected) for run in self._of(domain) if run.cold)
+        return sum(
+            max(0.0, run.ran_s(now) * run.slots - run.expected - (0.0 if run.cold else spared_s))
+            for run in self._of(domain)
+        )
 
     def begin(self, run: Run, before: Iterable[str] = ()) -> None:
         """Adds a request; these domains stand still until `release`."""

@@ -278,7 +278,10 @@ class Scheduler:
                 self._dispatch_in(rests_s)
             return False
         job.before = self._before(job)
-        return self._running.free + self._running.held(job.before) > 0
+        if self._running.free + self._running.held(job.before) > 0:
+            return True
+        self._dispatch_in(_SHORT_S)  # who runs may have had more than its part by then
+        return False
 
     def _ready(self, job: _Job) -> bool:
         """Whether a job lacks nothing but a slot."""
@@ -298,9 +301,10 @@ class Scheduler:
         """Tenants that had more than their part, compared with another, and want more; none where slots are free."""
         if self._running.free >= min(self._limits.slots, self._limits.widest):
             return frozenset()
-        # The queue hears at its end what a load took: by then it had the cores for a second.
+        # The queue hears at its end what a request took. By then a load had the cores for a second, and a model that
+        # was quick for one image may have them for half a minute for another.
         leads = {
-            other: self._waiting.lead(other, domain) + self._running.loading_s(other)
+            other: self._waiting.lead(other, domain) + self._running.unexpected_s(other, _SHORT_S)
             for other in self._running.domains()
             if other != domain
         }
