@@ -7,12 +7,15 @@ is the supervisor itself, the next `up` goes on.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from typing import TYPE_CHECKING
 
+import numpy as np
 import psutil
 import pytest
+from tests.unit import onnx_models
 
 from facetmesh.client import NotFound, Unauthenticated
 from facetmesh.verify import open_checkpoint, verify_growth, verify_receipt
@@ -71,6 +74,24 @@ def killed(mesh: Mesh, victim: str) -> Callable[[], object]:
 )  # fmt: skip
 def test_what_was_acknowledged_survives(mortal: Mesh, group: bytes, astronaut: bytes, victim: str) -> None:
     _kill_in_the_middle(mortal, group, astronaut, victim)
+
+
+def test_an_upload_goes_on_after_detection_was_killed(mortal: Mesh) -> None:
+    """And leaves nothing on the way."""
+    metadata = {"names": "{0: 'cat', 1: 'dog'}", "of no use": "x" * 20_000_000}
+    file = onnx_models.giving({"output0": np.zeros((1, 6, 8))}, metadata=metadata)
+    comes_back: list[Callable[[], object]] = []
+
+    def kill_in_the_middle(sent_bytes: int) -> None:
+        if sent_bytes > len(file) / 2 and not comes_back:
+            comes_back.append(killed(mortal, "detection"))
+
+    with mortal.client(mortal.tenant("acme")) as client:
+        version = client.upload_model("large", file, licence="MIT", progress=kill_in_the_middle)
+    assert comes_back
+    assert comes_back[0]()
+    assert (version.sha256, version.size_bytes) == (hashlib.sha256(file).hexdigest(), len(file))
+    assert not list(mortal.home.rglob("uploads/*/*"))
 
 
 @pytest.mark.full

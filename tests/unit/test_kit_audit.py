@@ -12,7 +12,7 @@ import pytest
 
 from facetmesh.kit import outbox
 from facetmesh.kit.audit import Record, Recorder
-from facetmesh.kit.errors import NotFound
+from facetmesh.kit.errors import Cancelled, NotFound
 from facetmesh.kit.signing import EventSigner
 from facetmesh.kit.telemetry import Metrics
 
@@ -30,11 +30,13 @@ class Broker:
     """Accepts everything."""
 
     batches: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
 
     async def publish_many(self, topic: str, events: Sequence[Outgoing], *, type: str) -> list[str]:  # noqa: A002 - the Protocol's name
         """Counts."""
         del topic, type
         self.batches.append(len(events))
+        self.ids += [event.id for event in events]
         return []
 
 
@@ -132,3 +134,15 @@ async def test_refusals_go_together_where_nobody_waits() -> None:
             await asyncio.sleep(0.01)
     assert broker.batches == [9]
     await recorder.close()
+
+
+async def test_what_comes_after_the_answer_was_accounted_for_is_an_event_of_its_own() -> None:
+    """A stream that is cut off, or a caller who goes in the last moment: the log refuses another event with the id."""
+    broker = Broker()
+    recorder = recorder_to(broker)
+    record = Record("facetmesh.Test/Do", TENANT)
+    await recorder.accept(record)
+    recorder.offer(record, Cancelled("gone"))
+    await recorder.close()
+    told, later = broker.ids
+    assert told == record.id != later

@@ -78,6 +78,8 @@ class Record:
     count: int = 1
     """How many calls it stands for."""
     started: float = field(default_factory=time.perf_counter)
+    told: bool = False
+    """Whether an event was made of it."""
 
     @property
     def receipt(self) -> str:
@@ -235,8 +237,11 @@ class Recorder:
 
     def _event(self, record: Record, error: FacetmeshError | None) -> event_pb2.AuditEvent:
         salt = os.urandom(_SALT_BYTES)
+        # What a call ended with after its answer was accounted for is an event of its own: the log has one for each id.
+        event_id = new_event_id() if record.told else record.id
+        record.told = True
         event = event_pb2.AuditEvent(
-            id=record.id, service=self._service, method=record.method, tenant=record.tenant,
+            id=event_id, service=self._service, method=record.method, tenant=record.tenant,
             subject=record.subject, source_address=record.source_address, resource=record.resource,
             model_version=record.model_version, model_sha256=record.model_sha256, region=self._region, code="OK",
             content_salt=salt, outcome=event_pb2.AuditEvent.OUTCOME_OK, trace_id=telemetry.trace_id(),
