@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FLOOD = 20
 """How many times its share the neighbour asks for."""
+_GOOD = "tenant-good"
+"""The neighbour that behaves well."""
 _KILL_EVERY_S = 0.5
 _SETTLE_S = 5.0
 
@@ -67,19 +69,21 @@ def measure(seconds: float, rate: float, turns: int, *, aside: bool) -> dict[str
     Args:
         seconds: How long a case is measured in a turn.
         rate: Images a second that are each tenant's share.
-        turns: How often.
+        turns: How often, each with another bad neighbour: one's quarantine outlasts its turn, and would make the next
+            quiet case a quieter one.
         aside: Whether the neighbour's clients leave the cores to all others.
     """
     cases = {name: {"a": steady.Answers(), "b": steady.Answers()} for name in ("quiet", "noisy")}
     with tempfile.TemporaryDirectory() as folder, mesh.running(Path(folder) / "home") as running:
-        for tenant in ("a", "b"):
-            running.key(f"tenant-{tenant}")
-        for _ in range(turns):
+        neighbours = [f"tenant-bad{turn}" for turn in range(turns)]
+        for tenant in ("tenant-a", _GOOD, *neighbours):
+            running.key(tenant)
+        for neighbour in neighbours:
             # Not measured: what must start first, and what the neighbour has left from the turn before.
-            _both(running, _SETTLE_S, rate, rate, aside=aside)
-            _add(cases["quiet"], _both(running, seconds, rate, rate, aside=aside))
-            with _killing(running), _uploading(running, aside=aside):
-                _add(cases["noisy"], _both(running, seconds, rate, FLOOD * rate, aside=aside))
+            _both(running, _GOOD, _SETTLE_S, rate, rate, aside=aside)
+            _add(cases["quiet"], _both(running, _GOOD, seconds, rate, rate, aside=aside))
+            with _killing(running, neighbour), _uploading(running, neighbour, aside=aside):
+                _add(cases["noisy"], _both(running, neighbour, seconds, rate, FLOOD * rate, aside=aside))
     return cases
 
 
@@ -120,18 +124,20 @@ def _add(case: Mapping[str, steady.Answers], found: Mapping[str, Mapping[str, An
         case[tenant].add(answers)
 
 
-def _both(running: mesh.Mesh, seconds: float, rate_a: float, rate_b: float, *, aside: bool) -> dict[str, Any]:
+def _both(
+    running: mesh.Mesh, neighbour: str, seconds: float, rate_a: float, rate_b: float, *, aside: bool
+) -> dict[str, Any]:
     asking = {
         "a": steady.asking(running, "tenant-a", rate_a, seconds),
-        "b": steady.asking(running, "tenant-b", rate_b, seconds, bombs=rate_b > rate_a, aside=aside),
+        "b": steady.asking(running, neighbour, rate_b, seconds, bombs=rate_b > rate_a, aside=aside),
     }
     return {name: json.loads(process.communicate()[0]) for name, process in asking.items()}
 
 
 @contextlib.contextmanager
-def _uploading(running: mesh.Mesh, *, aside: bool) -> Iterator[None]:
+def _uploading(running: mesh.Mesh, neighbour: str, *, aside: bool) -> Iterator[None]:
     """The neighbour uploads models meanwhile."""
-    job = json.dumps({"home": str(running.home), "key": running.key("tenant-b"), "aside": aside})
+    job = json.dumps({"home": str(running.home), "key": running.key(neighbour), "aside": aside})
     child = subprocess.Popen([sys.executable, "-m", "bench.noisy", "upload", job])
     try:
         yield
@@ -141,10 +147,10 @@ def _uploading(running: mesh.Mesh, *, aside: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _killing(running: mesh.Mesh) -> Iterator[None]:
+def _killing(running: mesh.Mesh, neighbour: str) -> Iterator[None]:
     """Kills the neighbour's runner again and again, as a model would that crashes it."""
     service = str(running.pid("detection"))
-    child = subprocess.Popen([sys.executable, "-c", _KILLER, "/tenant-b", service, str(_KILL_EVERY_S)])
+    child = subprocess.Popen([sys.executable, "-c", _KILLER, f"/{neighbour}", service, str(_KILL_EVERY_S)])
     try:
         yield
     finally:
