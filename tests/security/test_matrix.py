@@ -134,7 +134,7 @@ async def served() -> AsyncIterator[Api]:
     recorder = audit.Recorder("test", EventSigner("auth", bytes(32)), Bus(), metrics, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
     policies = Policies()
-    guard = Guard(verifier, recorder, metrics, places=Places(64, 1 << 30), gate=Gate(policies))
+    guard = Guard(verifier, recorder, metrics, places=Places(64, 1 << 30, 1 << 20), gate=Gate(policies))
     server = grpc.aio.server(interceptors=[guard])
     reached: list[str] = []
     server.add_generic_rpc_handlers(tuple(handlers(reached)))

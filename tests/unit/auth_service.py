@@ -108,7 +108,7 @@ async def served(
     bus, metrics = Gated(), Metrics.create()
     recorder = audit.Recorder("test", EventSigner("auth", SEED), bus, metrics, clock=clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=clock)
-    guard = Guard(verifier, recorder, metrics, places=Places(limit, 1 << 30))
+    guard = Guard(verifier, recorder, metrics, places=Places(limit, 1 << 30, 1 << 20))
     server = grpc.aio.server(interceptors=[telemetry.server_interceptor(), guard])
     store: Any = DaprStore(state)  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 DEADLINE_S = 30
+
+
+class _Image:
+    pass
 
 
 async def video(frames: int) -> AsyncIterator[int]:
@@ -53,7 +58,7 @@ async def test_what_is_wrong_with_one_frame_does_not_end_the_video() -> None:
     assert [frame.error.reason if frame.error else "" for frame in answers] == ["", "IMAGE_NOT_RECOGNIZED", ""]
 
 
-@pytest.mark.parametrize(("size", "most"), [(1, 20), (5 << 20, 6)])
+@pytest.mark.parametrize(("size", "most"), [(1, 20), (5 << 20, 3)])
 async def test_who_sends_waits_where_frames_do(size: int, most: int) -> None:
     """No more are taken than a few, until answers are read; of large ones, fewer."""
     taken = 0
@@ -170,3 +175,21 @@ async def test_answers_that_nobody_reads_keep_no_images(newest: bool) -> None:  
                 await asyncio.sleep(0)
     assert len(images) <= 1 < most  # the one that its sender cannot get rid of
     await answers.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_frame_that_is_refused_is_let_go_of() -> None:
+    kept: list[weakref.ref[_Image]] = []
+
+    async def work(_: int) -> int:
+        image = _Image()
+        kept.append(weakref.ref(image))
+        raise InvalidArgument("No image.", reason="IMAGE_NOT_RECOGNIZED")
+
+    gc.disable()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            answers = [frame async for frame in frames(video(3), work).answers()]
+        assert all(frame.error is not None for frame in answers)
+        assert [one() for one in kept] == [None] * 3
+    finally:
+        gc.enable()

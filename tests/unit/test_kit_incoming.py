@@ -30,13 +30,18 @@ class Check:
         self.seen: list[tuple[Any, bool]] = []
         self.revoked = False
 
-    async def __call__(self, message: Any, first: bool) -> None:  # noqa: FBT001 - as Incoming calls it
+    async def __call__(self, message: Any, first: bool) -> Any:  # noqa: FBT001 - as Incoming calls it
         """Checks one."""
         self.seen.append((message, first))
         if self.revoked:
             raise Unauthenticated("It was revoked.", reason="TOKEN_REVOKED")
         if message == "bad":
             raise InvalidArgument("It is bad.")
+        return message
+
+
+def rest() -> None:
+    """Nothing is to be given back."""
 
 
 async def reason(incoming: Incoming, *, opened: bool = True) -> str:
@@ -48,7 +53,7 @@ async def reason(incoming: Incoming, *, opened: bool = True) -> str:
 
 async def test_all_are_checked_and_come_in_their_order() -> None:
     check = Check()
-    incoming = Incoming(messages("a", "b", "c"), check)
+    incoming = Incoming(messages("a", "b", "c"), check, rest)
     await incoming.open()
     assert check.seen == [("a", True)]  # before anything is done
     assert [one async for one in incoming] == ["a", "b", "c"]
@@ -56,12 +61,12 @@ async def test_all_are_checked_and_come_in_their_order() -> None:
 
 
 async def test_a_first_message_that_is_refused_opens_nothing() -> None:
-    assert await reason(Incoming(messages("bad", "b"), Check()), opened=False) == "INVALID_ARGUMENT"
-    assert await reason(Incoming(messages(), Check()), opened=False) == "REQUEST_MISSING"
+    assert await reason(Incoming(messages("bad", "b"), Check(), rest), opened=False) == "INVALID_ARGUMENT"
+    assert await reason(Incoming(messages(), Check(), rest), opened=False) == "REQUEST_MISSING"
 
 
 async def test_a_later_one_that_is_refused_ends_it() -> None:
-    incoming = Incoming(messages("a", "bad", "c"), Check())
+    incoming = Incoming(messages("a", "bad", "c"), Check(), rest)
     await incoming.open()
     assert await anext(incoming) == "a"
     assert await reason(incoming) == "INVALID_ARGUMENT"
@@ -69,15 +74,24 @@ async def test_a_later_one_that_is_refused_ends_it() -> None:
 
 async def test_a_token_that_is_revoked_meanwhile_ends_it() -> None:
     check = Check()
-    incoming = Incoming(messages("a", "b"), check)
+    incoming = Incoming(messages("a", "b"), check, rest)
     await incoming.open()
     assert await anext(incoming) == "a"
     check.revoked = True
     assert await reason(incoming) == "TOKEN_REVOKED"
 
 
+async def test_it_rests_before_the_next_comes() -> None:
+    rested: list[int] = []
+    check = Check()
+    incoming = Incoming(messages("a", "b"), check, lambda: rested.append(len(check.seen)))
+    await incoming.open()
+    assert [one async for one in incoming] == ["a", "b"]
+    assert rested == [1, 2]
+
+
 async def test_silence_ends_it() -> None:
-    incoming = Incoming(messages("a", then_wait=True), Check(), idle_s=0.05)
+    incoming = Incoming(messages("a", then_wait=True), Check(), rest, idle_s=0.05)
     await incoming.open()
     assert await anext(incoming) == "a"
     assert await reason(incoming) == "STREAM_IDLE"
@@ -86,12 +100,12 @@ async def test_silence_ends_it() -> None:
 async def test_no_more_is_read_than_is_asked_for() -> None:
     read: list[int] = []
 
-    async def endless() -> AsyncIterator[int]:
+    async def endless() -> AsyncIterator[Any]:
         for number in range(1_000_000):
             read.append(number)
             yield number
 
-    incoming = Incoming(endless(), Check())
+    incoming = Incoming(endless(), Check(), rest)
     await incoming.open()
     assert await anext(incoming) == 0
     assert await anext(incoming) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +199,7 @@ async def guarded(
     recorder = audit.Recorder("test", EventSigner("detection", bytes(32)), bus, metrics, clock=world.clock)
     verifier = TokenVerifier(issuer, issuer=ISSUER, audience=AUDIENCE, clock=world.clock)
     gate = Gate(region="local", clock=world.clock)
-    guard = Guard(verifier, recorder, metrics, places=Places(64, 1 << 20), gate=gate, turns=let)
+    guard = Guard(verifier, recorder, metrics, places=Places(64, 1 << 30, 1 << 20), gate=gate, turns=let)
     server = grpc.aio.server(interceptors=[guard])
     detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(models or model_pb2_grpc.ModelServiceServicer(), server)
@@ -286,3 +288,41 @@ async def test_the_guard_passes_on_no_more_of_a_file_meanwhile() -> None:
     async with guarded(Detection(), Turns(), Models()) as detect:
         await while_little_is_answered(detect, begun, "upload", opened, free)
     assert order == ["spec", "little", "chunk"]
+
+
+async def test_large_messages_of_a_tenant_are_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    let = Turns()
+    with let.answering("little"):
+        waiting = asyncio.create_task(let.in_line("large", 1))
+        assert await held(waiting)
+    await asyncio.wait_for(waiting, _PATIENCE_S)
+    monkeypatch.setattr(turns, "_LARGE_BYTES_PER_S", 0.01)
+    first = asyncio.create_task(let.in_line("large", 1))
+    await asyncio.wait_for(first, _PATIENCE_S)
+    second = asyncio.create_task(let.in_line("large", 1))
+    assert await held(second)
+    assert not await held(asyncio.create_task(let.in_line("other", 1)))
+    second.cancel()
+
+
+async def test_what_a_refused_call_had_is_let_go_of() -> None:
+    kept: list[weakref.ref[_Thing]] = []
+
+    class Refusing(detection_pb2_grpc.DetectionServiceServicer):
+        async def Detect(self, _: Any, __: Any) -> Any:
+            thing = _Thing()
+            kept.append(weakref.ref(thing))
+            raise errors.NotFound("There is none.", reason="MODEL_NOT_FOUND")
+
+    gc.disable()
+    try:
+        async with guarded(Refusing(), Turns()) as detect:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await detect("acme")
+            assert [one() for one in kept] == [None]
+    finally:
+        gc.enable()
+
+
+class _Thing:
+    pass

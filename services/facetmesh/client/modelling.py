@@ -101,7 +101,7 @@ class Modelling(ABC):
         Args:
             model: The model's name or id.
             version: The original's number.
-            images: At least 20 different JPEG, PNG or WebP files such as the model will see, at most 60 MB together.
+            images: At least 20 different JPEG, PNG or WebP files such as the model will see, at most 40 MB together.
             min_agreement: The least F1 score of its objects against the original's; 0.9 when None.
         """
         request = model_pb2.QuantizeModelVersionRequest(

@@ -71,7 +71,7 @@ class DetectionSettings(ServiceSettings):
     service: ClassVar[str] = "detection"
     enforces_limits: ClassVar[bool] = True
     # More than an image may have: what is a little too large is read, and refused with a reason.
-    max_request_bytes: ClassVar[int] = 64 * MEBIBYTE
+    max_request_bytes: ClassVar[int] = 40 * MEBIBYTE
 
     slots: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Cores that models may keep busy."""

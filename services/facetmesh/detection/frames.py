@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -21,8 +22,8 @@ _AT_ONCE = 2
 """While the engine has one, the next is decoded."""
 _WAITING = 8
 """Frames that wait before a sender has to, too."""
-_WAITING_BYTES = 8 << 20
-"""What they have, too: large ones wait with their sender."""
+_IN_HAND_BYTES = 8 << 20
+"""With so much of frames that wait or are worked on no more are read: large ones wait with their sender."""
 _UNSENT = 64
 """Answers that wait for a caller who does not read them."""
 
@@ -33,6 +34,8 @@ class Frame(Generic[Name, Answer]):
 
     name: Name
     """What the caller knows it by."""
+    size: int
+    """How many bytes it had."""
     answer: Answer | None = None
     error: FacetmeshError | None = None
     fault: Exception | None = None
@@ -73,6 +76,7 @@ class Frames(Generic[Name, Asked, Answer]):
         self._waiting: deque[tuple[Frame[Name, Answer], Asked]] = deque()
         self._unsent: deque[Frame[Name, Answer]] = deque()
         self._changed = asyncio.Condition()
+        self._in_hand_bytes = 0
         self._ended = False
 
     async def answers(self) -> AsyncIterator[Frame[Name, Answer]]:
@@ -105,17 +109,18 @@ class Frames(Generic[Name, Asked, Answer]):
             await asyncio.gather(reading, *tasks, return_exceptions=True)
 
     async def _read(self) -> None:
-        most = _UNSENT if self._newest else _WAITING
         try:
             async for asked in self._source:
                 async with self._changed:
-                    await self._changed.wait_for(lambda: len(self._unsent) < most and self._has_room())
                     while self._newest and self._waiting:
                         self._drop(self._waiting.popleft()[0])
-                    frame = Frame[Name, Answer](self._name(asked))
+                    frame = Frame[Name, Answer](self._name(asked), self._size(asked))
                     self._waiting.append((frame, asked))
                     self._unsent.append(frame)
+                    self._in_hand_bytes += frame.size
                     self._changed.notify_all()
+                    del asked  # or it would be kept until the next comes
+                    await self._changed.wait_for(self._has_room)
         finally:
             async with self._changed:
                 self._ended = True
@@ -126,23 +131,29 @@ class Frames(Generic[Name, Asked, Answer]):
             async with self._changed:
                 await self._changed.wait_for(lambda: self._waiting)
                 frame, asked = self._waiting.popleft()
-                self._changed.notify_all()
-            if 0 < self._max_wait_s < time.monotonic() - frame.arrived_s:
-                self._drop(frame)
-                continue
             try:
-                frame.answer = await self._work(asked)
+                if 0 < self._max_wait_s < time.monotonic() - frame.arrived_s:
+                    frame.dropped = True
+                else:
+                    frame.answer = await self._work(asked)
             except FacetmeshError as error:
                 frame.error = error
+                traceback.clear_frames(error.__traceback__)  # they have the image
             except Exception as error:  # noqa: BLE001 - it is raised where the answers are read
                 frame.fault = error
-            finally:
-                del asked  # or it would be kept until the next comes
-                frame.done.set()
+            del asked  # or it would be kept until the next comes
+            async with self._changed:
+                self._done(frame)
+                self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        return self._newest or sum(self._size(asked) for _, asked in self._waiting) < _WAITING_BYTES
+        most = _UNSENT if self._newest else _WAITING
+        return len(self._unsent) < most and (self._newest or self._in_hand_bytes < _IN_HAND_BYTES)
 
     def _drop(self, frame: Frame[Name, Answer]) -> None:
         frame.dropped = True
+        self._done(frame)
+
+    def _done(self, frame: Frame[Name, Answer]) -> None:
+        self._in_hand_bytes -= frame.size
         frame.done.set()

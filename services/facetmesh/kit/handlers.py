@@ -47,57 +47,37 @@ class Generic:
         """Leaves out what generated code registers beside its generic handler."""
 
 
-class Reader:
-    """Reads the messages of a call.
-
-    Args:
-        kind: Their type.
-    """
-
-    def __init__(self, kind: type[Message]) -> None:
-        self._kind = kind
-        self.size = 0
-        """How many bytes the last message had; the message would have to be written once more to say it."""
-
-    def read(self, data: bytes) -> Message | None:
-        """A message; None for what is none, because gRPC would answer an exception with UNKNOWN and its text."""
-        self.size = len(data)
-        try:
-            wire.check(data, cast("Descriptor", self._kind.DESCRIPTOR))
-            return self._kind.FromString(data)
-        except DecodeError:
-            return None
-
-
-def message(request: Message | None) -> Message:
-    """What a reader read.
+def message(data: bytes, kind: type[Message]) -> Message:
+    """Reads a message.
 
     Raises:
-        InvalidArgument: MESSAGE_MALFORMED; it was none.
+        InvalidArgument: MESSAGE_MALFORMED; it is none.
     """
-    if request is None:
+    try:
+        wire.check(data, cast("Descriptor", kind.DESCRIPTOR))
+        return kind.FromString(data)
+    except DecodeError:
         raise InvalidArgument(
             f"The request is no message of this method's type, or has more than {wire.MAX_FIELDS} fields.",
             reason="MESSAGE_MALFORMED",
-        )
-    return request
+        ) from None
 
 
-async def only(context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+async def only(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
     """The message of a call that brings one.
 
     Raises:
-        InvalidArgument: REQUEST_MISSING, MESSAGE_MALFORMED.
+        InvalidArgument: REQUEST_MISSING.
         DeadlineExceeded: MESSAGE_SLOW: it did not come in time.
     """
     try:
         async with asyncio.timeout(MESSAGE_S):
-            request = await context.read()
+            data = await context.read()
     except TimeoutError:
         raise DeadlineExceeded(f"The request did not come within {MESSAGE_S:.0f} s.", reason="MESSAGE_SLOW") from None
-    if request is grpc.aio.EOF:
+    if data is grpc.aio.EOF:
         raise InvalidArgument("The call has no message.", reason="REQUEST_MISSING")
-    return message(request)
+    return cast("bytes", data)
 
 
 def no_such_method() -> grpc.RpcMethodHandler[Any, Any]:

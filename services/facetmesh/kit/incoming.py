@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from facetmesh.kit.errors import DeadlineExceeded, InvalidArgument
 
@@ -20,20 +20,23 @@ class Incoming:
     """An iterator over a caller's messages. No more are read than are asked for, so a caller cannot fill the memory.
 
     Args:
-        messages: As they come; None for what could not be read.
-        check: Returns when a message may be worked on, and raises what it is
+        messages: As they come.
+        read: Returns a message that may be worked on, and raises what it is
             refused with; told whether it is the first.
+        rest: Called when the work on a message has ended.
         idle_s: How long one may take to come, in seconds.
     """
 
     def __init__(
         self,
-        messages: AsyncIterator[Any],
-        check: Callable[[Message | None, bool], Awaitable[None]],
+        messages: AsyncIterator[bytes],
+        read: Callable[[bytes, bool], Awaitable[Message]],
+        rest: Callable[[], None],
         idle_s: float = IDLE_S,
     ) -> None:
         self._messages = messages
-        self._check = check
+        self._read = read
+        self._rest = rest
         self._idle_s = idle_s
         self._first: Message | None = None
 
@@ -42,7 +45,7 @@ class Incoming:
 
         Raises:
             InvalidArgument: REQUEST_MISSING: there is none.
-            FacetmeshError: What the check refuses it with.
+            FacetmeshError: What it is refused with.
         """
         try:
             self._first = await self._next(first=True)
@@ -58,20 +61,20 @@ class Incoming:
 
         Raises:
             DeadlineExceeded: STREAM_IDLE: none came in time.
-            FacetmeshError: What the check refuses it with.
+            FacetmeshError: What it is refused with.
         """
         if self._first is not None:
             message, self._first = self._first, None
             return message
+        self._rest()
         return await self._next(first=False)
 
     async def _next(self, *, first: bool) -> Message:
         try:
             async with asyncio.timeout(self._idle_s):
-                message: Message = await anext(self._messages)
+                data = await anext(self._messages)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"Nothing came for {self._idle_s:.0f} s: open the stream again.", reason="STREAM_IDLE"
             ) from None
-        await self._check(message, first)
-        return message
+        return await self._read(data, first)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,7 +30,7 @@ from facetmesh.kit.errors import (
 )
 from facetmesh.kit.gate import Gate
 from facetmesh.kit.gateways import Gateway
-from facetmesh.kit.handlers import Reader, known, message, no_such_method, only
+from facetmesh.kit.handlers import known, message, no_such_method, only
 from facetmesh.kit.incoming import Incoming
 from facetmesh.kit.policy.vocabulary import action
 from facetmesh.kit.source import source
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 MODEL_HEADER = "x-facetmesh-model"
 _BEARER = "bearer "
+_LARGE_BYTES = 2 << 20
+"""To read more than that keeps the event loop from others: 10 ms for 24 MB, and as much for each look at them."""
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -113,9 +116,9 @@ class Guard(grpc.aio.ServerInterceptor):
         except FacetmeshError as error:
             return self._refusal(rule, record, error)
         # What generated code reads a message with is the FromString of its class.
-        reader = Reader(cast("Any", handler.request_deserializer).__self__)
-        call = _Call(self, rule, record, principal, reader, streams=handler.request_streaming)
-        return _wrapped(handler, call, reader)
+        kind = cast("Any", handler.request_deserializer).__self__
+        call = _Call(self, rule, record, principal, kind, streams=handler.request_streaming)
+        return _wrapped(handler, call)
 
     async def _authenticate(self, details: grpc.HandlerCallDetails) -> identity.Principal:
         served = ""
@@ -146,9 +149,8 @@ class Guard(grpc.aio.ServerInterceptor):
         # caller's megabytes never arrive.
         return grpc.stream_unary_rpc_method_handler(refuse)
 
-    async def check(self, principal: identity.Principal | None, request: Message | None, context: Any) -> None:
+    async def check(self, principal: identity.Principal | None, request: Message, context: Any) -> None:
         """Returns when the request may be worked on; raises what it is refused with."""
-        request = message(request)
         names = list(access.named(principal, request))
         audit.current().concerns(names)  # first, so that a refusal tells it
         await self._authorize(principal, request, names)
@@ -158,15 +160,12 @@ class Guard(grpc.aio.ServerInterceptor):
                 f"The metadata {MODEL_HEADER} names another model than the request.", reason="MODEL_HEADER_MISMATCH"
             )
 
-    async def check_next(
-        self, principal: identity.Principal | None, request: Message | None, method: str
-    ) -> None:
+    async def check_next(self, principal: identity.Principal | None, request: Message, method: str) -> None:
         """Returns when a later message of a stream may be worked on; raises what it is refused with."""
         if principal is not None:
             await self._verifier.verify(principal.token)
             if not action(method).infers:  # a file on its way
                 await self._turns.stand_aside(_tenant_id(principal))
-        request = message(request)
         await self._authorize(principal, request, access.named(principal, request))
 
     async def _authorize(
@@ -190,6 +189,12 @@ class Guard(grpc.aio.ServerInterceptor):
         stack.callback(place.leave)
         stack.callback(self._gate.enter(principal, method))
         return place
+
+    async def let_read(self, principal: identity.Principal | None, size: int, place: Place) -> None:
+        """Returns when a message that has come may be read; raises what it is refused with."""
+        if size > _LARGE_BYTES:
+            await place.work_on(size)
+            await self._turns.in_line("" if principal is None else _tenant_id(principal), size)
 
     async def check_still(self, principal: identity.Principal | None) -> None:
         """Returns while answers may go on: a token may expire or be revoked meanwhile. Services' streams have no end.
@@ -240,7 +245,7 @@ class _Call:
         rule: access.Rule,
         record: audit.Record,
         principal: identity.Principal | None,
-        reader: Reader,
+        kind: type[Message],
         *,
         streams: bool,
     ) -> None:
@@ -248,7 +253,7 @@ class _Call:
         self._rule = rule
         self._record = record
         self._principal = principal
-        self._reader = reader
+        self._kind = kind
         self._streams = streams
 
     def unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -259,7 +264,9 @@ class _Call:
                     stack.enter_context(self._guard.answering(self._principal, self._rule.method))
                     request = await self._checked(requests, context, place)
                     with self._guard.expecting(self._rule, self._record.tenant):
-                        response = await method(request, context)
+                        answer = method(request, context)
+                        del request  # it is the servicer's, and goes with it
+                        response = await answer
                         await self._guard.accept(self._rule, self._record, self._principal)
                 except BaseException as error:
                     await self._fail(context, error)
@@ -308,27 +315,36 @@ class _Call:
     async def _checked(
         self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any], place: Place
     ) -> Message | Incoming:
-        """What the servicer gets: the message, or an iterator that checks each one as it comes."""
+        """What the servicer gets: the message, or an iterator that reads and checks each one as it comes."""
+        await place.expect()
         if not self._streams:
-            request = await only(context)
-            place.hold(self._reader.size)
+            request = await self._read(await only(context), place, first=True)
             await self._guard.check(self._principal, request, context)
             return request
 
-        async def check(message: Message | None, first: bool) -> None:  # noqa: FBT001 - Incoming asks for it
-            place.hold(self._reader.size)
+        async def read(data: bytes, first: bool) -> Message:  # noqa: FBT001 - Incoming asks for it
+            request = await self._read(data, place, first=first)
             if not first:
-                await self._guard.check_next(self._principal, message, self._rule.method)
-                return
-            await self._guard.check(self._principal, message, context)
-            if message is not None and not any(access.named(self._principal, message)):
+                await self._guard.check_next(self._principal, request, self._rule.method)
+                return request
+            await self._guard.check(self._principal, request, context)
+            if not any(access.named(self._principal, request)):
                 raise InvalidArgument(
                     "The stream's first message must name what the stream is about.", reason="FIRST_MESSAGE_INVALID"
                 )
+            return request
 
-        incoming = Incoming(requests, check)
+        incoming = Incoming(requests, read, place.rest)
         await incoming.open()
         return incoming
+
+    async def _read(self, data: bytes, place: Place, *, first: bool) -> Message:
+        if first:
+            place.hold(len(data))
+        else:
+            await place.hold_most(len(data))
+        await self._guard.let_read(self._principal, len(data), place)
+        return message(data, self._kind)
 
     async def _fail(self, context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> None:
         ours = known(error)
@@ -336,6 +352,8 @@ class _Call:
             return
         self._guard.finished(self._rule, self._record, ours)
         self._guard.refused(self._record, ours)
+        # gRPC's own error refers to this one and, round about, to itself: what the frames had would stay for long.
+        traceback.clear_frames(error.__traceback__)
         if not isinstance(error, asyncio.CancelledError):
             await status.abort(context, ours)
 
@@ -344,10 +362,8 @@ def _tenant_id(principal: identity.Principal) -> str:
     return (principal.tenant or "").removeprefix("tenants/")
 
 
-def _wrapped(
-    handler: grpc.RpcMethodHandler[Any, Any], call: _Call, reader: Reader
-) -> grpc.RpcMethodHandler[Any, Any]:
-    """The handler with everything around it, for each of gRPC's four kinds; the message of any is read here."""
+def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler with everything around it, for each of gRPC's four kinds; it is the call that reads messages."""
     method = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     # Of a handler that takes a stream gRPC reads nothing that it does not ask for, be it one message.
     make, around = (
@@ -355,8 +371,8 @@ def _wrapped(
         if handler.response_streaming
         else (grpc.stream_unary_rpc_method_handler, call.unary)
     )
-    coders = (reader.read, handler.response_serializer)
-    wrapped: grpc.RpcMethodHandler[Any, Any] = cast("Any", make)(around(cast("Any", method)), *coders)
+    around_it = around(cast("Any", method))
+    wrapped: grpc.RpcMethodHandler[Any, Any] = cast("Any", make)(around_it, None, handler.response_serializer)
     return wrapped
 
 

@@ -67,8 +67,9 @@ class ServiceSettings(BaseSettings):
     """The `aud` of tokens."""
     max_concurrent_calls: Annotated[int, Field(ge=2)] = 256
     """Calls in progress; a tenant, or who is of none, has half of what others leave."""
-    max_held_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] = 2048 * MEBIBYTE
-    """What the requests in progress may have together, in bytes; shared in the same way."""
+    max_held_bytes: Annotated[int, Field(ge=1024 * MEBIBYTE)] = 2048 * MEBIBYTE
+    """What the requests in progress may have together, in bytes; shared in the same way. One that is on its way counts
+    as the largest."""
     secrets_reload_s: Annotated[float, Field(gt=0)] = 15.0
     """How often secrets that may change while the service runs are read again, in seconds."""
     alert_refusals: Annotated[int, Field(ge=1)] = 100

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ LONGEST_S = 0.1
 """How long one call may hold up others."""
 REFUSED_S = 1.0
 """How long after a refusal a tenant's next call is taken for one that will be refused too."""
+_LARGE_BYTES_PER_S = 200e6
+"""Of a tenant's large messages. To receive, read and hash one takes the event loop half of that time."""
 _LEAVING_S = 0.002
 """An answer that is there has yet to be written to its caller."""
 
@@ -55,6 +58,7 @@ class Turns:
         self._runs_until = 0.0
         """Until when the background may not be paused again."""
         self._calls: Counter[str] = Counter()
+        self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._first: dict[str, asyncio.Future[None]] = {}
         """By tenant: its only call, while others are held up for it."""
         self._refused: dict[str, float] = {}
@@ -70,6 +74,20 @@ class Turns:
         first = [call for other, call in self._first.items() if other != tenant]
         if first:
             await asyncio.wait(first)
+
+    async def in_line(self, tenant: str, size: int) -> None:
+        """Returns when a large message of a tenant's may be read: one after the other, and as `stand_aside`.
+
+        Args:
+            tenant: Whose.
+            size: Of how many bytes; the next one's turn comes when the loop has had time for others' too.
+        """
+        line = self._lines.setdefault(tenant, asyncio.Lock())
+        await line.acquire()
+        try:
+            await self.stand_aside(tenant)
+        finally:
+            asyncio.get_running_loop().call_later(size / _LARGE_BYTES_PER_S, line.release)
 
     @contextmanager
     def answering(self, tenant: str, *, infers: bool = True) -> Iterator[None]:

@@ -136,7 +136,7 @@ def quantize(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="The model's id.")],
     version: Annotated[str, typer.Argument(help="The original's number.")],
-    images: Annotated[list[Path], typer.Argument(help="20 photos or more such as it will see, 60 MB at most.",
+    images: Annotated[list[Path], typer.Argument(help="20 photos or more such as it will see, 40 MB at most.",
                                                  dir_okay=False, exists=True, readable=True)],
     *,
     min_agreement: Annotated[float | None, typer.Option(help="Refuse it below this F1 score; by default 0.9.")] = None,

@@ -944,7 +944,7 @@ class QuantizeModelVersionRequest(_message.Message):
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """JPEG, PNG or WebP files such as the model will see: at least 20 different
-        ones, in which it sees at least 20 objects, and at most 60 MB together.
+        ones, in which it sees at least 20 objects, and at most 40 MB together.
         """
 
     def __init__(
