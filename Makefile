@@ -108,7 +108,7 @@ fuzz: $(VENV)/.fuzz ## Fuzz what reads strangers' bytes, led by coverage, FUZZ_S
 	@$(BIN)/python -m tests.fuzz $(FUZZ_S)
 
 .PHONY: bench
-bench: $(VENV)/.dev daprd ## Measure detection beside the bare engine and beside its peers (installs those; 15 minutes).
+bench: $(VENV)/.dev daprd ## Measure detection beside the bare engine and beside its peers (installs those; half an hour).
 	@$(BIN)/python -m bench.detection
 
 .PHONY: bench-noisy

@@ -108,6 +108,7 @@ class Bench:
                 print(f"{peer.name} {variant}: {problem}", flush=True)
         if found:
             self._peers[peer.name].append({
+                "rounds": len(self._ours),
                 "one": min((each["one"] for each in found), key=lambda it: it["p50_ms"]),
                 "many": max((each["many"] for each in found), key=lambda it: it["ips"]),
             })  # fmt: skip
@@ -155,12 +156,22 @@ class Bench:
                 name: {
                     **_medians([each["many"] for each in turns]),
                     "turns_ips": [each["many"]["ips"] for each in turns],
-                    "one_client_p50_ms": statistics.median(each["one"]["p50_ms"] for each in turns),
+                    "facetmesh_of_it": self._beside(turns, "many", "ips"),
+                    "facetmesh_p50_of_it": self._beside(turns, "one", "p50_ms"),
+                    "one_client_p50_ms": round(statistics.median(each["one"]["p50_ms"] for each in turns), 2),
                     "one_client_ips": statistics.median(each["one"]["ips"] for each in turns),
                 }
                 for name, turns in self._peers.items()
             },
         }  # fmt: skip
+
+    def _beside(self, turns: Sequence[Mapping[str, Any]], load: str, figure: str) -> float:
+        """Facetmesh's part of a peer's figure, by the rounds before and after each of its turns: the median."""
+        parts = [
+            sum(self._ours[turn["rounds"] + beside][load][figure] for beside in (-1, 0)) / 2 / turn[load][figure]
+            for turn in turns
+        ]
+        return round(statistics.median(parts), 3)
 
     def _clients(self, job: Any) -> dict[str, Any]:
         return {name: _json("bench.load", json.dumps(job(n))) for name, n in (("one", 1), ("many", MANY))}
