@@ -113,7 +113,9 @@ class Frames(Generic[Name, Asked, Answer]):
             async for asked in self._source:
                 async with self._changed:
                     while self._newest and self._waiting:
-                        self._drop(self._waiting.popleft()[0])
+                        late, _ = self._waiting.popleft()
+                        late.dropped = True
+                        self._done(late)
                     frame = Frame[Name, Answer](self._name(asked), self._size(asked))
                     self._waiting.append((frame, asked))
                     self._unsent.append(frame)
@@ -149,10 +151,6 @@ class Frames(Generic[Name, Asked, Answer]):
     def _has_room(self) -> bool:
         most = _UNSENT if self._newest else _WAITING
         return len(self._unsent) < most and (self._newest or self._in_hand_bytes < _IN_HAND_BYTES)
-
-    def _drop(self, frame: Frame[Name, Answer]) -> None:
-        frame.dropped = True
-        self._done(frame)
 
     def _done(self, frame: Frame[Name, Answer]) -> None:
         self._in_hand_bytes -= frame.size

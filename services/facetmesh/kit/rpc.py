@@ -194,7 +194,7 @@ class Guard(grpc.aio.ServerInterceptor):
         """Returns when a message that has come may be read; raises what it is refused with."""
         if size > _LARGE_BYTES:
             await place.work_on(size)
-            await self._turns.in_line("" if principal is None else _tenant_id(principal), size)
+            await self._turns.in_line(_tenant_id(principal), size)
 
     async def check_still(self, principal: identity.Principal | None) -> None:
         """Returns while answers may go on: a token may expire or be revoked meanwhile. Services' streams have no end.
@@ -358,8 +358,9 @@ class _Call:
             await status.abort(context, ours)
 
 
-def _tenant_id(principal: identity.Principal) -> str:
-    return (principal.tenant or "").removeprefix("tenants/")
+def _tenant_id(principal: identity.Principal | None) -> str:
+    """Whose turn it is; empty for who is of no tenant."""
+    return ((principal and principal.tenant) or "").removeprefix("tenants/")
 
 
 def _wrapped(handler: grpc.RpcMethodHandler[Any, Any], call: _Call) -> grpc.RpcMethodHandler[Any, Any]:
