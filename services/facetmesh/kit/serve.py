@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     from facetmesh.kit.settings import ServiceSettings
     from facetmesh.kit.turns import Turns
 
-_UNASKED_BYTES = 1 << 20
-"""What a caller may send before it is asked for, in each call: a photo. What gRPC itself finds best may be 16 MB, and
-of that forty calls took detection 4 GB."""
 _LAME_DUCK_S = 0.3
 """How long new calls are refused before the server stops; each refused caller waits longer before the next."""
 _log = logging.getLogger(__name__)
@@ -163,8 +160,6 @@ class Mesh:
             interceptors=[telemetry.server_interceptor(), guard],
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.http2.lookahead_bytes", _UNASKED_BYTES),
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a lottery
                 *connections.options(settings.max_concurrent_calls),
             ],
