@@ -10,6 +10,7 @@ import grpc
 import pytest
 from dapr.proto import api_v1, common_v1
 
+from facetmesh.kit.store import Store
 from facetmesh.sidecar import mesh, queue, state
 from facetmesh.sidecar.app import App
 from facetmesh.sidecar.broker import Broker
@@ -23,7 +24,6 @@ from facetmesh.sidecar.retry import NEVER
 from facetmesh.sidecar.schema import PubsubSettings
 from facetmesh.sidecar.servicer import DaprServicer
 from facetmesh.sidecar.state import StateStore
-from facetmesh.sidecar.store import Store
 
 if TYPE_CHECKING:
     import sqlite3

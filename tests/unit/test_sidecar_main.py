@@ -113,7 +113,7 @@ def test_a_second_one_on_the_same_home_is_refused(home: Path) -> None:
     with _sidecar(home) as first:
         _first_line(first, "serving")
         with _sidecar(home) as second:
-            assert "in use by another sidecar" in _refusal(second)
+            assert "in use by another process" in _refusal(second)
 
 
 @pytest.mark.parametrize("place", ["grpc", "http"])

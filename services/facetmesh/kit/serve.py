@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from facetmesh.kit import connections, lifeline, logs, memory, pauses, telemetry
+from facetmesh.kit import connections, journal, lifeline, logs, memory, pauses, telemetry
 from facetmesh.kit.alerts import Alerts
 from facetmesh.kit.audit import Recorder
 from facetmesh.kit.dapr import DaprSidecar, EventReceiver, InHand
@@ -46,6 +46,7 @@ from facetmesh.kit.verifier import KeySource, TokenVerifier
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
+    from facetmesh.kit.audit import Publisher as AuditPublisher
     from facetmesh.kit.dapr import Handler
     from facetmesh.kit.gate import ModelFacts
     from facetmesh.kit.settings import ServiceSettings
@@ -256,9 +257,14 @@ async def open_mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
         signer, publisher = EventSigner(settings.service, seed), dapr.publisher()
         alerts = Alerts(settings.region, signer, publisher, signals.metrics, clock=settings.now)
         stack.push_async_callback(alerts.close)
+        accepting: AuditPublisher = publisher
+        if settings.audit_accepted_by == "journal":
+            accepting = await stack.enter_async_context(
+                journal.opened(settings.home / f"{settings.service}.journal", publisher, signals.metrics)
+            )
         limits = RefusalLimits(settings.alert_refusals, settings.alert_window_s)
         recorder = Recorder(
-            settings.region, signer, publisher, signals.metrics,
+            settings.region, signer, accepting, signals.metrics,
             refusals=Refusals(limits, alerts.offer, time.monotonic), clock=settings.now,
         )
         stack.push_async_callback(recorder.close)

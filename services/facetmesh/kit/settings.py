@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -76,6 +76,9 @@ class ServiceSettings(BaseSettings):
     """Refusals of one source, or of one tenant, in a window, that raise an alert."""
     alert_window_s: Annotated[float, Field(gt=0)] = 60.0
     """How long that window is, in seconds."""
+    audit_accepted_by: Literal["broker", "journal"] = "broker"
+    """What must have an audit event before its call is answered: the sidecar's broker, or a file in the state folder
+    from which it is published soon after. Who loses the file loses the events of the last moment."""
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     """How long calls in progress may take to end after SIGTERM, in seconds."""
     sidecar_wait_s: Annotated[float, Field(gt=0)] = 60.0

@@ -52,7 +52,9 @@ class Metrics:
     in_progress: Gauge
     """Calls being worked on."""
     audit_pending: Gauge
-    """Audit events not yet accepted by the sidecar."""
+    """Audit events not yet accepted."""
+    audit_unpublished: Gauge
+    """Audit events in the journal that the sidecar has not yet accepted."""
     audit_dropped: Counter
     """Best-effort audit events that were given up."""
     events: Counter
@@ -77,6 +79,7 @@ class Metrics:
             ),
             Gauge("facetmesh_calls_in_progress", "Calls being worked on.", registry=registry),
             Gauge("facetmesh_audit_events_pending", "Audit events not yet accepted.", registry=registry),
+            Gauge("facetmesh_audit_events_unpublished", "Audit events in the journal only.", registry=registry),
             Counter("facetmesh_audit_events_dropped", "Best-effort audit events given up.", registry=registry),
             Counter("facetmesh_events", "Events delivered.", ["topic", "outcome"], registry=registry),
             Counter("facetmesh_alerts", "Alerts raised.", ["rule"], registry=registry),

@@ -6,20 +6,20 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facetmesh.kit.store import StoreError
 from facetmesh.sidecar import events, queue
 from facetmesh.sidecar.events import Message, Published
 from facetmesh.sidecar.queue import NOBODY, Queue, QueueName
 from facetmesh.sidecar.resources import in_scope
-from facetmesh.sidecar.store import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
+    from facetmesh.kit.store import Store
     from facetmesh.sidecar.queue import Pending
     from facetmesh.sidecar.resources import Subscription
     from facetmesh.sidecar.schema import PubsubSettings
-    from facetmesh.sidecar.store import Store
 
 _log = logging.getLogger(__name__)
 

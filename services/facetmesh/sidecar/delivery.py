@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facetmesh.kit.store import StoreError
 from facetmesh.sidecar.channel import Outcome, Result
-from facetmesh.sidecar.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from facetmesh.sidecar.store import StoreError
+    from facetmesh.kit.store import StoreError
 
 _DOMAIN = "dapr.io"
 

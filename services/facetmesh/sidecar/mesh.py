@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facetmesh.kit.store import Store, StoreError
 from facetmesh.sidecar import queue, state
 from facetmesh.sidecar.app import App
 from facetmesh.sidecar.broker import Broker
@@ -21,7 +22,6 @@ from facetmesh.sidecar.secrets import SecretsFileError, SecretStore
 from facetmesh.sidecar.server import PortTaken, grpc_server, http_server
 from facetmesh.sidecar.servicer import DaprServicer
 from facetmesh.sidecar.state import StateStore
-from facetmesh.sidecar.store import Store, StoreError
 
 if TYPE_CHECKING:
     import sqlite3

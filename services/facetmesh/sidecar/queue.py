@@ -17,14 +17,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facetmesh.kit.store import StoreError
 from facetmesh.sidecar.events import Message
-from facetmesh.sidecar.store import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
 
-    from facetmesh.sidecar.store import Store
+    from facetmesh.kit.store import Store
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (

@@ -12,11 +12,11 @@ from dapr.proto.runtime.v1 import metadata_pb2, pubsub_pb2, secret_pb2, state_pb
 from google.protobuf.empty_pb2 import Empty
 
 from facetmesh import __version__
+from facetmesh.kit.store import StoreError
 from facetmesh.sidecar import errors, state
 from facetmesh.sidecar.broker import TopicForbidden
 from facetmesh.sidecar.errors import ApiError
 from facetmesh.sidecar.events import EventError, Published, Trace
-from facetmesh.sidecar.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from facetmesh.sidecar.store import Store
+    from facetmesh.kit.store import Store
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (

@@ -100,6 +100,7 @@ def _service(place: Place, service: str, tokens: Tokens, gateway_token: str) -> 
         "FACETMESH_METRICS_PORT": str(own.metrics),
         "FACETMESH_AUTH_ADDRESS": ports.of("auth").address,
         "FACETMESH_GATEWAY_TOKEN": gateway_token,
+        "FACETMESH_AUDIT_ACCEPTED_BY": "journal",  # it is on the same disk as the broker's
         "FACETMESH_DETECTION_ADDRESS": ports.of("detection").address,
         "APP_ID": service,
         "APP_PORT": str(own.callback),

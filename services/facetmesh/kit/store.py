@@ -220,7 +220,7 @@ def _exclusive(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise StoreError(f"{path} is in use by another sidecar") from None
+        raise StoreError(f"{path} is in use by another process") from None
     return handle
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from facetmesh.sidecar.store import Store, StoreError
+from facetmesh.kit.store import Store, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ async def test_a_disk_that_failed_is_well_only_when_it_is_written_again(store: S
 
 
 async def test_a_second_sidecar_is_kept_out(store: Store) -> None:
-    with pytest.raises(StoreError, match="in use by another sidecar"):
+    with pytest.raises(StoreError, match="in use by another process"):
         Store(store.path, SCHEMA)
 
 
