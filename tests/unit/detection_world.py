@@ -73,7 +73,7 @@ async def serving(state: MemoryState, folder: Path, *, profiles: Any = None, **o
         uploads = Uploads(store, kept, time.time, max_bytes=64 << 20, part_bytes=PART_BYTES)
         workshop = Workshop(functools.partial(RunnerPool, readable=readable), **options)
         intake = Intake(
-            models, catalog, uploads, shelf, workshop=workshop, policies=store, tenancy=tenancy, clock=time.time
+            models, catalog, uploads, shelf, workshop=workshop, store=store, tenancy=tenancy, clock=time.time
         )
         quantizer = Quantizer(models, intake, shelf, workshop=workshop, policies=store, clock=time.time)
         statistics = Statistics()

@@ -39,7 +39,9 @@ async def stored(shelf: Shelf, tmp_path: Path, data: bytes, tenant_id: str = "ac
     path.write_bytes(data)
     facts = Facts(("a",), "detect", 64, 64)
     version = Version(tenant_id, "m", 1, hashlib.sha256(data).hexdigest(), len(data), "MIT", facts, 0.0)
-    return await shelf.store(version, path)
+    placed = shelf.placed(version)
+    await shelf.store(placed, path)
+    return placed
 
 
 async def test_a_file_comes_back_into_its_tenants_folder(shelf: Shelf, tmp_path: Path) -> None:

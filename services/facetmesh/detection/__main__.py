@@ -174,7 +174,7 @@ async def main() -> None:
             uploads,
             shelf,
             workshop=workshop,
-            policies=store,
+            store=store,
             tenancy=mesh.leases,
             clock=settings.now,
         )
@@ -202,7 +202,7 @@ async def main() -> None:
                 KServeServicer(models, answers, statistics, mesh.recorder), server
             )
 
-        stack.callback(asyncio.create_task(keep_sweeping(uploads.sweep)).cancel)
+        stack.callback(asyncio.create_task(keep_sweeping(uploads.sweep, intake.sweep)).cancel)
         if settings.rollouts == "here":
             controller = Controller(
                 rollouts, Weights(models), Counted(statistics.read), Accounts(mesh.recorder),

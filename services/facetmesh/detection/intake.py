@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from facetmesh.detection.hints import NONE, Hints
+from facetmesh.detection.leftovers import Leftovers, NoteStore
 from facetmesh.detection.versions import Version
 from facetmesh.detection.workshop import UPLOAD
 from facetmesh.kit import licences
@@ -104,6 +105,10 @@ class PolicyStore(Protocol):
         ...
 
 
+class IntakeStore(PolicyStore, NoteStore, Protocol):
+    """Where both are kept."""
+
+
 class Intake:
     """Takes models in.
 
@@ -113,7 +118,7 @@ class Intake:
         uploads: Files on their way.
         shelf: Where files go.
         workshop: Looks at them first.
-        policies: What tenants ask of uploads.
+        store: What tenants ask of uploads, and which files come and go.
         tenancy: Which licences they may have, and how much.
         clock: Seconds since the epoch.
     """
@@ -126,7 +131,7 @@ class Intake:
         shelf: Shelf,
         *,
         workshop: Works,
-        policies: PolicyStore,
+        store: IntakeStore,
         tenancy: Tenancy,
         clock: Callable[[], float],
     ) -> None:
@@ -135,9 +140,10 @@ class Intake:
         self._uploads = uploads
         self._shelf = shelf
         self._workshop = workshop
-        self._policies = policies
+        self._policies: PolicyStore = store
         self._tenancy = tenancy
         self._clock = clock
+        self._leftovers = Leftovers(store, models, shelf, clock)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, tenant_id: str, model_id: str, catalog_id: str, licence: str) -> Version:
@@ -221,8 +227,9 @@ class Intake:
 
     async def delete(self, model: Model) -> None:
         """Deletes a model, its versions and their files."""
-        for version in await self._models.delete(model):
-            await self._shelf.remove(version)
+        async with self._leftovers.noted(await self._models.versions(model, model.versions)):
+            for version in await self._models.delete(model):
+                await self._shelf.remove(version)
 
     async def delete_version(self, version: Version) -> None:
         """Deletes a version and its file.
@@ -230,8 +237,9 @@ class Intake:
         Raises:
             FailedPrecondition: VERSION_IN_USE.
         """
-        await self._models.delete_version(version)
-        await self._shelf.remove(version)
+        async with self._leftovers.noted([version]):
+            await self._models.delete_version(version)
+            await self._shelf.remove(version)
 
     async def _take(self, upload: Upload, model_id: str, spec: Spec, signer: str) -> Version:
         """Makes a version out of a file that is here."""
@@ -249,6 +257,14 @@ class Intake:
             )  # fmt: skip
             return await self.keep(version, path)
 
+    async def sweep(self) -> int:
+        """Deletes files whose keeping or deletion was cut off; returns how many were looked at.
+
+        Raises:
+            Unavailable: Something may be left.
+        """
+        return await self._leftovers.sweep()
+
     async def keep(self, version: Version, path: Path) -> Version:
         """Makes a version out of a file that was checked.
 
@@ -260,12 +276,14 @@ class Intake:
             ResourceExhausted: The tenant may not have more.
         """
         await self._hold(version)
-        stored = await self._shelf.store(version, path)
-        try:
-            return await self._models.add(stored)
-        except (Aborted, ResourceExhausted):  # it is no version's, for certain
-            await self._shelf.remove(stored)
-            raise
+        placed = self._shelf.placed(version)
+        async with self._leftovers.noted([placed]):
+            await self._shelf.store(placed, path)
+            try:
+                return await self._models.add(placed)
+            except (Aborted, ResourceExhausted):  # it is no version's, for certain
+                await self._shelf.remove(placed)
+                raise
 
     def check_allowed(self, tenant_id: str, model_id: str, licence: str) -> None:
         """Refuses what the tenant may not have.

@@ -8,6 +8,7 @@ no model lies on a disk in clear.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -93,25 +94,31 @@ class Shelf:
             self._used.move_to_end(path)
         return path
 
-    async def store(self, version: Version, path: Path) -> Version:
-        """Keeps the file of a version; returns the version with its place."""
-        kept = replace(version, blob=secrets.token_hex(16))
+    def placed(self, version: Version) -> Version:
+        """The version with a place for its file."""
+        return replace(version, blob=secrets.token_hex(16), parts=math.ceil(version.size_bytes / PART_BYTES))
+
+    async def store(self, version: Version, path: Path) -> None:
+        """Keeps the file of a version in the place that it has."""
         try:
             with path.open("rb") as file:
-                while data := await asyncio.to_thread(file.read, PART_BYTES):
-                    kept = replace(kept, parts=kept.parts + 1)
-                    await self._incoming.put(kept.tenant_id, _key(kept.blob, kept.parts - 1), data)
-        except BaseException:  # who asked for it may have gone: nobody will know of these parts
-            await self.remove(kept)
+                for part in range(version.parts):
+                    data = await asyncio.to_thread(file.read, PART_BYTES)
+                    await self._incoming.put(version.tenant_id, _key(version.blob, part), data)
+        except BaseException:  # who asked for it may have gone
+            await self.discard(version.tenant_id, version.blob, version.parts)
             raise
-        return kept
 
     async def remove(self, version: Version) -> None:
         """Deletes the file of a version. Where another version is made of the same, that fetches it anew."""
         if version.parts:
             self._forget(self._place(version))
-        for part in range(version.parts):
-            await self._blobs.delete(version.tenant_id, _key(version.blob, part))
+        await self.discard(version.tenant_id, version.blob, version.parts)
+
+    async def discard(self, tenant_id: str, blob: str, parts: int) -> None:
+        """Deletes what is kept in a place, which no version has."""
+        for part in range(parts):
+            await self._blobs.delete(tenant_id, _key(blob, part))
 
     def clear(self, tenant_id: str) -> None:
         """Deletes what lies in clear of a tenant's; other replicas' goes with their processes."""

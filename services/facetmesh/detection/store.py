@@ -6,6 +6,7 @@ tenants/{tenant}/models/index/…                       a hint for lists
 tenants/{tenant}/uploads/{sha256}                     how far an upload got
 tenants/{tenant}/uploads/index/…                      a hint for lists
 uploads/index/…                                       a hint for who deletes those that rested too long
+leftovers/index/…                                     files that come or go, as tenant/model/blob/parts/seconds
 tenants/{tenant}/modelPolicy                          what is asked of uploads
 """
 
@@ -15,6 +16,7 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from facetmesh.detection.leftovers import Note
 from facetmesh.detection.models import Model
 from facetmesh.detection.signatures import Policy
 from facetmesh.detection.splits import Traffic
@@ -41,6 +43,7 @@ class DaprStore:
     def __init__(self, state: State) -> None:
         self._state = state
         self._everybodys_uploads = Index(state, "uploads", buckets=_BUCKETS)
+        self._leftovers = Index(state, "leftovers", buckets=_BUCKETS)
 
     async def model(self, tenant_id: str, model_id: str) -> Model | None:
         """The model, a deleted one too; None when there never was one."""
@@ -122,6 +125,18 @@ class DaprStore:
         found = [await self.upload(tenant_id, sha256) for tenant_id, _, sha256 in items]
         return [upload for upload in found if upload is not None]
 
+    async def add_note(self, note: Note) -> None:
+        """Keeps a note of a file that may be no version's."""
+        await self._leftovers.add(_item(note))
+
+    async def remove_note(self, note: Note) -> None:
+        """Forgets a note; nothing happens when there is none."""
+        await self._leftovers.remove(_item(note))
+
+    async def notes(self) -> list[Note]:
+        """All tenants' notes."""
+        return [_note(*item.split("/")) for item in await self._leftovers.ids()]
+
     async def policy(self, tenant_id: str) -> Policy:
         """What the tenant asks of uploads."""
         entry = await self._state.get(f"tenants/{tenant_id}/modelPolicy")
@@ -164,6 +179,14 @@ def _facts(fields: dict[str, Any]) -> Facts:
 
 def _quantization(fields: dict[str, Any]) -> Quantization:
     return Quantization(**{**fields, "classes": tuple(ClassAgreement(**one) for one in fields["classes"])})
+
+
+def _item(note: Note) -> str:
+    return f"{note.tenant_id}/{note.model_id}/{note.blob}/{note.parts}/{note.created_s}"
+
+
+def _note(tenant_id: str, model_id: str, blob: str, parts: str, created_s: str) -> Note:
+    return Note(tenant_id, model_id, blob, int(parts), int(created_s))
 
 
 def _model_key(tenant_id: str, model_id: str) -> str:
