@@ -324,8 +324,10 @@ async def test_a_client_that_is_not_open_says_so_and_does_not_wait_for_ever(mesh
         pass
     with pytest.raises(RuntimeError, match="with Client"):
         client.token()
-    with pytest.raises(RuntimeError, match="with AsyncClient"):
-        await AsyncClient("right", mesh.endpoints).detect("faces", b"image")
+    shut = AsyncClient("right", mesh.endpoints)
+    for call in (shut.detect("faces", b"image"), shut.get_model("tenants/acme/models/faces"), shut.checkpoint()):
+        with pytest.raises(RuntimeError, match="with AsyncClient"):
+            await call
 
 
 async def test_frames_may_come_from_what_is_not_asynchronous(mesh: Mesh) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from facetmesh.audit.v1 import audit_pb2_grpc
 from facetmesh.auth.v1 import auth_pb2, auth_pb2_grpc, limits_pb2_grpc, policy_pb2_grpc
@@ -30,6 +30,16 @@ if TYPE_CHECKING:
     import grpc
 
 
+class _NotOpen:
+    """In place of the stubs, until there are connections."""
+
+    def __getattr__(self, method: str) -> NoReturn:
+        raise _not_open()
+
+
+_NOT_OPEN: Any = _NotOpen()
+
+
 class AsyncClient(
     Administration, Modelling, Rolling, Detecting, Consenting, Uploading, Fusing, Auditing, Governance
 ):
@@ -37,11 +47,13 @@ class AsyncClient(
 
     Every method raises the class of `facetmesh.client` that is named after the
     gRPC status code, with `reason`, `metadata` and `retry_after_s` as the
-    service gave them. What may be repeated is, while a service is UNAVAILABLE,
-    until its deadline.
+    service gave them. What may be repeated is, three times
+    within two seconds, while a service is UNAVAILABLE; what a limit refuses is
+    not: how long to wait is the caller's to say.
 
     Names may be given whole (`tenants/acme/models/faces`) or, within the key's
-    own tenant, by their last part (`faces`). It is open within `async with`.
+    own tenant, by their last part (`faces`). It is open within `async with`,
+    and raises RuntimeError elsewhere.
 
     Args:
         key: An API key; None for what needs none, such as `checkpoint`.
@@ -53,6 +65,8 @@ class AsyncClient(
         self._key = key
         self._stack = AsyncExitStack()
         self._source: TokenSource | None = None
+        self._auth = self._policies = self._usage = self._detection = self._models = self._rollouts = _NOT_OPEN
+        self._fusion = self._consents = self._images = self._audit = _NOT_OPEN
 
     async def __aenter__(self) -> Self:
         """Opens the connections."""
@@ -90,7 +104,7 @@ class AsyncClient(
     async def token(self) -> auth_pb2.IssueTokenResponse:
         """The token that calls carry now: whose it is, what it may do, and until when."""
         if self._source is None and self._key is not None:
-            raise RuntimeError("The client is not open: use it within `async with AsyncClient(…) as client:`.")
+            raise _not_open()
         if self._source is None:
             raise InvalidArgument("The client has no key to exchange for a token.", reason="KEY_MISSING")
         return await self._source.get()
@@ -106,3 +120,7 @@ class AsyncClient(
     async def _name(self, collection: str, name: str) -> str:
         """A whole resource name."""
         return name if "/" in name else f"{await self._parent(None)}/{collection}/{name}"
+
+
+def _not_open() -> RuntimeError:
+    return RuntimeError("The client is not open: use it within `async with AsyncClient(…) as client:`.")
