@@ -45,7 +45,7 @@ from facetmesh.detection.uploads import Uploads
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc, rollout_pb2_grpc
 from facetmesh.detection.workshop import Workshop
 from facetmesh.inference import inference_pb2_grpc
-from facetmesh.kit import catalog, deadlines, identity
+from facetmesh.kit import catalog, deadlines, identity, slices
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
@@ -235,4 +235,6 @@ def _memory() -> Path:
 
 
 if __name__ == "__main__":
+    # Before there are other threads. It says who stands still for whom, and must not wait for who will.
+    slices.ask(slices.SHORT)
     run(main)

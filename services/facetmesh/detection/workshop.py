@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from facetmesh.runners.tasks import Reply
 
 LIMITS = PoolLimits(
-    runners=1, runner=RunnerLimits(memory_bytes=4 << 30, start_timeout_s=120.0, max_blob_bytes=1 << 30, nice=5)
+    runners=1, runner=RunnerLimits(memory_bytes=4 << 30, start_timeout_s=120.0, max_blob_bytes=1 << 30, nice=10)
 )
 """What a process may use that works on one file. It has no slot of the scheduler's, so it takes a third of what
 serving does where both want a core."""
-SLOW_LIMITS = replace(LIMITS, runner=replace(LIMITS.runner, nice=10))
+SLOW_LIMITS = replace(LIMITS, runner=replace(LIMITS.runner, nice=15))
 """And if it does so for minutes: it takes the cores that serving leaves."""
 INSPECT_TIMEOUT_S = 60.0
 """Reading, compiling and one image: the largest YOLO takes about 10 s on two cores."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facetmesh.kit import slices
 from facetmesh.runners import landlock, seccomp
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def harden(confinement: Confinement, *, parent_pid: int) -> None:
         lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (lowered, lowered))
     os.nice(confinement.nice)
+    slices.ask(slices.USUAL)  # its parent asks for short ones
     # The first is for kernels that group processes by session (sched_autogroup). Absent where /proc is hidden.
     for name, value in (("autogroup", confinement.nice), ("oom_score_adj", 1000)):
         with contextlib.suppress(OSError):

@@ -43,8 +43,9 @@ class RunnerLimits:
     """Calls that run in one child at a time, each on a thread of its own."""
     start_timeout_s: float = 30.0
     """How long a child may take to import its program."""
-    nice: int = 0
-    """How readily it leaves the cores to others, up to 19."""
+    nice: int = 5
+    """How readily it leaves the cores to others, up to 19: first to the services, which read and answer everybody's
+    calls in moments."""
     max_header_bytes: int = 4 << 20
     """JSON part of a reply."""
     max_blob_bytes: int = 256 << 20
