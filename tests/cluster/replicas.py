@@ -91,7 +91,7 @@ class Replica:
     ) -> detection_pb2.DetectResponse:
         _, tenant_id, _, model_id = request.model.split("/")
         try:
-            version = await self._answers.choose(tenant_id, model_id, "", "", b"")
+            version = await self._answers.choose(tenant_id, model_id, "", "")
             return response(await self._answers.detect(version, Image(b""), Options()), version)
         except FacetmeshError as error:
             await status.abort(context, error)

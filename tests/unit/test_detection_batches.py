@@ -1,4 +1,4 @@
-"""What is recorded of a batch."""
+"""What is recorded of an image, and of a batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from facetmesh.detection.detector import Image, Result
 from facetmesh.detection.servicer import DetectionServicer
@@ -54,3 +56,22 @@ async def test_inputs_in_the_order_of_the_requests() -> None:
     batch = await servicer.BatchDetect(pb.BatchDetectRequest(model=MODEL, requests=requests), None)
     assert [result.WhichOneof("outcome") for result in batch.results] == ["response", "status", "response"]
     assert record.inputs == tuple(hashlib.sha256(addresses[i].encode()).digest() for i in (0, 2))
+
+
+async def test_an_image_is_hashed_when_it_was_handed_on() -> None:
+    """Nothing waits for that; and it is recorded of a call that fails, too."""
+
+    class Busy(Answers):
+        async def detect(self, _: object, image: Any, __: object) -> Result:
+            assert "digest" not in vars(image)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert "digest" in vars(image)
+            raise errors.Unavailable("The process died.", reason="RUNNER_DIED")
+
+    record = audit.Record("facetmesh.detection.v1.DetectionService/Detect", "tenants/acme")
+    audit.set_current(record)
+    servicer = DetectionServicer(cast("Any", Busy()), cast("Any", None), cast("Any", None))
+    with pytest.raises(errors.Unavailable):
+        await servicer.Detect(pb.DetectRequest(model=MODEL, image=b"photo"), None)
+    assert record.inputs == (hashlib.sha256(b"photo").digest(),)

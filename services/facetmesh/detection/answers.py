@@ -13,7 +13,7 @@ from facetmesh.detection.charging import copying
 from facetmesh.kit.errors import FacetmeshError, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from facetmesh.detection.detector import Detector, Image, Options, Result
     from facetmesh.detection.models import Models
@@ -45,7 +45,9 @@ class Answers:
         self._statistics = statistics
         self._shadows: set[asyncio.Task[None]] = set()
 
-    async def choose(self, tenant_id: str, model_id: str, version: str, caller: str, digest: bytes) -> Version:
+    async def choose(
+        self, tenant_id: str, model_id: str, version: str, caller: str, digest: Callable[[], bytes] = bytes
+    ) -> Version:
         """The version that answers a call.
 
         Args:
@@ -53,13 +55,19 @@ class Answers:
             model_id: Its id.
             version: A version's number or an alias; by the model's traffic when empty.
             caller: Who asks, or what else keeps calls together.
-            digest: SHA-256 of the image; empty where there are several.
+            digest: Says the SHA-256 of the image; nothing where there are several.
 
         Raises:
             NotFound: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
         """
         traffic = await self._models.traffic(tenant_id, model_id)
-        key = {"caller": caller, "input": digest.hex(), "none": ""}[traffic.stickiness]
+        match traffic.stickiness:
+            case "caller":
+                key = caller
+            case "input":
+                key = digest().hex()
+            case "none":
+                key = ""
         return await self._models.choose(tenant_id, model_id, version, key=key)
 
     async def detect(self, version: Version, image: Image, options: Options) -> Result:

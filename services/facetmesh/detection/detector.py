@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from facetmesh.kit.errors import Internal, InvalidArgument
@@ -36,7 +38,7 @@ class Options:
     """Whether boxes that overlap are one object whatever their classes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Image:
     """What is looked at: a file, or pixels."""
 
@@ -55,6 +57,11 @@ class Image:
                 f"pixels.rgb: {len(self.data)} bytes came; {self.height} rows of {self.width} pixels have {expected}.",
                 reason="FIELD_INVALID",
             )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of its data."""
+        return hashlib.sha256(self.data).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class KServeServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         digest = hashlib.sha256(given.data).digest()
         record.describe(inputs=[digest])
         tenant_id, model_id = _ids(request.model_name)
-        version = await self._answers.choose(tenant_id, model_id, request.model_version, record.subject, digest)
+        version = await self._answers.choose(tenant_id, model_id, request.model_version, record.subject, lambda: digest)
         record.describe(model_version=version.name, model_sha256=version.sha256)
         with priorities.at(messages.priority(request)):
             outputs = await self._answers.infer(version, given, [output.name for output in request.outputs])

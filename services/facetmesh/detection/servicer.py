@@ -43,12 +43,17 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         """Finds objects in an image."""
         record = audit.current()
         image = await self._image(request)
-        digest = hashlib.sha256(image.data).digest()
-        record.describe(inputs=[digest])
-        version = await self._answers.choose(*ids(request.model), request.version, _sticky(request.sticky_key), digest)
-        _describe(record, version)
-        with priorities.at(request.priority):
-            response = await self._respond(version, image, messages.options(request))
+        try:
+            version = await self._answers.choose(
+                *ids(request.model), request.version, _sticky(request.sticky_key), lambda: image.digest
+            )
+            _describe(record, version)
+            # Read once more for its digest when the runner has it, and not before: the answer is there the sooner.
+            asyncio.get_running_loop().call_later(0, lambda: image.digest)
+            with priorities.at(request.priority):
+                response = await self._respond(version, image, messages.options(request))
+        finally:
+            record.describe(inputs=[image.digest])
         record.describe(output=_digest(response))
         response.receipt = record.receipt
         return response
@@ -61,7 +66,7 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         if any((one.model, one.version) != (request.model, first.version) for one in request.requests):
             raise InvalidArgument("requests: all must name the batch's model, and one version.", reason="FIELD_INVALID")
         record = audit.current()
-        version = await self._answers.choose(*ids(request.model), first.version, _sticky(first.sticky_key), b"")
+        version = await self._answers.choose(*ids(request.model), first.version, _sticky(first.sticky_key))
         _describe(record, version)
         found = await asyncio.gather(*(self._result(version, one) for one in request.requests))
         record.describe(inputs=[digest for digest, _ in found if digest])
@@ -76,16 +81,14 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         """Finds objects in the frames of a video."""
         settings = (await anext(requests)).settings
         options = messages.options(settings.options)
-        version = await self._answers.choose(
-            *ids(settings.model), settings.version, _sticky(settings.sticky_key), b""
-        )
+        version = await self._answers.choose(*ids(settings.model), settings.version, _sticky(settings.sticky_key))
         call = audit.current()
         _describe(call, version)
 
         async def work(frame: detection_pb2.Frame) -> detection_pb2.DetectResponse:
             async with self._recorder.record(method=_STREAM, tenant=call.tenant, subject=call.subject) as record:
                 image = messages.image(frame)
-                record.describe(resource=settings.model, inputs=[hashlib.sha256(image.data).digest()])
+                record.describe(resource=settings.model, inputs=[image.digest])
                 _describe(record, version)
                 with priorities.at(settings.priority):
                     response = await self._respond(version, image, options)
@@ -114,7 +117,7 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         digest = b""
         try:
             image = await self._image(request)
-            digest = hashlib.sha256(image.data).digest()
+            digest = image.digest
             with priorities.at(request.priority):
                 response = await self._respond(version, image, messages.options(request))
         except FacetmeshError as error:
