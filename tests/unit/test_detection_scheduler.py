@@ -103,11 +103,13 @@ class World:
         self.now = 0.0
         self.patience = math.inf
         self.runners = Runners()
+        self.queued: list[float] = []
         self.served: list[Served] = []
         self.scheduler = Scheduler(
             self.runners,
             SchedulerLimits(slots, queue=queue),
             weight=lambda tenant: (weights or {}).get(tenant, 1.0),
+            queued=self.queued.append,
             served=self.served.append,
             patience=lambda: self.patience,
             clock=lambda: self.now,
@@ -507,6 +509,19 @@ async def test_who_asks_for_little_does_not_wait_for_who_asks_for_too_much() -> 
         task.cancel()
     while world.runners.running:
         await world.runners.release()
+
+
+async def test_how_long_a_call_waited_for_its_turn_is_told_when_that_comes() -> None:
+    world = World(slots=1)
+    first, second = world.ask(), world.ask()
+    await settled()
+    assert world.queued == [0.0]
+    world.now += 0.25
+    await world.runners.release()
+    await settled()
+    assert world.queued == [0.0, 0.25]
+    await world.runners.release()
+    await asyncio.gather(first, second)
 
 
 async def test_those_that_ask_for_too_much_do_not_pause_each_other() -> None:

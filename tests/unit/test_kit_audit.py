@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,15 +44,16 @@ def recorder_to(broker: Broker) -> Recorder:
     return Recorder("test", EventSigner("detection", bytes(32)), broker, Metrics.create())
 
 
-async def accept(recorder: Recorder, count: int, tenant: str = TENANT, last: str = "") -> None:
-    """Has so many events of a tenant accepted, one arriving after the other, of calls that took long.
+async def accept(
+    recorder: Recorder, count: int, tenant: str = TENANT, last: str = "", waited_s: float = 10 * DEADLINE_S
+) -> None:
+    """Has so many events of a tenant accepted, one arriving after the other, of calls that waited for their turn.
 
     Then one more, where another tenant is named.
     """
-    began = time.perf_counter() - 10 * DEADLINE_S
     async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
         for one in [tenant] * count + ([last] if last else []):
-            group.create_task(recorder.accept(Record("facetmesh.Test/Do", one, started=began)))
+            group.create_task(recorder.accept(Record("facetmesh.Test/Do", one, queued_s=waited_s)))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -95,6 +95,19 @@ async def test_who_has_few_calls_does_not_wait_for_the_many_of_another(monkeypat
         await accept(recorder, 3, OTHER, TENANT)
     await recorder.close()
     assert broker.batches == [4]
+
+
+async def test_who_did_not_wait_for_a_turn_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where cores are free, more answers a second are of no use to anyone."""
+    monkeypatch.setattr(outbox, "_LONGEST_LINGER_S", 2 * DEADLINE_S)
+    broker = Broker()
+    recorder = recorder_to(broker)
+    with ExitStack() as calls:
+        for _ in range(32):
+            calls.enter_context(recorder.expecting(TENANT))
+        await accept(recorder, 3, waited_s=0.0)
+    await recorder.close()
+    assert sum(broker.batches) == 3
 
 
 async def test_nobody_waits_long_for_others() -> None:

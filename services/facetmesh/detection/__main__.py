@@ -45,7 +45,7 @@ from facetmesh.detection.uploads import Uploads
 from facetmesh.detection.v1 import detection_pb2_grpc, model_pb2_grpc, rollout_pb2_grpc
 from facetmesh.detection.workshop import Workshop
 from facetmesh.inference import inference_pb2_grpc
-from facetmesh.kit import catalog, deadlines, identity, slices
+from facetmesh.kit import audit, catalog, deadlines, identity, slices
 from facetmesh.kit.blobs import Blobs, open_store
 from facetmesh.kit.serve import open_mesh, run
 from facetmesh.kit.settings import MEBIBYTE, ServiceSettings, load
@@ -153,6 +153,7 @@ async def main() -> None:
             pool,
             SchedulerLimits(settings.slots, queue=settings.runner_queue),
             weight=lambda tenant_id: mesh.leases.profile(f"tenants/{tenant_id}").weight,
+            queued=audit.queued,
             served=account,
             patience=deadlines.seconds_left,
         )

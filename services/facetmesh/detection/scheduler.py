@@ -113,6 +113,7 @@ class Scheduler:
         runners: Where they run.
         limits: What may run and wait.
         weight: A tenant's part of the compute, relative to the others'.
+        queued: Is told how long a request has waited when it begins, in seconds, in its caller's context.
         served: Is told of each request that ran, in its caller's context.
         patience: How long the caller of the current request still waits, in seconds.
         priority: How urgent the current request is among its tenant's own; lower goes first.
@@ -125,6 +126,7 @@ class Scheduler:
         limits: SchedulerLimits,
         *,
         weight: Callable[[str], float] = lambda _: 1.0,
+        queued: Callable[[float], None] = lambda _: None,
         served: Callable[[Served], None] = lambda _: None,
         patience: Callable[[], float] = lambda: math.inf,
         priority: Callable[[], int] = priorities.current,
@@ -133,6 +135,7 @@ class Scheduler:
         self._runners = runners
         self._limits = limits
         self._weight = weight
+        self._queued = queued
         self._served = served
         self._patience = patience
         self._priority = priority
@@ -326,6 +329,7 @@ class Scheduler:
     async def _run(self, job: _Job, run: Run) -> None:
         reply: Reply | None = None
         problem: FacetmeshError | None = None
+        self._queued(self._clock() - job.arrived)
         try:
             reply = await self._runners.call(
                 domain=job.domain,

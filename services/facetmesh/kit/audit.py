@@ -78,6 +78,8 @@ class Record:
     count: int = 1
     """How many calls it stands for."""
     started: float = field(default_factory=time.perf_counter)
+    queued_s: float = 0.0
+    """How long its work waited for its turn, in seconds."""
     told: bool = False
     """Whether an event was made of it."""
 
@@ -128,6 +130,13 @@ def current() -> Record:
     if record is None:
         raise Internal("there is no audit record outside of an RPC")
     return record
+
+
+def queued(seconds: float) -> None:
+    """Notes how long work of the RPC that is being served waited for its turn; of no RPC, nothing."""
+    record = _current.get()
+    if record is not None:
+        record.queued_s = max(record.queued_s, seconds)
 
 
 def set_current(record: Record | None) -> None:
@@ -232,8 +241,7 @@ class Recorder:
                 self._offer(record, error)
 
     def _put(self, record: Record, error: FacetmeshError | None, *, idle: bool = False) -> asyncio.Future[None]:
-        took_s = time.perf_counter() - record.started
-        return self._outbox.put(self._event(record, error), took_s=took_s, idle=idle)
+        return self._outbox.put(self._event(record, error), queued_s=record.queued_s, idle=idle)
 
     def _event(self, record: Record, error: FacetmeshError | None) -> event_pb2.AuditEvent:
         salt = os.urandom(_SALT_BYTES)

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from facetmesh.kit.telemetry import Metrics
 
 _LARGEST_BATCH = 256
-# A bulk publish costs about as much as a single one: with some calls of a tenant at work, the first waits for a
-# quarter of them, but no longer than a quarter of what it took anyway. With many it is half: those wait for a core most
-# of their time, and get it the sooner for what fewer publishes cost.
-_SHARE_OF_SOME, _SHARE_OF_MANY = 4, 2
+# A bulk publish costs about as much as a single one, and answers that go together cost less too: of calls that had to
+# wait for their turn anyway, the first waits for a quarter of its tenant's, but no longer than a quarter of that time.
+# With many it is half: those that come next wait for a core, and get it the sooner.
+_SHARE_OF_SOME, _SHARE_OF_MANY = 0.25, 0.5
 _SOME = 8
 _LONGEST_LINGER_S = 0.1
 _CLOSING_S = 5.0
@@ -92,12 +92,13 @@ class Outbox:
             if not self._coming[tenant]:
                 del self._coming[tenant]
 
-    def put(self, event: event_pb2.AuditEvent, *, took_s: float, idle: bool = False) -> asyncio.Future[None]:
+    def put(self, event: event_pb2.AuditEvent, *, queued_s: float = 0.0, idle: bool = False) -> asyncio.Future[None]:
         """Takes an event; what is returned is done once it was accepted, or raises Unavailable.
 
         Args:
             event: The event.
-            took_s: How long the call took that it records, in seconds: it may wait for others in proportion.
+            queued_s: How long the call that it records waited for its turn, in seconds: it may wait for others in
+                proportion.
             idle: No call waits for it.
 
         Raises:
@@ -116,8 +117,8 @@ class Outbox:
             return accepted
         coming = self._coming[event.tenant]
         share = _SHARE_OF_SOME if coming <= _SOME else _SHARE_OF_MANY
-        linger_s = min(took_s / share, _LONGEST_LINGER_S)
-        self._company = min(self._company, coming // share)
+        linger_s = min(queued_s * share, _LONGEST_LINGER_S)
+        self._company = min(self._company, int(coming * share))
         self._waiting.append(_Waiting(event, telemetry.carrier(), accepted, linger_s))
         self._count()
         self._some.set()
