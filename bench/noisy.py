@@ -1,6 +1,6 @@
 """The noisy neighbour: what a tenant feels of another that behaves badly.
 
-Tenant a asks at a steady rate, and so does tenant b. Then b floods at twenty times
+Tenant a asks at a steady rate, and tenant b as often, at random. Then b floods at twenty times
 that rate, sends images that claim to be huge, and uploads one model after the other.
 Then its runner is killed again and again, too: after some of that its model is not run any
 more for a while, so that this spares the cores. The three cases are measured in turns.
@@ -44,7 +44,7 @@ def main() -> None:
         asyncio.run(upload(**json.loads(sys.argv[2])))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long each case is measured in a turn")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long each case is measured in a turn")
     parser.add_argument("--turns", type=int, default=3, help="how often")
     parser.add_argument("--rate", type=float, default=8.0, help="images a second that each tenant's share is")
     parser.add_argument(
@@ -132,7 +132,9 @@ def _both(
 ) -> dict[str, Any]:
     asking = {
         "a": steady.asking(running, "tenant-a", rate_a, seconds),
-        "b": steady.asking(running, neighbour, rate_b, seconds, bombs=rate_b > rate_a, aside=aside),
+        "b": steady.asking(
+            running, neighbour, rate_b, seconds, at_random=True, bombs=rate_b > rate_a, aside=aside
+        ),
     }
     return {name: json.loads(process.communicate()[0]) for name, process in asking.items()}
 

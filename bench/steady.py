@@ -1,4 +1,4 @@
-"""A tenant that asks at a steady rate, whether answers come or not: what it feels of others.
+"""A tenant that asks at a steady rate, or at random, whether answers come or not: what it feels of others.
 
 `python -m bench.steady JOB`, where JOB is a JSON object of `ask`'s arguments: a
 process of its own, which prints what it found.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import struct
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from facetmesh.client import AsyncClient, Endpoints
 from facetmesh.detection.v1 import detection_pb2, detection_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _PATIENCE_S = 30.0
 
@@ -58,18 +59,21 @@ def quantiles(times_s: list[float]) -> dict[str, float | None]:
 
 
 def asking(
-    running: mesh.Mesh, tenant: str, rate: float, seconds: float, *, bombs: bool = False, aside: bool = False
+    running: mesh.Mesh, tenant: str, rate: float, seconds: float, *, at_random: bool = False, bombs: bool = False,
+    aside: bool = False,
 ) -> subprocess.Popen[str]:
     """A process that asks on a tenant's behalf; it prints what `ask` returns."""
     job = {
-        "home": str(running.home), "key": running.key(tenant), "rate": rate, "seconds": seconds, "bombs": bombs,
-        "aside": aside,
+        "home": str(running.home), "key": running.key(tenant), "rate": rate, "seconds": seconds,
+        "at_random": at_random, "bombs": bombs, "aside": aside,
     }  # fmt: skip
     command = [sys.executable, "-m", "bench.steady", json.dumps(job)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-async def ask(home: str, key: str, rate: float, seconds: float, *, bombs: bool, aside: bool) -> dict[str, Any]:
+async def ask(
+    home: str, key: str, rate: float, seconds: float, *, at_random: bool, bombs: bool, aside: bool
+) -> dict[str, Any]:
     """Asks at a steady rate.
 
     Args:
@@ -77,6 +81,8 @@ async def ask(home: str, key: str, rate: float, seconds: float, *, bombs: bool, 
         key: The tenant's.
         rate: Calls a second.
         seconds: For how long.
+        at_random: Makes the rate an average: calls come as they do from many callers, and meet those of a steady tenant
+            at any moment. Two steady tenants would meet each time, or never.
         bombs: Makes every tenth image one that claims to be huge.
         aside: Leaves the cores to all others, as a client would that runs elsewhere.
     """
@@ -108,10 +114,19 @@ async def ask(home: str, key: str, rate: float, seconds: float, *, bombs: bool, 
         times.clear()
         errors.clear()
         began = time.perf_counter()
-        for number in range(round(rate * seconds)):
-            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        for number, moment in enumerate(_moments(rate, seconds, at_random=at_random)):
+            await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
             calls.create_task(one(stub, bomb if bombs and number % 10 == 9 else good))  # noqa: PLR2004 - the tenth
     return {"times_s": times, "errors": dict(errors)}
+
+
+def _moments(rate: float, seconds: float, *, at_random: bool) -> Iterator[float]:
+    """When calls are made, in seconds from the beginning."""
+    gap = (lambda: random.expovariate(rate)) if at_random else (lambda: 1 / rate)
+    moment = gap() if at_random else 0.0
+    while moment < seconds:
+        yield moment
+        moment += gap()
 
 
 def _bomb() -> bytes:
