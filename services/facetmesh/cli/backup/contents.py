@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facetmesh.cli.mesh.ports import SERVICES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -17,6 +19,8 @@ REDIS_STATE = "redis/appendonly.aof"
 """The same under daprd, in the mesh's own Redis."""
 REDIS_CONFIGURATION = "redis/redis.conf"
 """Says where that Redis listens, and its password."""
+JOURNALS = tuple(f"{service}.journal" for service in SERVICES)
+"""Audit events that are not yet with the sidecar: a SQLite file for each service."""
 LOG = "audit.db"
 """The audit log, in SQLite."""
 BLOBS = ("blobs", "model-blobs")
@@ -59,6 +63,6 @@ def is_on_redis(home: Home) -> bool:
 def left_out(home: Home) -> Sequence[str]:
     """The names in the state folder that a backup does not know, sorted: the user is told of them."""
     state = "redis" if is_on_redis(home) else STATE
-    known = {state, LOG, *BLOBS, SECRETS, *PUBLIC, *_OF_THIS_MACHINE}
+    known = {state, LOG, *JOURNALS, *BLOBS, SECRETS, *PUBLIC, *_OF_THIS_MACHINE}
     names = {entry.name for entry in home.path.iterdir()} - known
     return sorted(name for name in names if not name.startswith(".") and not name.endswith(_BESIDE))

@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from facetmesh.cli.backup.contents import BLOBS, LOG, PUBLIC, REDIS_STATE, STATE
+from facetmesh.cli.backup.contents import BLOBS, JOURNALS, LOG, PUBLIC, REDIS_STATE, STATE
 from facetmesh.kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Manifest:
 
 def _entry(path: str, one: Mapping[str, object]) -> Entry:
     # A path becomes a file below the new state folder: only what a backup writes is taken.
-    if path not in {STATE, REDIS_STATE, LOG, *PUBLIC} and not _BLOB.fullmatch(path):
+    if path not in {STATE, REDIS_STATE, LOG, *JOURNALS, *PUBLIC} and not _BLOB.fullmatch(path):
         raise ValueError(f"it names {path!r}, which no backup holds")
     digest, size = one["sha256"], one["size"]
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest) or type(size) is not int or size < 0:

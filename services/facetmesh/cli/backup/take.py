@@ -3,8 +3,8 @@
 The order is what makes it consistent:
 
 1. Deletions of blobs are held up (`kit.holds`).
-2. The state's moment is fixed, then the log's. An event that was accepted before is in the state's
-   queue or in the log, and audit drops a repeat: none is lost, none comes twice.
+2. The moment of the services' journals is fixed, then the state's, then the log's. An event that was accepted before is
+   in a journal, in the state's queue or in the log, and audit drops a repeat: none is lost, none comes twice.
 3. Every blob is linked. What the state refers to was there before it, and has not been deleted since.
 4. The hold ends. The rest takes as long as it takes: what is copied does not change any more.
 5. The wrapped data keys are taken as they are by now: the log may have used newer ones than the state had, and one
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import facetmesh
 from facetmesh.cli.backup import manifest, redis, sealed, sqlite
 from facetmesh.cli.backup.contents import (
+    JOURNALS,
     LOG,
     PUBLIC,
     REDIS_CONFIGURATION,
@@ -111,6 +112,9 @@ def _blobs_and_databases(job: Job) -> dict[str, Entry]:
         snapshots: dict[str, sqlite.Snapshot | redis.Snapshot] = {}
         on_redis = is_on_redis(job.home)
         with links.held():
+            for name in JOURNALS:
+                if (home / name).exists():
+                    snapshots[name] = stack.enter_context(sqlite.Snapshot(home / name))
             if on_redis:
                 snapshots[REDIS_STATE] = stack.enter_context(redis.Snapshot(home / REDIS_CONFIGURATION))
             else:
