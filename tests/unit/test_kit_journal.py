@@ -12,7 +12,8 @@ import pytest
 
 from facetmesh.kit import journal
 from facetmesh.kit.dapr import Outgoing
-from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
+from facetmesh.kit.dapr.calls import LARGEST_BYTES
+from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, InvalidArgument, Unavailable
 from facetmesh.kit.journal import opened
 from facetmesh.kit.telemetry import Metrics
 
@@ -187,6 +188,15 @@ async def test_no_more_wait_than_may(file: Path, broker: Broker, monkeypatch: py
         await put(book, "e")
     assert refusal.value.reason == "AUDIT_BACKLOG"
     assert on_disk(file) == ["a", "b", "e"]
+
+
+async def test_what_can_never_be_published_is_not_taken(file: Path, broker: Broker) -> None:
+    async with opened(file, broker, Metrics.create()) as journal:
+        with pytest.raises(InvalidArgument):
+            await journal.publish_many(TOPIC, [Outgoing("a", bytes(LARGEST_BYTES + 1), {})], type=TYPE)
+        await put(journal, "b")
+        await until_published(journal)
+    assert broker.ids == ["b"]
 
 
 @contextlib.contextmanager

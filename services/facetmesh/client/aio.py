@@ -47,9 +47,9 @@ class AsyncClient(
 
     Every method raises the class of `facetmesh.client` that is named after the
     gRPC status code, with `reason`, `metadata` and `retry_after_s` as the
-    service gave them. What may be repeated is, three times
-    within two seconds, while a service is UNAVAILABLE; what a limit refuses is
-    not: how long to wait is the caller's to say.
+    service gave them. What may be repeated is, three times within two seconds,
+    while a service is UNAVAILABLE; what a limit refuses is not: how long to wait
+    is the caller's to say.
 
     Names may be given whole (`tenants/acme/models/faces`) or, within the key's
     own tenant, by their last part (`faces`). It is open within `async with`,

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from facetmesh.kit.dapr import Outgoing
+from facetmesh.kit.dapr.calls import check_size
 from facetmesh.kit.errors import FacetmeshError, FailedPrecondition, Unavailable
 from facetmesh.kit.logs import describe
 from facetmesh.kit.store import Store, StoreError
@@ -91,7 +92,10 @@ class Journal:
 
         Raises:
             Unavailable: None was taken: the broker takes none, or the disk.
+            InvalidArgument: An event's data is too large. Once here, it would keep all others from being published.
         """
+        for event in events:
+            check_size(event.data)
         if self._waiting and time.monotonic() - self._waiting[0].since > _GRACE_S:
             raise Unavailable("The broker takes no events.", reason="AUDIT_UNAVAILABLE", retry_after_s=1)
         if len(self._waiting) + len(events) > _MOST_WAITING:
@@ -101,7 +105,8 @@ class Journal:
             first = await self._store.run(_inserting(rows))
         except StoreError as error:
             raise Unavailable(f"The journal: {error}", reason="AUDIT_UNAVAILABLE", retry_after_s=1) from None
-        self._add((seq, *row) for seq, row in enumerate(rows, start=first))
+        now = time.monotonic()
+        self._add(_Entry(seq, topic, type, event, now) for seq, event in enumerate(events, start=first))
         return []
 
     async def recall(self) -> None:
@@ -110,7 +115,11 @@ class Journal:
         Raises:
             StoreError: It cannot be read.
         """
-        self._add(await self._store.run(_read))
+        now = time.monotonic()
+        self._add(
+            _Entry(seq, topic, kind, Outgoing(name, data, json.loads(trace)), now)
+            for seq, topic, kind, name, data, trace in await self._store.run(_read)
+        )
         if self._waiting:
             _log.info("events of the process before wait to be published", extra={"count": len(self._waiting)})
 
@@ -133,10 +142,8 @@ class Journal:
         """Returns once nothing waits any more."""
         await self._none.wait()
 
-    def _add(self, rows: Iterable[_Row]) -> None:
-        now = time.monotonic()
-        for seq, topic, kind, name, data, trace in rows:
-            self._waiting.append(_Entry(seq, topic, kind, Outgoing(name, data, json.loads(trace)), now))
+    def _add(self, entries: Iterable[_Entry]) -> None:
+        self._waiting.extend(entries)
         self._tell()
 
     def _tell(self) -> None:
