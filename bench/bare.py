@@ -1,9 +1,11 @@
 """The limit: the engine in a loop, with everything that makes it fast and nothing around it.
 
 OpenVINO with the setting that the probe chose, the JPEG decoded at the scale that
-is needed, conversion in the graph; `python -m bench.bare THREADS SECONDS` prints
-images a second, the p50 and the processor time of an image in milliseconds. The threads share a compiled model with a
-stream for each core; with `--copies` each has one of its own. No threads: one image at a time on all cores.
+is needed, no more grey around it than the model asks for, conversion in the graph;
+`python -m bench.bare THREADS SECONDS` prints images a second, the p50 and the
+processor time of an image in milliseconds. The threads share a compiled model with
+a stream for each core; with `--copies` each has one of its own. No threads: one
+image at a time on all cores.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 _CONFIDENCE = 0.25
 _IOU = 0.45
 _GREY = 114
+_INPUT = (320, 256)
+"""Rows and columns of the model's input: no more than the photo needs, whose sides are 4 and 3."""
 _SMALLEST = 540
 """Rows of half the photo: the least that is decoded by vector code and no smaller than the model's input."""
 
@@ -72,8 +76,8 @@ def detect(request: Any, photo: bytes) -> list[int]:
     rows, columns = pixels.shape[:2]
     scale = inputs.SIDE / max(rows, columns)
     height, width = round(rows * scale), round(columns * scale)
-    top, left = (inputs.SIDE - height) // 2, (inputs.SIDE - width) // 2
-    canvas = np.full((1, inputs.SIDE, inputs.SIDE, 3), _GREY, np.uint8)
+    top, left = (_INPUT[0] - height) // 2, (_INPUT[1] - width) // 2
+    canvas = np.full((1, *_INPUT, 3), _GREY, np.uint8)
     canvas[0, top : top + height, left : left + width] = cv2.resize(pixels, (width, height))
     (output,) = request.infer(canvas, share_inputs=True, share_outputs=True).to_tuple()[0]
     confidences = output[4:].max(axis=0)
@@ -102,7 +106,7 @@ def _compiled(threads: int, *, copies: bool) -> list[Any]:
 def _compile(properties: Mapping[str, Any]) -> Any:
     core = ov.Core()
     model = core.read_model(inputs.model())
-    model.reshape((1, 3, inputs.SIDE, inputs.SIDE))
+    model.reshape((1, 3, *_INPUT))
     processor = PrePostProcessor(model)
     entry = processor.input()
     entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))

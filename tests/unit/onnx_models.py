@@ -22,9 +22,9 @@ def build(
     constants: Mapping[str, np.ndarray[Any, Any]] | None = None,
     metadata: Mapping[str, str] | None = None,
     opset: int = OPSET,
-    side: int = SIDE,
+    side: int | str = SIDE,
 ) -> onnx.ModelProto:
-    """A model of one image input and these nodes."""
+    """A model of one image input and these nodes; a side with a name is open."""
     graph = helper.make_graph(
         list(nodes), "test",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side, side])],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facetmesh.detection.heads.geometry import Candidates, Overlap, letterbox, overlaps, suppress
+from facetmesh.detection.heads.geometry import Candidates, Overlap, least_size, lengths, letterbox, overlaps, suppress
 
 sizes = st.integers(1, 3000)
 
@@ -43,6 +43,40 @@ def test_the_image_lies_in_the_middle_and_the_rest_is_filled() -> None:
     assert (canvas[0, 10:30] == 7).all()
     assert (canvas[0, :10] == 114).all()
     assert (canvas[0, 30:] == 114).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "original", "least"),
+    [
+        ((320, 320), (1080, 810), (320, 256)),
+        ((320, 320), (1080, 1920), (192, 320)),
+        ((320, 320), (500, 500), (320, 320)),
+        ((640, 640), (1080, 1920), (384, 640)),
+        ((640, 640), (3, 4000), (384, 640)),
+        ((100, 100), (60, 50), (100, 100)),
+        ((384, 640), (1080, 1920), (384, 640)),
+        ((384, 640), (1920, 1080), (384, 384)),
+    ],
+)
+def test_no_more_input_than_the_image_needs(
+    size: tuple[int, int], original: tuple[int, int], least: tuple[int, int]
+) -> None:
+    """One of few sizes; the image lies there at the same scale as in the whole input."""
+    assert least_size(size, original, 64) == least
+    pixels = np.zeros((*original, 3), np.uint8)
+    (_, whole), (_, small) = (letterbox(pixels, one, original, fill=0) for one in (size, least))
+    assert (small.scale_x, small.scale_y) == (whole.scale_x, whole.scale_y)
+
+
+@given(st.tuples(sizes, sizes), st.tuples(sizes, sizes), st.sampled_from([32, 64]))
+def test_the_image_fits_into_its_least_input(size: tuple[int, int], original: tuple[int, int], stride: int) -> None:
+    """Which is no larger than the whole, and along each side a multiple of the stride or as long."""
+    least = least_size(size, original, stride)
+    scale = min(size[0] / original[0], size[1] / original[1])
+    for side, whole, length in zip(least, size, original, strict=True):
+        assert min(whole, round(length * scale)) <= side <= whole
+        assert side == whole or side % stride == 0
+        assert side in lengths(whole, stride)
 
 
 def test_points_outside_move_onto_the_edge() -> None:

@@ -23,7 +23,7 @@ from facetmesh.detection.hints import Hints
 from facetmesh.kit.errors import FailedPrecondition
 
 SIDE = 64
-AS_IT_IS = Placement(1.0, 1.0, 0, 0)
+AS_IT_IS = Placement(1.0, 1.0, 0, 0, (SIDE, SIDE))
 NAMES = str({0: "cat", 1: "dog"})
 
 
@@ -145,8 +145,24 @@ def test_a_mask_is_the_prototypes_within_the_box() -> None:
     expected[16:48, 32:48] = True
     assert (mask & expected).sum() / (mask | expected).sum() > 0.95
     # The same at twice the size, with the image in the middle.
-    (large,) = model.details(found, outputs, Placement(0.5, 0.5, 0, 0), (2 * SIDE, 2 * SIDE))
+    (large,) = model.details(found, outputs, Placement(0.5, 0.5, 0, 0, (SIDE, SIDE)), (2 * SIDE, 2 * SIDE))
     assert decoded(large["mask"], 2 * SIDE, 2 * SIDE)[::2, ::2].sum() == pytest.approx(expected.sum(), rel=0.05)
+
+
+def test_a_mask_of_an_input_that_is_not_square() -> None:
+    """The prototypes cover what the model saw, not the whole input that it could have seen."""
+    boxes = np.zeros((1, 38, 8), np.float32)
+    boxes[0, :7, 0] = (32, 16, 32, 16, 0.9, 0, 1)
+    prototypes = np.full((1, 32, 8, 16), -5, np.float32)
+    prototypes[0, 0, :, 8:] = 5  # the right half of 32 rows and 64 columns
+    model = head([(1, 38, 8), (1, 32, 16, 16)], names=NAMES)
+    outputs = {"a": boxes, "b": prototypes}
+    found = model.candidates(outputs, 0.25)
+    (detail,) = model.details(found, outputs, Placement(1.0, 1.0, 0, 0, (SIDE // 2, SIDE)), (SIDE // 2, SIDE))
+    expected = np.zeros((SIDE // 2, SIDE), bool)
+    expected[8:24, 32:48] = True
+    mask = decoded(detail["mask"], SIDE // 2, SIDE)
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.95
 
 
 def decoded(text: str, rows: int, columns: int) -> np.ndarray[Any, Any]:
@@ -211,7 +227,7 @@ def test_rotated_boxes() -> None:
     found = model.select(model.candidates({"o": output}, 0.25), Overlap(0.6), 100)
     assert found.confidences.tolist() == pytest.approx([0.9, 0.7, 0.6])
     assert found.boxes[0].tolist() == pytest.approx([27, 22, 37, 42], abs=1e-3)
-    detail = model.details(found, {}, Placement(0.5, 0.5, 2, 0), (SIDE, SIDE))[0]
+    detail = model.details(found, {}, Placement(0.5, 0.5, 2, 0, (SIDE, SIDE)), (SIDE, SIDE))[0]
     assert detail["rotated_box"] == pytest.approx([60, 64, 40, 20, math.pi / 2])
 
 
@@ -247,7 +263,7 @@ def test_the_middle_fills_the_input() -> None:
     filled, placement = cover(pixels, (50, 50), (100, 300))
     assert filled.shape == (1, 50, 50, 3)
     assert filled.min() == 255
-    assert placement == Placement(0.5, 0.5, -50, 0)
+    assert placement == Placement(0.5, 0.5, -50, 0, (50, 50))
 
 
 @given(

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,6 +24,7 @@ from facetmesh.runners.engines.base import Plans, machine_cores
 from facetmesh.runners.settings import EngineSetting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -81,6 +83,49 @@ def test_the_graph_itself_converts_images(kind: str, request: pytest.FixtureRequ
     if kind == "planar":
         seen = seen.transpose(0, 2, 3, 1)
     np.testing.assert_allclose(seen, (image - 127.5) / 127.5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "open_"),
+    [
+        (SETTING, True),
+        (replace(SETTING, batch=4), False),
+        (replace(SETTING, engine="onnxruntime", device="cuda"), False),
+    ],
+    ids=["alone", "together", "on a card"],
+)
+def test_a_file_may_leave_the_size_of_its_input_open(planar: Path, setting: EngineSetting, *, open_: bool) -> None:
+    """It can be asked before the file is compiled, and again for each size."""
+    graph = read_model(planar)
+    assert graph.leaves_open(setting, ImageInput(2, 3)) is open_
+    image = np.random.default_rng(0).integers(0, 256, (1, 4, 3, 3), np.uint8)
+    seen = graph.compile(SETTING, ImageInput(4, 3, scale=1.0)).infer(image)["same"]
+    np.testing.assert_array_equal(seen, image.transpose(0, 3, 1, 2))
+
+
+def fixed_size() -> ov.Model:
+    """The size is written into the file."""
+    parameter = ops.parameter([1, 3, 4, 6], ov.Type.f32, name="images")
+    return ov.Model([ops.relu(parameter)], [parameter])
+
+
+def fixed_within() -> ov.Model:
+    """It is not, but what follows from it is."""
+    parameter = ops.parameter(ov.PartialShape([1, 3, -1, -1]), ov.Type.f32, name="images")
+    return ov.Model([ops.add(parameter, ops.constant(np.ones((1, 3, 4, 6), np.float32)))], [parameter])
+
+
+def found_as_it_runs() -> ov.Model:
+    """It depends on what the image shows whether its shapes fit."""
+    parameter = ops.parameter(ov.PartialShape([1, 3, -1, -1]), ov.Type.f32, name="images")
+    return ov.Model([ops.non_zero(parameter)], [parameter])
+
+
+@pytest.mark.parametrize("make", [fixed_size, fixed_within, found_as_it_runs])
+def test_a_file_that_only_seems_to_leave_it_open(make: Callable[[], ov.Model], tmp_path: Path) -> None:
+    """Its model is made for one size, or may be."""
+    ov.save_model(make(), tmp_path / "model.xml")
+    assert not read_model(tmp_path / "model.xml").leaves_open(SETTING, ImageInput(2, 3))
 
 
 @pytest.mark.parametrize(("cores", "copied_bytes"), [(0, 0), (1, 0), (1, 1 << 20)])

@@ -43,6 +43,20 @@ def test_where_memory_is_short_the_newest_is_left() -> None:
     assert context.once("a", lambda: "anew") == "anew"
 
 
+def test_room_is_made_for_what_a_call_is_about() -> None:
+    """Even if it is the oldest; whether that was enough is said."""
+    states: list[bool] = []
+    context = Context(EngineSetting(), crowded=lambda: bool(states) and states.pop(0))
+    for key in ("a", "b", "c"):
+        context.once(key, lambda key=key: key.upper())  # type: ignore[misc]
+    states += [True, False]
+    assert not context.relieve("a")
+    assert [context.once(key, unexpected) for key in ("a", "c")] == ["A", "C"]
+    states += [True] * 3
+    assert context.relieve("a")
+    assert context.once("a", unexpected) == "A"
+
+
 def test_a_model_that_is_there_answers_while_another_is_loaded() -> None:
     context, begun, go_on = Context(EngineSetting()), threading.Event(), threading.Event()
     context.once("there", lambda: "there")

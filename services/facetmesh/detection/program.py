@@ -18,18 +18,20 @@ import numpy as np
 
 from facetmesh.detection import heads, raw
 from facetmesh.detection.heads.classify import YoloClassify
-from facetmesh.detection.heads.geometry import Overlap, cover, letterbox
+from facetmesh.detection.heads.geometry import Overlap, cover, least_size, lengths, letterbox
 from facetmesh.detection.hints import Hints
 from facetmesh.runners.engines import ImageInput, read_model
 from facetmesh.runners.images import Scaled, decode_scaled
-from facetmesh.runners.tasks import Reply
+from facetmesh.runners.tasks import Context, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from facetmesh.detection.heads import Head
-    from facetmesh.runners.engines import Model
-    from facetmesh.runners.tasks import Context, Task
+    from facetmesh.runners.engines import Graph, Model
+    from facetmesh.runners.tasks import Task
+
+_SIZES = 5
+"""As many as `least_size` knows of an input."""
 
 
 def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes]) -> Reply:
@@ -46,17 +48,19 @@ def detect(context: Context, arguments: Mapping[str, Any], blobs: Sequence[bytes
     run lengths) and `rotated_box` [centre's x and y, width, height, angle]. Of a
     model that classifies, `classes` [[id, confidence], …] instead.
     """
-    head, model = _open(context, arguments)
+    opened = _open(context, arguments)
+    head = opened.head
     image = _image(blobs[0], arguments["pixels"], longer_side=max(head.size))
     original = image.height, image.width
     if isinstance(head, YoloClassify):
         pixels, _ = cover(image.pixels, head.size, original)
-        classes = head.classes(raw.run(model, pixels, arguments), arguments["min_confidence"])
+        classes = head.classes(raw.run(opened.model(head.size), pixels, arguments), arguments["min_confidence"])
         wanted = [one for one in classes if arguments["classes"] is None or one[0] in arguments["classes"]]
         best = wanted[: arguments["max_detections"]]
         return Reply({"width": image.width, "height": image.height, "detections": [], "classes": best})
-    pixels, placement = letterbox(image.pixels, head.size, original, fill=head.fill)
-    outputs = raw.run(model, pixels, arguments)
+    size = opened.size_for(original)
+    pixels, placement = letterbox(image.pixels, size, original, fill=head.fill)
+    outputs = raw.run(opened.model(size), pixels, arguments)
     found = head.candidates(outputs, arguments["min_confidence"])
     if arguments["classes"] is not None:
         found = found[np.isin(found.classes, arguments["classes"])]
@@ -98,16 +102,60 @@ def _image(data: bytes, size: Sequence[int] | None, *, longer_side: int) -> Scal
     return Scaled(np.frombuffer(data, np.uint8).reshape(height, width, 3), width, height)
 
 
-def _open(context: Context, arguments: Mapping[str, Any]) -> tuple[Head, Model]:
-    path, sha256 = arguments["path"], arguments["sha256"]
+def _open(context: Context, arguments: Mapping[str, Any]) -> _Opened:
+    key = (arguments["sha256"], *map(str, arguments["hints"].values()))
+    return context.once(key, lambda: _Opened(context, key, arguments))
 
-    def make() -> tuple[Head, Model]:
-        graph = read_model(Path(path), sha256=sha256)
-        head = heads.of(graph, Hints(**arguments["hints"]))
-        height, width = head.size
-        return head, graph.compile(context.setting, ImageInput(height, width, head.mean, head.scale))
 
-    return context.once((sha256, *map(str, arguments["hints"].values())), make)
+class _Opened:
+    """A model's file, and what is compiled of it for each size of its input that is asked for.
+
+    Args:
+        context: Where it is kept.
+        key: Under which.
+        arguments: The task's, which name the file.
+    """
+
+    def __init__(self, context: Context, key: tuple[str, ...], arguments: Mapping[str, Any]) -> None:
+        self._setting = context.setting
+        self._path = Path(arguments["path"])
+        self._sha256: str = arguments["sha256"]
+        graph = self._read()
+        self.head = heads.of(graph, Hints(**arguments["hints"]))
+        self._stride = self._stride_of(graph)
+        self._graphs = [graph]
+        self._models = Context(context.setting, _SIZES, crowded=lambda: context.relieve(key))
+
+    def size_for(self, original: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the input for an image of so many rows and columns."""
+        return self.head.size if self._stride is None else least_size(self.head.size, original, self._stride)
+
+    def model(self, size: tuple[int, int]) -> Model:
+        """Compiled for an input of this height and width."""
+        return self._models.once(size, lambda: self._compile(size))
+
+    def _read(self) -> Graph:
+        return read_model(self._path, sha256=self._sha256)
+
+    def _compile(self, size: tuple[int, int]) -> Model:
+        try:
+            graph = self._graphs.pop()
+        except IndexError:
+            # It could have been kept; but to read it again takes less than to compile it, and it may never be needed.
+            graph = self._read()
+        return graph.compile(self._setting, self._images(size))
+
+    def _images(self, size: tuple[int, int]) -> ImageInput:
+        height, width = size
+        return ImageInput(height, width, self.head.mean, self.head.scale)
+
+    def _stride_of(self, graph: Graph) -> int | None:
+        stride = self.head.stride
+        if stride is None:
+            return None
+        height, width = self.head.size
+        least = lengths(height, stride)[0], lengths(width, stride)[0]
+        return stride if graph.leaves_open(self._setting, self._images(least)) else None
 
 
 TASKS: Mapping[str, Task] = {"detect": detect, "infer": raw.infer, "load": raw.load, "unload": raw.unload}

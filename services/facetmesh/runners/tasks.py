@@ -87,9 +87,26 @@ class Context:
                 self._drop(key, made)
                 made.set_exception(error)
                 raise
-            self._shrink(made)
+            self.relieve(key)
         value: T = made.result()
         return value
+
+    def relieve(self, spared: object) -> bool:
+        """Lets go of what is too much; what is being made, or used by a call, lives until that has ended.
+
+        Args:
+            spared: The key of what stays, such as what a call is about.
+
+        Returns:
+            Whether memory is short even so.
+        """
+        while len(self._made) > self._keep or self._crowded():
+            with self._lock:
+                oldest = next((key for key, one in self._made.items() if key != spared and one.done()), None)
+                if oldest is None:
+                    return True
+                self._let_go(oldest)
+        return False
 
     def forget(self, part: object) -> None:
         """Lets go of what was made for keys that have this part."""
@@ -97,14 +114,6 @@ class Context:
             for key in [key for key in self._made if isinstance(key, tuple) and part in key]:
                 self._let_go(key)
 
-    def _shrink(self, newest: Future[Any]) -> None:
-        """Lets go of what is too much; what is being made, or used by a call, lives until that has ended."""
-        while len(self._made) > self._keep or self._crowded():
-            with self._lock:
-                oldest = next((key for key, one in self._made.items() if one is not newest and one.done()), None)
-                if oldest is None:
-                    return
-                self._let_go(oldest)
 
     def _drop(self, key: object, made: Future[Any]) -> None:
         with self._lock:

@@ -59,6 +59,11 @@ class Head(Protocol):
     def keypoints(self) -> tuple[str, ...]:
         """The names of the points that come with each box."""
 
+    @property
+    def stride(self) -> int | None:
+        """Its input may have other sides too, where the file leaves them open: multiples of this. None: it may not."""
+        ...
+
     def candidates(self, outputs: Mapping[str, NDArray[np.float32]], min_confidence: float) -> Candidates:
         """Reads the model's outputs: what reaches the confidence, before overlaps are removed."""
 

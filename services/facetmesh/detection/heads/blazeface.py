@@ -87,6 +87,11 @@ class BlazeFace:
             np.empty((len(chosen), 0), np.float32),
         )
 
+    @property
+    def stride(self) -> int | None:
+        """None: its anchors lie where they lie in the input it was trained with."""
+        return None
+
     def select(self, candidates: Candidates, overlap: Overlap, at_most: int) -> Candidates:
         """Returns the best, each merged with its overlaps."""
         return suppress(candidates, overlap, at_most, merge=True)

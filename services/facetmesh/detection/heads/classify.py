@@ -31,6 +31,7 @@ class YoloClassify(YoloBase):
     """The head."""
 
     task: ClassVar[str] = "classify"
+    stride: ClassVar[int | None] = None
 
     @classmethod
     def recognise(cls, graph: Graph, hints: Hints) -> Self | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Below this scale linear interpolation skips pixels.
 _SHRINK_BY_AREA = 0.5
+_SHARES = (3, 4, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Placement:
     """The image's first column in the input."""
     top: int
     """The image's first row in the input."""
+    size: tuple[int, int]
+    """Height and width of the input."""
 
     def to_image(self, points: Floats, width: int, height: int) -> Floats:
         """Maps (..., 2) points of the input to the image, and moves those outside onto its edge.
@@ -79,6 +82,34 @@ class Placement:
         corner = np.array([width, height], np.float32)
         mapped: Floats = np.clip((points - origin) / scale, 0, corner)
         return mapped
+
+
+def lengths(side: int, stride: int) -> tuple[int, ...]:
+    """How long a side of the input may be, the shortest first, where a model takes any: enough for 16:9, 4:3 and 1:1.
+
+    Few, because a model is compiled for each size.
+
+    Args:
+        side: The length in the whole input.
+        stride: What else is a multiple of it.
+    """
+    return tuple(min(side, stride * -(-share * side // (_SHARES[-1] * stride))) for share in _SHARES)
+
+
+def least_size(size: tuple[int, int], original: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The least input that holds an image as `letterbox` scales it for the whole one.
+
+    Args:
+        size: Height and width of the whole input.
+        original: Height and width of the image.
+        stride: As for `lengths`.
+    """
+    scale = min(size[0] / original[0], size[1] / original[1])
+    height, width = (
+        next(one for one in lengths(side, stride) if one >= min(side, round(length * scale)))
+        for side, length in zip(size, original, strict=True)
+    )
+    return height, width
 
 
 def letterbox(
@@ -107,7 +138,7 @@ def letterbox(
     canvas[0, top : top + height, left : left + width] = cv2.resize(
         pixels, (width, height), interpolation=interpolation
     )
-    return canvas, Placement(width / columns, height / rows, left, top)
+    return canvas, Placement(width / columns, height / rows, left, top, size)
 
 
 def cover(
@@ -131,7 +162,7 @@ def cover(
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
     resized = np.asarray(cv2.resize(pixels, (width, height), interpolation=interpolation), np.uint8)
     middle = np.ascontiguousarray(resized[top : top + size[0], left : left + size[1]])
-    return middle[np.newaxis], Placement(width / columns, height / rows, -left, -top)
+    return middle[np.newaxis], Placement(width / columns, height / rows, -left, -top, size)
 
 
 def overlaps(box: Floats, boxes: Floats) -> Floats:

@@ -75,7 +75,7 @@ class YoloSegment(YoloBase):
         if right <= left or bottom <= top:
             return masks.encode([rows * columns_])
         # From the middle of each pixel of the image to where it lies among the prototypes' pixels.
-        down, across = logits.shape[0] / self.size[0], logits.shape[1] / self.size[1]
+        down, across = logits.shape[0] / placement.size[0], logits.shape[1] / placement.size[1]
         to_map = np.array(
             [
                 [placement.scale_x * across, 0, ((left + 0.5) * placement.scale_x + placement.left) * across - 0.5],

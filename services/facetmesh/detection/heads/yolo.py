@@ -48,6 +48,8 @@ class YoloBase:
     scale: ClassVar[float] = 255.0
     # The grey around the images that ultralytics trains with.
     fill: ClassVar[int] = 114
+    # The largest there is (P6); most have 32.
+    stride: ClassVar[int | None] = 64
 
     @property
     def keypoints(self) -> tuple[str, ...]:

@@ -43,6 +43,20 @@ class Source:
         self.metadata = _metadata(self._model)
         """What the file says of itself."""
 
+    def leaves_open(self, image: ImageInput) -> bool:
+        """Whether its file leaves its input's size open, and what follows from that too: an export may have that fixed.
+
+        Args:
+            image: What it would be compiled for.
+        """
+        (shape,) = self.inputs.values()
+        if None not in (shape[2:] if _is_planar(shape) else shape[1:3]):
+            return False
+        try:
+            return _all_shapes_known(_with_image_input(self._model.clone(), image))
+        except RuntimeError:
+            return False
+
     def compile(self, setting: EngineSetting, image: ImageInput | None) -> OpenVinoModel:
         """Compiles it; raises RuntimeError where that fails."""
         if image is None:
@@ -181,7 +195,7 @@ def _with_open_batch(model: Any, image: ImageInput, most: int) -> Any:
 
 def _with_image_input(model: Any, image: ImageInput, batch: Any = 1) -> Any:
     (shape,) = (_shape(port) for port in model.inputs)
-    planar = shape[1] == 3  # noqa: PLR2004 - the colours
+    planar = _is_planar(shape)
     height, width = image.height, image.width
     (kind,) = (port.get_element_type() for port in model.inputs)
     if not kind.is_real() and kind != ov.Type.u8:
@@ -212,11 +226,19 @@ def _may_be_copied(model: Any) -> bool:
 
     In a copy, with one stream and one thread, OpenVINO 2026.4 does not report that shapes found as it runs do not fit.
     """
-    nodes = model.get_ops()
-    if any(port.get_partial_shape().is_dynamic for node in nodes for port in node.outputs()):
+    if not _all_shapes_known(model):
         return False
-    weights_bytes: int = sum(node.get_byte_size() for node in nodes if node.get_type_name() == "Constant")
+    weights_bytes: int = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
     return (machine_cores() - 1) * weights_bytes <= _COPIED_BYTES
+
+
+def _all_shapes_known(model: Any) -> bool:
+    """Whether there are no shapes that are found only as it runs."""
+    return not any(port.get_partial_shape().is_dynamic for node in model.get_ops() for port in node.outputs())
+
+
+def _is_planar(shape: Shape) -> bool:
+    return shape[1] == 3  # noqa: PLR2004 - the colours
 
 
 def _shape(port: Any) -> Shape:
