@@ -30,6 +30,8 @@ class Runners:
     """Runs nothing: answers with what came, when the test says so."""
 
     cold: set[tuple[str, str]] = field(default_factory=set)
+    loads: bool = False
+    """Whether a process has to load something that a call needs beside its model."""
     running: dict[int, tuple[str, Mapping[str, Any], asyncio.Event]] = field(default_factory=dict)
     most: int = 0
     began: list[str] = field(default_factory=list)
@@ -56,7 +58,7 @@ class Runners:
         if self.fails:
             raise errors.Unavailable("It died.", reason="RUNNER_DIED")
         self.cold.discard((domain, subject))
-        return Reply({**arguments, "domain": domain}, list(blobs))
+        return Reply({**arguments, "domain": domain}, list(blobs), {"load": 1.0} if self.loads else {})
 
     def rests_s(self, domain: str) -> float:
         """As the test says."""
@@ -319,6 +321,40 @@ async def test_an_estimate_alone_refuses_nobody() -> None:
     await settled()
     await world.runners.release()
     await asked
+
+
+async def test_on_a_busy_machine_it_refuses_nobody_for_ever() -> None:
+    """What is never run is never measured again: one image may have been so much larger than those that came after."""
+    world = World(slots=1)
+    await world.teach("acme", 2.0)
+    busy = world.ask("other", number=1)
+    refused = 0
+    while True:
+        asked = world.ask(timeout_s=1.0)
+        await settled()
+        if not asked.done():
+            break
+        with pytest.raises(errors.ResourceExhausted):
+            await asked
+        refused += 1
+    assert 5 < refused < 20
+    await world.runners.release(2)
+    await asyncio.gather(busy, asked)
+
+
+async def test_what_a_load_takes_is_not_what_a_call_costs() -> None:
+    """The process says that it had to load something, though its model has answered before."""
+    world = World(slots=1)
+    await world.teach("acme", 0.01)
+    world.runners.loads = True
+    await world.teach("acme", 5.0)
+    await counted()
+    assert [one.cold for one in world.served] == [False, True]
+    busy = world.ask()
+    waits = world.ask(timeout_s=0.5)
+    await settled()
+    await world.runners.release(2)
+    await asyncio.gather(busy, waits)
 
 
 async def test_what_waits_past_its_deadline_never_runs() -> None:

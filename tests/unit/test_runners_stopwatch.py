@@ -34,6 +34,18 @@ def test_parts_add_up_and_the_rest_is_told() -> None:
     assert times.keys() == {"infer", "decode", "post"}
 
 
+def test_a_part_within_another_counts_once() -> None:
+    """Whoever loads a model may run it once to warm it up."""
+    began = time.perf_counter()
+    with measured() as found, part("load"):
+        spend(0.002)
+        with part("infer"):
+            spend(0.005)
+    assert found.times_ms["load"] >= 2
+    assert found.times_ms["infer"] >= 5
+    assert sum(found.times_ms.values()) <= (time.perf_counter() - began) * 1000
+
+
 def test_threads_do_not_mix_and_nobody_needs_to_measure() -> None:
     """A part outside of a task costs nothing and tells nobody."""
     with part("infer"):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from facetmesh.runners import stopwatch
 from facetmesh.runners.settings import EngineSetting
 from facetmesh.runners.tasks import Context
 
@@ -24,6 +25,16 @@ def test_the_least_recently_used_goes_first() -> None:
         context.once(key, lambda key=key: key.upper())  # type: ignore[misc]
     assert context.once("a", unexpected) == "A"
     assert context.once("b", lambda: "anew") == "anew"
+
+
+def test_a_task_for_which_something_is_made_says_so() -> None:
+    """It is a part of it, once."""
+    context, parts = Context(EngineSetting()), []
+    for make in (lambda: "made", unexpected):
+        with stopwatch.measured() as found:
+            context.once("key", make)
+        parts.append(set(found.times_ms))
+    assert parts == [{"load", "post"}, {"post"}]
 
 
 def test_whose_things_are_gone_is_said_once() -> None:

@@ -7,6 +7,8 @@ from collections import OrderedDict
 _REMEMBERED = 4096
 _SHARE_OF_NEW = 0.2
 """Of a new measurement, in the moving average."""
+_SHARE_OF_DOUBT = 0.05
+"""Of what is known, with each request that is refused for it alone."""
 _FIRST_GUESS_S = 0.02
 
 
@@ -27,3 +29,9 @@ class Costs:
         self._known[key] = known + _SHARE_OF_NEW * (cost - known)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
+
+    def doubt(self, domain: str, task: str, subject: str) -> None:
+        """Takes one to cost a little less: it was refused for that, and what never runs is never measured again."""
+        key = domain, task, subject
+        if key in self._known:
+            self._known[key] *= 1 - _SHARE_OF_DOUBT

@@ -178,10 +178,10 @@ class Scheduler:
         cost = self._costs.of(domain, task, subject)
         weight = self._weight(domain)
         priority = self._priority()
-        self._admit(domain, cost, weight, timeout_s, priority)
         job = _Job(
             domain, task, arguments, blobs, subject, now + timeout_s, now, asyncio.get_running_loop().create_future()
         )
+        self._admit(job, cost, weight, timeout_s, priority)
         self._waiting.put(domain, job, cost=cost, weight=weight, priority=priority)
         self._dispatch()
         if job.reply.done():
@@ -225,17 +225,20 @@ class Scheduler:
             _, job, _ = taken
             _fail(job, Unavailable("The service is shutting down.", reason="SHUTTING_DOWN", retry_after_s=1.0))
 
-    def _admit(self, domain: str, cost: float, weight: float, timeout_s: float, priority: int) -> None:
+    def _admit(self, asked: _Job, cost: float, weight: float, timeout_s: float, priority: int) -> None:
         if timeout_s <= 0:
             raise _passed()
         if not self._waiting and self._running.free > 0:
             return
+        domain = asked.domain
         wait_s = self._wait_s(domain, weight, priority)
         full = self._waiting.waiting(domain) >= self._limits.queue
         last = self._waiting.last(domain) if full else None
         if last is not None and last[0] <= priority:
             raise _full(wait_s)
         if wait_s + cost > timeout_s:
+            if cost > timeout_s:
+                self._costs.doubt(domain, asked.task, asked.subject)
             raise ResourceExhausted(
                 f"Your call's turn would come in about {wait_s:.2f} s, after its deadline.",
                 reason="DEADLINE_UNREACHABLE",
@@ -350,7 +353,9 @@ class Scheduler:
         finally:
             now, took = self._clock(), self._running.end(run)
             self._waiting.settle(job.domain, expected=run.expected, actual=took * run.slots)
-            if reply is not None and not run.cold:
+            # The process knows better: what it has may not be all that this one needs.
+            cold = run.cold or (reply is not None and "load" in reply.timings_ms)
+            if reply is not None and not cold:
                 self._costs.learn(job.domain, job.task, job.subject, took * run.slots)
             self._running.release(run)
             self._dispatch()
@@ -358,7 +363,7 @@ class Scheduler:
         self._served(
             Served(
                 job.domain, job.task, job.subject, queue_s=now - job.arrived - took, run_s=took,
-                compute_s=took * run.slots, cold=run.cold, reply=reply, error=problem,
+                compute_s=took * run.slots, cold=cold, reply=reply, error=problem,
             )
         )
 

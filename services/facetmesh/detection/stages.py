@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from facetmesh.detection.scheduler import Scheduler, Served
     from facetmesh.runners.pool import RunnerPool
 
-STAGES = ("queue", "decode", "infer", "post", "overhead")
-"""Waiting for a slot; decoding, the engine and the rest of the work; and the way to the process and back."""
+STAGES = ("queue", "load", "decode", "infer", "post", "overhead")
+"""Waiting for a slot; loading what was not there, decoding, the engine and the rest of the work; and the way to the
+process and back."""
 ANSWERING = frozenset({"detect", "infer"})
 """The tasks that answer a call; others load models and let go of them."""
 _LABELS = ("tenant", "model", "version")
@@ -70,7 +71,8 @@ class StageMetrics(Collector):
             self._batches.observe(served.reply.batch)
         for stage, seconds in stages(served).items():
             sums[stage] += seconds
-            self._stages[stage].observe(seconds)
+            if seconds or stage != "load":  # few do
+                self._stages[stage].observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics."""

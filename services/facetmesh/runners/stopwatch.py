@@ -40,14 +40,19 @@ def measured() -> Iterator[Measured]:
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """What is done within is a part of the task, of this name; it adds up."""
+    """What is done within is a part of the task, of this name, but for parts within it; it adds up."""
+    found = _current.get()
+    if found is None:
+        yield
+        return
+    before_ms = sum(found.times_ms.values())
     began = time.perf_counter()
     try:
         yield
     finally:
-        found = _current.get()
-        if found is not None:
-            found.times_ms[name] = found.times_ms.get(name, 0.0) + (time.perf_counter() - began) * 1000
+        within_ms = sum(found.times_ms.values()) - before_ms
+        own_ms = (time.perf_counter() - began) * 1000 - within_ms
+        found.times_ms[name] = found.times_ms.get(name, 0.0) + max(0.0, own_ms)
 
 
 def ran_together(calls: int) -> None:

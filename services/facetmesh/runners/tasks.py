@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from facetmesh.runners import stopwatch
+
 if TYPE_CHECKING:
     from facetmesh.runners.settings import EngineSetting
 
@@ -64,7 +66,7 @@ class Context:
         return sorted(gone)
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """Returns what `make` made for this key before, or has it made now.
+        """Returns what `make` made for this key before, or has it made now, which is the part `load` of the task.
 
         Who asks for the same key meanwhile waits for that; who asks for another
         does not.
@@ -80,16 +82,22 @@ class Context:
                 made = self._made[key] = Future()
             self._made.move_to_end(key)
             self._users.setdefault(key, set()).add(getattr(self._asking, "subject", ""))
-        if is_new:
-            try:
-                made.set_result(make())
-            except BaseException as error:
-                self._drop(key, made)
-                made.set_exception(error)
-                raise
-            self.relieve(key)
+        if not made.done():
+            with stopwatch.part("load"):
+                if is_new:
+                    self._make(key, made, make)
+                made.exception()  # waits for it
         value: T = made.result()
         return value
+
+    def _make(self, key: object, made: Future[T], make: Callable[[], T]) -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            self._drop(key, made)
+            made.set_exception(error)
+            raise
+        self.relieve(key)
 
     def relieve(self, spared: object) -> bool:
         """Lets go of what is too much; what is being made, or used by a call, lives until that has ended.
