@@ -92,6 +92,7 @@ class Bench:
             stages = {
                 name: round(1000 * (total - before[name][0]) / (count - before[name][1]), 2)
                 for name, (total, count) in running.stages().items()
+                if count > before[name][1]  # nothing is loaded any more
             }
             many = _json("bench.load", json.dumps(running.job("acme", MANY, self._seconds)))
             self._ours.append({"one": one, "many": many, "stages_ms": stages, "cold_ms": cold["first_ms"]})

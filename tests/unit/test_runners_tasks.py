@@ -54,6 +54,17 @@ def test_where_memory_is_short_the_newest_is_left() -> None:
     assert context.once("a", lambda: "anew") == "anew"
 
 
+def test_where_memory_is_short_room_is_made_before() -> None:
+    """Of large models there is no room for two."""
+    short = False
+    context = Context(EngineSetting(), crowded=lambda: short)
+    context.asked("one")
+    context.once("a", lambda: "a")
+    short = True
+    context.asked("two")
+    assert context.once("b", context.gone) == ["one"]
+
+
 def test_room_is_made_for_what_a_call_is_about() -> None:
     """Even if it is the oldest; whether that was enough is said."""
     states: list[bool] = []

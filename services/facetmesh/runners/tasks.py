@@ -92,6 +92,8 @@ class Context:
 
     def _make(self, key: object, made: Future[T], make: Callable[[], T]) -> None:
         try:
+            # Before it too, where memory is short already: of large models there is no room for two.
+            self.relieve(key)
             made.set_result(make())
         except BaseException as error:
             self._drop(key, made)
@@ -121,7 +123,6 @@ class Context:
         with self._lock:
             for key in [key for key in self._made if isinstance(key, tuple) and part in key]:
                 self._let_go(key)
-
 
     def _drop(self, key: object, made: Future[Any]) -> None:
         with self._lock:
