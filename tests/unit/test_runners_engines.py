@@ -128,6 +128,19 @@ def test_a_file_that_only_seems_to_leave_it_open(make: Callable[[], ov.Model], t
     assert not read_model(tmp_path / "model.xml").leaves_open(SETTING, ImageInput(2, 3))
 
 
+def test_a_large_model_has_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each further one would have its weights once more."""
+    parameter = ops.parameter(ov.PartialShape([1, 3, -1, -1]), ov.Type.f32, name="images")
+    weights = ops.constant(np.ones((8, 3, 1, 1), np.float32))
+    model = ov.Model([ops.convolution(parameter, weights, [1, 1], [0, 0], [0, 0], [1, 1])], [parameter])
+    ov.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    found = []
+    for bound in (200, 80):
+        monkeypatch.setattr(openvino, "_SIZED_BYTES", bound)
+        found.append(read_model(tmp_path / "model.xml").leaves_open(SETTING, ImageInput(2, 3)))
+    assert found == [True, False]
+
+
 @pytest.mark.parametrize(("cores", "copied_bytes"), [(0, 0), (1, 0), (1, 1 << 20)])
 def test_threads_do_not_mix_their_results(
     interleaved: Path, cores: int, copied_bytes: int, monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _COPIED_BYTES = 128 << 20
 """The most memory that copies of a model's weights may take together."""
+_SIZED_BYTES = 128 << 20
+"""The largest weights of a model that is compiled for several sizes, of which each has them once more."""
 
 
 class Source:
@@ -46,6 +48,8 @@ class Source:
     def leaves_open(self, image: ImageInput) -> bool:
         """Whether its file leaves its input's size open, and what follows from that too: an export may have that fixed.
 
+        Not of a large model, of which several would take too much memory.
+
         Args:
             image: What it would be compiled for.
         """
@@ -53,9 +57,10 @@ class Source:
         if None not in (shape[2:] if _is_planar(shape) else shape[1:3]):
             return False
         try:
-            return _all_shapes_known(_with_image_input(self._model.clone(), image))
+            model = _with_image_input(self._model.clone(), image)
         except RuntimeError:
             return False
+        return _all_shapes_known(model) and _weights_bytes(model) <= _SIZED_BYTES
 
     def compile(self, setting: EngineSetting, image: ImageInput | None) -> OpenVinoModel:
         """Compiles it; raises RuntimeError where that fails."""
@@ -228,8 +233,11 @@ def _may_be_copied(model: Any) -> bool:
     """
     if not _all_shapes_known(model):
         return False
-    weights_bytes: int = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
-    return (machine_cores() - 1) * weights_bytes <= _COPIED_BYTES
+    return (machine_cores() - 1) * _weights_bytes(model) <= _COPIED_BYTES
+
+
+def _weights_bytes(model: Any) -> int:
+    return sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
 
 
 def _all_shapes_known(model: Any) -> bool:
