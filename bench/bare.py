@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _CONFIDENCE = 0.25
 _IOU = 0.45
 _GREY = 114
-_INPUT = (320, 256)
+_INPUT = (inputs.SIDE, 256)
 """Rows and columns of the model's input: no more than the photo needs, whose sides are 4 and 3."""
 _SMALLEST = 540
 """Rows of half the photo: the least that is decoded by vector code and no smaller than the model's input."""

@@ -21,9 +21,19 @@ from . import onnx_models
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import onnx
-
     from facetmesh.runners.engines import ImageInput, Model
+
+
+SIZE = {"labels": ["cat", "dog"], "height": 640, "width": 640}
+
+
+def asked(file: Path, rows: int, columns: int, **hints: object) -> dict[str, Any]:
+    """The arguments for an image of so many rows and columns."""
+    return {
+        "path": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "hints": hints, "classes": None,
+        "min_confidence": 0.25, "iou_threshold": 0.45, "class_agnostic": False, "max_detections": 100,
+        "pixels": [rows, columns],
+    }  # fmt: skip
 
 
 def test_a_model_that_fails_on_an_image_is_named_as_the_cause(tmp_path: Path) -> None:
@@ -44,19 +54,15 @@ def test_a_model_that_fails_on_an_image_is_named_as_the_cause(tmp_path: Path) ->
     }  # fmt: skip
     file = tmp_path / "model.onnx"
     file.write_bytes(onnx_models.build(nodes, {"output0": (1, 6, 8)}, constants=constants).SerializeToString())
-    context = Context(EngineSetting())
-    arguments = {
-        "path": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "hints": {}, "classes": None,
-        "min_confidence": 0.25, "iou_threshold": 0.45, "class_agnostic": False, "max_detections": 100,
-        "pixels": [64, 64],
-    }  # fmt: skip
+    context, arguments = Context(EngineSetting()), asked(file, 64, 64)
     assert detect(context, arguments, [bytes(3 * 64 * 64)]).values["detections"] == []
     with pytest.raises(FailedPrecondition) as caught:
         detect(context, arguments, [b"\xff" * (3 * 64 * 64)])
     assert caught.value.reason == "MODEL_UNREADABLE"
 
 
-def a_middle() -> onnx.ModelProto:
+@pytest.fixture
+def middle(tmp_path: Path) -> Path:
     """A YOLO for inputs of any size, which finds their middle, half as wide and as high."""
     nodes = [
         helper.make_node("Shape", ["images"], ["shape"]),
@@ -70,25 +76,17 @@ def a_middle() -> onnx.ModelProto:
         "sides": np.array([3, 2, 3, 2]), "half": np.array(0.5, np.float32), "sure": np.array([0.9, 0.0], np.float32),
         "whole": np.array([1, 6, 1]),
     }  # fmt: skip
-    return onnx_models.build(nodes, {"output0": (1, 6, 1)}, constants=constants, side="side")
-
-
-def of_size(file: Path, side: int, rows: int, columns: int) -> dict[str, Any]:
-    """The arguments for an image of so many rows and columns."""
-    return {
-        "path": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "classes": None,
-        "hints": {"labels": ["cat", "dog"], "height": side, "width": side}, "min_confidence": 0.25,
-        "iou_threshold": 0.45, "class_agnostic": False, "max_detections": 100, "pixels": [rows, columns],
-    }  # fmt: skip
+    model = onnx_models.build(nodes, {"output0": (1, 6, 1)}, constants=constants, side="side")
+    file = tmp_path / "model.onnx"
+    file.write_bytes(model.SerializeToString())
+    return file
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(100, 200), (200, 100), (300, 400), (77, 77), (1, 900)])
-def test_no_grey_is_looked_at_that_the_model_does_not_ask_for(rows: int, columns: int, tmp_path: Path) -> None:
+def test_no_grey_is_looked_at_that_the_model_does_not_ask_for(rows: int, columns: int, middle: Path) -> None:
     """It finds the middle of its input: of one that is as wide as the image, or hardly wider."""
-    file = tmp_path / "model.onnx"
-    file.write_bytes(a_middle().SerializeToString())
     context = Context(EngineSetting())
-    arguments = of_size(file, 640, rows, columns)
+    arguments = asked(middle, rows, columns, **SIZE)
     (found,) = detect(context, arguments, [bytes(3 * rows * columns)]).values["detections"]
     height, width = least_size((640, 640), (rows, columns), 64)
     scale = 640 / max(rows, columns)
@@ -96,7 +94,7 @@ def test_no_grey_is_looked_at_that_the_model_does_not_ask_for(rows: int, columns
     assert found["box"][:2] == pytest.approx([max(0, one) for one in seen], abs=1)
 
 
-def test_a_model_is_compiled_once_for_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_compiled_once_for_a_size(middle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever sizes come between; its file is read as often, but for the first."""
     compiled: list[tuple[int, int]] = []
     compile_ = Graph.compile
@@ -107,18 +105,14 @@ def test_a_model_is_compiled_once_for_a_size(tmp_path: Path, monkeypatch: pytest
         return compile_(graph, setting, image)
 
     monkeypatch.setattr(Graph, "compile", seen)
-    file = tmp_path / "model.onnx"
-    file.write_bytes(a_middle().SerializeToString())
     context = Context(EngineSetting())
     for rows, columns in [(90, 160), (50, 50), (75, 100), (90, 160), (160, 90), (100, 75), (76, 100), (50, 50)]:
-        detect(context, of_size(file, 640, rows, columns), [bytes(3 * rows * columns)])
+        detect(context, asked(middle, rows, columns, **SIZE), [bytes(3 * rows * columns)])
     assert compiled == [(384, 640), (640, 640), (512, 640), (640, 384), (640, 512)]
 
 
-def test_where_memory_is_short_the_size_that_is_asked_for_is_left(tmp_path: Path) -> None:
+def test_where_memory_is_short_the_size_that_is_asked_for_is_left(middle: Path) -> None:
     """And other models go before the sizes of this one."""
-    file = tmp_path / "model.onnx"
-    file.write_bytes(a_middle().SerializeToString())
     short = False
     context = Context(EngineSetting(), crowded=lambda: short)
     context.asked("other")
@@ -126,5 +120,5 @@ def test_where_memory_is_short_the_size_that_is_asked_for_is_left(tmp_path: Path
     context.asked("this")
     for rows, columns in [(90, 160), (160, 90)]:
         short = rows > columns
-        detect(context, of_size(file, 640, rows, columns), [bytes(3 * rows * columns)])
+        detect(context, asked(middle, rows, columns, **SIZE), [bytes(3 * rows * columns)])
     assert context.gone() == ["other"]

@@ -97,7 +97,7 @@ def test_the_graph_itself_converts_images(kind: str, request: pytest.FixtureRequ
 def test_a_file_may_leave_the_size_of_its_input_open(planar: Path, setting: EngineSetting, *, open_: bool) -> None:
     """It can be asked before the file is compiled, and again for each size."""
     graph = read_model(planar)
-    assert graph.leaves_open(setting, ImageInput(2, 3)) is open_
+    assert graph.leaves_open(setting, 2, 3) is open_
     image = np.random.default_rng(0).integers(0, 256, (1, 4, 3, 3), np.uint8)
     seen = graph.compile(SETTING, ImageInput(4, 3, scale=1.0)).infer(image)["same"]
     np.testing.assert_array_equal(seen, image.transpose(0, 3, 1, 2))
@@ -125,7 +125,7 @@ def found_as_it_runs() -> ov.Model:
 def test_a_file_that_only_seems_to_leave_it_open(make: Callable[[], ov.Model], tmp_path: Path) -> None:
     """Its model is made for one size, or may be."""
     ov.save_model(make(), tmp_path / "model.xml")
-    assert not read_model(tmp_path / "model.xml").leaves_open(SETTING, ImageInput(2, 3))
+    assert not read_model(tmp_path / "model.xml").leaves_open(SETTING, 2, 3)
 
 
 def test_a_large_model_has_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_a_large_model_has_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = []
     for bound in (200, 80):
         monkeypatch.setattr(openvino, "_SIZED_BYTES", bound)
-        found.append(read_model(tmp_path / "model.xml").leaves_open(SETTING, ImageInput(2, 3)))
+        found.append(read_model(tmp_path / "model.xml").leaves_open(SETTING, 2, 3))
     assert found == [True, False]
 
 

@@ -143,19 +143,15 @@ class _Opened:
         except IndexError:
             # It could have been kept; but to read it again takes less than to compile it, and it may never be needed.
             graph = self._read()
-        return graph.compile(self._setting, self._images(size))
-
-    def _images(self, size: tuple[int, int]) -> ImageInput:
         height, width = size
-        return ImageInput(height, width, self.head.mean, self.head.scale)
+        return graph.compile(self._setting, ImageInput(height, width, self.head.mean, self.head.scale))
 
     def _stride_of(self, graph: Graph) -> int | None:
         stride = self.head.stride
         if stride is None:
             return None
-        height, width = self.head.size
-        least = lengths(height, stride)[0], lengths(width, stride)[0]
-        return stride if graph.leaves_open(self._setting, self._images(least)) else None
+        height, width = (lengths(side, stride)[0] for side in self.head.size)
+        return stride if graph.leaves_open(self._setting, height, width) else None
 
 
 TASKS: Mapping[str, Task] = {"detect": detect, "infer": raw.infer, "load": raw.load, "unload": raw.unload}

@@ -62,7 +62,6 @@ class Head(Protocol):
     @property
     def stride(self) -> int | None:
         """Its input may have other sides too, where the file leaves them open: multiples of this. None: it may not."""
-        ...
 
     def candidates(self, outputs: Mapping[str, NDArray[np.float32]], min_confidence: float) -> Candidates:
         """Reads the model's outputs: what reaches the confidence, before overlaps are removed."""

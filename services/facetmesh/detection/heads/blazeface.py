@@ -50,6 +50,8 @@ class BlazeFace:
     mean: ClassVar[float] = 127.5
     scale: ClassVar[float] = 127.5
     fill: ClassVar[int] = 0
+    # Its anchors lie where they lie in the input it was trained with.
+    stride: ClassVar[int | None] = None
     # The subject's right and left.
     keypoints: ClassVar[tuple[str, ...]] = (
         "right_eye", "left_eye", "nose_tip", "mouth_center", "right_ear", "left_ear",
@@ -86,11 +88,6 @@ class BlazeFace:
             points[:, 2:] + origin[:, np.newaxis],
             np.empty((len(chosen), 0), np.float32),
         )
-
-    @property
-    def stride(self) -> int | None:
-        """None: its anchors lie where they lie in the input it was trained with."""
-        return None
 
     def select(self, candidates: Candidates, overlap: Overlap, at_most: int) -> Candidates:
         """Returns the best, each merged with its overlaps."""

@@ -49,15 +49,16 @@ class Graph:
         self.metadata: Mapping[str, str] = self._source.metadata
         """What the file says of itself: an ONNX file's metadata properties, or what another has of them."""
 
-    def leaves_open(self, setting: EngineSetting, image: ImageInput) -> bool:
+    def leaves_open(self, setting: EngineSetting, height: int, width: int) -> bool:
         """Whether its file leaves its input's size open, so that it can be compiled for these images as for others.
 
         Args:
             setting: What it would be compiled with. Where images run together, which have one size, it is not.
-            image: Images that are no larger in any way than others may be.
+            height: Rows of the smallest images.
+            width: Their columns.
         """
         alone = setting.engine == "openvino" and setting.batch == 1
-        return alone and isinstance(self._source, Source) and self._source.leaves_open(image)
+        return alone and isinstance(self._source, Source) and self._source.leaves_open(height, width)
 
     def compile(self, setting: EngineSetting, image: ImageInput | None = None) -> Model:
         """Compiles it; the graph is used up.

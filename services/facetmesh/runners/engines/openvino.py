@@ -45,22 +45,25 @@ class Source:
         self.metadata = _metadata(self._model)
         """What the file says of itself."""
 
-    def leaves_open(self, image: ImageInput) -> bool:
+    def leaves_open(self, height: int, width: int) -> bool:
         """Whether its file leaves its input's size open, and what follows from that too: an export may have that fixed.
 
         Not of a large model, of which several would take too much memory.
 
         Args:
-            image: What it would be compiled for.
+            height: Rows of the images that it would be compiled for.
+            width: Their columns.
         """
         (shape,) = self.inputs.values()
-        if None not in (shape[2:] if _is_planar(shape) else shape[1:3]):
+        is_open = None in (shape[2:] if _is_planar(shape) else shape[1:3])
+        if not is_open or _weights_bytes(self._model) > _SIZED_BYTES:
             return False
+        model = self._model.clone()
         try:
-            model = _with_image_input(self._model.clone(), image)
+            _reshape(model, height, width)
         except RuntimeError:
             return False
-        return _all_shapes_known(model) and _weights_bytes(model) <= _SIZED_BYTES
+        return _all_shapes_known(model)
 
     def compile(self, setting: EngineSetting, image: ImageInput | None) -> OpenVinoModel:
         """Compiles it; raises RuntimeError where that fails."""
@@ -201,11 +204,10 @@ def _with_open_batch(model: Any, image: ImageInput, most: int) -> Any:
 def _with_image_input(model: Any, image: ImageInput, batch: Any = 1) -> Any:
     (shape,) = (_shape(port) for port in model.inputs)
     planar = _is_planar(shape)
-    height, width = image.height, image.width
     (kind,) = (port.get_element_type() for port in model.inputs)
     if not kind.is_real() and kind != ov.Type.u8:
         raise unsupported_input(kind.get_type_name())
-    model.reshape(ov.PartialShape([batch, 3, height, width] if planar else [batch, height, width, 3]))
+    _reshape(model, image.height, image.width, batch)
     processor = PrePostProcessor(model)
     entry = processor.input()
     entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
@@ -213,6 +215,13 @@ def _with_image_input(model: Any, image: ImageInput, batch: Any = 1) -> Any:
     if kind.is_real():
         entry.preprocess().convert_element_type(ov.Type.f32).mean(image.mean).scale(image.scale)
     return processor.build()
+
+
+def _reshape(model: Any, height: int, width: int, batch: Any = 1) -> None:
+    """Fixes the size of a model's one input, an image; raises RuntimeError where something else does not fit then."""
+    (shape,) = (_shape(port) for port in model.inputs)
+    planar = _is_planar(shape)
+    model.reshape(ov.PartialShape([batch, 3, height, width] if planar else [batch, height, width, 3]))
 
 
 def _properties(setting: EngineSetting, streams: int, threads: int) -> dict[str, Any]:
